@@ -1,0 +1,1 @@
+"""imported as swirl_env.agents: policies, from scripted experts to language models."""

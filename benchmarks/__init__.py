@@ -1,0 +1,1 @@
+"""imported as swirl_env.benchmarks: the main job and the performance suite."""

@@ -1,0 +1,157 @@
+"""Text -> `ToolCall`, `Answer` or `Malformed`: pure functions, total over all strings, linear in their length.
+
+Both formats share one rule: reading from the left, the first moment at which a complete element stands in the text decides.
+So `parse(text + more) == parse(text)` whenever `text` already holds a call or an answer, and a generation that stops at the
+first closing tag means the same as one that runs on.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from swirl_env.types import Answer, Malformed, ParsedAction, ToolCall
+
+ANSWER = "answer"
+
+
+class TagScanner:
+    """Finds the first complete ``<tag>...</tag>`` among a fixed set of tags."""
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        self.tags = tuple(tags)
+        names = "|".join(re.escape(tag) for tag in sorted(self.tags, key=len, reverse=True))
+        self._token = re.compile(f"<(/?)({names})>")
+
+    def first(self, text: str) -> tuple[str, int, int, int, int] | str:
+        """Returns ``(tag, start, inner_start, inner_end, end)``, or the tag that was left open, or ``""``.
+
+        Of several openings the last before the closing counts: the ones before it are prose about tags.
+        """
+        opened: dict[str, tuple[int, int]] = {}
+        last = ""
+        for token in self._token.finditer(text):
+            closing, tag = token.groups()
+            if not closing:
+                opened[tag] = token.span()
+                last = tag
+            elif tag in opened:
+                start, inner = opened[tag]
+                return tag, start, inner, token.start(), token.end()
+        return last
+
+
+class XmlFormat:
+    """The paper's format: ``<search_query>...</search_query>``, ``<math_exp>...</math_exp>``, ``<answer>...</answer>``."""
+
+    def __init__(self, tools: Sequence[str]) -> None:
+        self.scanner = TagScanner((*tools, ANSWER))
+        self.stop = tuple(f"</{tag}>" for tag in self.scanner.tags)
+
+    def parse(self, text: str) -> ParsedAction:
+        """Reads an action (see `ActionFormat.parse`)."""
+        found = self.scanner.first(text)
+        if isinstance(found, str):
+            return Malformed(_unread(found), 0, len(text))
+        tag, start, inner, inner_end, end = found
+        content = text[inner:inner_end].strip()
+        if tag != ANSWER:
+            return ToolCall(tag, content, start, end)
+        if not content:
+            return Malformed("The answer was empty.", start, end)
+        return Answer(content, start, end)
+
+    def call(self, tool: str, query: str) -> str:
+        """Writes a tool call."""
+        return f"<{tool}>{query}</{tool}>"
+
+    def answer(self, text: str) -> str:
+        """Writes a final answer."""
+        return f"<{ANSWER}>{text}</{ANSWER}>"
+
+    def instructions(self, tools: Sequence[object]) -> str:
+        """Tells a policy how to write calls and answers."""
+        lines = [f"- <{tool.tag}>...</{tool.tag}>: {tool.description}" for tool in tools]  # type: ignore[attr-defined]
+        return "\n".join([*lines, f"- <{ANSWER}>...</{ANSWER}>: your final answer, as short as possible."])
+
+    def correction(self, malformed: Malformed) -> str:
+        """The environment's reply to an action that could not be read."""
+        forms = ", ".join(f"<{tag}>...</{tag}>" for tag in self.scanner.tags)
+        return f"{malformed.reason} Write exactly one of {forms}."
+
+
+class HermesFormat:
+    """JSON tool calls of current open models: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
+
+    A single string argument becomes the query itself; several become the JSON object.
+    """
+
+    stop = ("</tool_call>", f"</{ANSWER}>")
+
+    def __init__(self, tools: Sequence[str]) -> None:
+        self.tools = tuple(tools)
+        self.scanner = TagScanner(("tool_call", ANSWER))
+
+    def parse(self, text: str) -> ParsedAction:
+        """Reads an action (see `ActionFormat.parse`)."""
+        found = self.scanner.first(text)
+        if isinstance(found, str):
+            return Malformed(_unread(found), 0, len(text))
+        tag, start, inner, inner_end, end = found
+        content = text[inner:inner_end].strip()
+        if tag == ANSWER:
+            return Answer(content, start, end) if content else Malformed("The answer was empty.", start, end)
+        read = _read_json_call(content)
+        if isinstance(read, str):
+            return Malformed(read, start, end)
+        if read[0] not in self.tools:
+            return Malformed("There is no tool of that name.", start, end)
+        return ToolCall(*read, start, end)
+
+    def call(self, tool: str, query: str) -> str:
+        """Writes a tool call."""
+        body = json.dumps({"name": tool, "arguments": {"query": query}}, ensure_ascii=False)
+        # A "</tool_call>" inside the query would end the call early; the escape is the same string to a JSON reader.
+        return f"<tool_call>{body.replace('<', chr(92) + 'u003c')}</tool_call>"
+
+    def answer(self, text: str) -> str:
+        """Writes a final answer."""
+        return f"<{ANSWER}>{text}</{ANSWER}>"
+
+    def instructions(self, tools: Sequence[object]) -> str:
+        """Tells a policy how to write calls and answers."""
+        lines = [f'- "{tool.tag}": {tool.description}' for tool in tools]  # type: ignore[attr-defined]
+        form = '<tool_call>{"name": "<tool>", "arguments": {"query": "..."}}</tool_call>'
+        return "\n".join(
+            [f"To use a tool, write {form}. The tools:", *lines]
+            + [f"To finish, write <{ANSWER}>...</{ANSWER}> with your final answer, as short as possible."]
+        )
+
+    def correction(self, malformed: Malformed) -> str:
+        """The environment's reply to an action that could not be read."""
+        names = ", ".join(f'"{name}"' for name in self.tools)
+        return f"{malformed.reason} Write one <tool_call> with a JSON object (tools: {names}), or one <{ANSWER}>."
+
+
+def _unread(opened: str) -> str:
+    return f"<{opened}> was opened but not closed." if opened else "No tool call and no answer was found."
+
+
+def _read_json_call(content: str) -> tuple[str, str] | str:
+    """Returns ``(name, query)``, or the sentence that says what is wrong."""
+    try:
+        call = json.loads(content)
+    except (ValueError, RecursionError):
+        return "The tool call was not valid JSON."
+    if not isinstance(call, dict) or not isinstance(call.get("name"), str):
+        return 'The tool call had no "name".'
+    arguments = call.get("arguments", {})
+    if isinstance(arguments, str):
+        return call["name"], arguments
+    if not isinstance(arguments, dict):
+        return 'The "arguments" of the tool call were not an object.'
+    values = list(arguments.values())
+    if len(values) == 1 and isinstance(values[0], str):
+        return call["name"], values[0].strip()
+    return call["name"], json.dumps(arguments, ensure_ascii=False)

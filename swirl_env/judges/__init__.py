@@ -1,0 +1,1 @@
+"""Judges: a verdict on every single step."""

@@ -1,0 +1,105 @@
+"""The seams of swirl-env: what a plugin has to offer. Everything that costs takes a batch; the single case is a batch of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol, runtime_checkable
+
+from swirl_env.types import Action, Malformed, ParsedAction, Passage, State, SubTrajectory, Task, ToolResult, Verdict
+
+
+@runtime_checkable
+class Tool(Protocol):
+    """Answers queries. Never raises for bad input (that is a `ToolResult` with an error) and never touches reward."""
+
+    tag: str
+    """The XML tag that a policy writes, e.g. ``search_query``; the tool's name in every format."""
+    description: str
+    """One sentence for the prompt: what the tool does and what to write into the call."""
+
+    def run(self, queries: Sequence[str]) -> list[ToolResult]:
+        """Returns one result a query, in their order."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Rates single steps."""
+
+    def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+        """Returns one verdict a step, in their order; what cannot be judged is `Verdict.failed`, never a zero."""
+        ...
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Chooses actions."""
+
+    def act(self, states: Sequence[State]) -> list[Action]:
+        """Returns one action a state, in their order; where it cannot act, an `Action` with `error` set."""
+        ...
+
+
+@runtime_checkable
+class Corpus(Protocol):
+    """The passages that a search runs over, readable in a stream and by position."""
+
+    fingerprint: str
+    """Hash of content (or of everything that content is generated from); names the index cache."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Passage]: ...
+    def __getitem__(self, index: int, /) -> Passage: ...
+
+
+@runtime_checkable
+class TaskSource(Protocol):
+    """A set of questions, with the corpus that answers them."""
+
+    corpus: Corpus | None
+    """All passages of the set; None where no search is needed."""
+    split: str
+    tools: tuple[str, ...]
+    """Names of the tools that an environment offers unless told otherwise."""
+    max_steps: int
+    """Step budget of an environment unless told otherwise."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Task: ...
+
+
+@runtime_checkable
+class Grader(Protocol):
+    """Compares final answers with gold."""
+
+    def grade(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
+        """Returns for each answer whether it is right; None where that could not be found out."""
+        ...
+
+
+@runtime_checkable
+class ActionFormat(Protocol):
+    """How calls and answers are written in text."""
+
+    stop: tuple[str, ...]
+    """Strings at which a generation may stop: one of them ends every complete call or answer."""
+
+    def parse(self, text: str) -> ParsedAction:
+        """Reads an action; total over all strings, in linear time. The first complete call or answer decides."""
+        ...
+
+    def call(self, tool: str, query: str) -> str:
+        """Writes a tool call."""
+        ...
+
+    def answer(self, text: str) -> str:
+        """Writes a final answer."""
+        ...
+
+    def instructions(self, tools: Sequence[Tool]) -> str:
+        """Tells a policy how to write calls and answers."""
+        ...
+
+    def correction(self, malformed: Malformed) -> str:
+        """The environment's reply to an action that could not be read."""
+        ...

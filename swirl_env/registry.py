@@ -1,0 +1,151 @@
+"""Names -> plugins. The built-in ones come through the same entry points as a stranger's package.
+
+Anywhere a name is taken, ``"package.module:Attr"`` and a ready object are too.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, cast
+
+from swirl_env.errors import MissingExtra, PluginError, UnknownName, unknown_name
+from swirl_env.protocols import ActionFormat, Agent, Judge, TaskSource, Tool
+
+KINDS = {"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks", "format": "formats", "algo": "algos"}
+"""Kind of plugin -> last part of its entry point group, ``swirl_env.<group>``."""
+
+_EXTRA_OF = {
+    **dict.fromkeys(("torch", "transformers", "accelerate", "peft", "datasets", "tokenizers", "gguf", "pyarrow"), "train"),
+    **dict.fromkeys(("scipy", "matplotlib", "jinja2"), "report"),
+}
+"""Top-level module that a plugin may miss -> the extra that brings it."""
+
+Spec = str | Mapping[str, Any] | object
+"""A name, a mapping with ``name`` and options, or the ready object."""
+
+
+@functools.cache
+def entries(kind: str) -> dict[str, EntryPoint]:
+    """Returns the registered names of a kind (``tool``, ``judge``, ``agent``, ``task``, ``format``, ``algo``).
+
+    Raises:
+        PluginError: where two distributions claim one name.
+    """
+    found: dict[str, EntryPoint] = {}
+    for entry in entry_points(group=f"swirl_env.{KINDS[kind]}"):
+        other = found.setdefault(entry.name, entry)
+        if other.value != entry.value:
+            raise PluginError(
+                f"Two packages register the {kind} {entry.name!r}: {other.value} and {entry.value}. "
+                f"Uninstall one, or name the one you mean as 'package.module:Attr'."
+            )
+    return found
+
+
+def names(kind: str) -> list[str]:
+    """Returns the registered names of a kind, sorted."""
+    return sorted(entries(kind))
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """Imports the factory behind a name or ``"package.module:Attr"``.
+
+    Raises:
+        UnknownName: for a name that nobody registered, or a path that does not exist.
+        MissingExtra: where its packages are not installed.
+    """
+    if ":" not in name:
+        if name not in entries(kind):
+            raise unknown_name(kind, name, names(kind))
+        name = entries(kind)[name].value
+    module, _, attr = name.partition(":")
+    try:
+        target: Any = importlib.import_module(module)
+        for part in attr.split("."):
+            target = getattr(target, part)
+    except ModuleNotFoundError as error:
+        raise missing(kind, name, error) from error
+    except AttributeError as error:
+        raise UnknownName(f"Module {module!r} has no {attr!r} (asked for as the {kind} {name!r}).") from error
+    return cast("Callable[..., Any]", target)
+
+
+def missing(kind: str, name: str, error: ModuleNotFoundError) -> MissingExtra | UnknownName:
+    """Returns the error for an import that failed: the extra to install where one is known, else the absent module."""
+    root = (error.name or "").partition(".")[0]
+    if root in _EXTRA_OF:
+        extra = _EXTRA_OF[root]
+        return MissingExtra(f"The {kind} {name!r} needs {root!r}. Install it with: pip install 'swirl-env[{extra}]'")
+    return UnknownName(f"The {kind} {name!r} could not be imported: no module named {error.name!r}.")
+
+
+def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """Returns the options that a factory takes, by name."""
+    return dict(inspect.signature(factory).parameters)
+
+
+def make(kind: str, spec: Spec, **defaults: Any) -> Any:
+    """Builds a plugin.
+
+    Args:
+        kind: what to build (a key of `KINDS`).
+        spec: name, ``"package.module:Attr"``, mapping with ``name`` and options, or a ready object (returned as it is).
+        **defaults: offered to the factory where it takes them and `spec` does not set them (e.g. a tool's ``corpus``).
+
+    Raises:
+        UnknownName: for an unknown name or option.
+    """
+    if isinstance(spec, str):
+        spec = {"name": spec}
+    if not isinstance(spec, Mapping):
+        return spec
+    given = dict(spec)
+    name = given.pop("name", None)
+    if not isinstance(name, str):
+        raise UnknownName(f"A {kind} given as a mapping needs a 'name'; got the keys {sorted(map(str, spec))}.")
+    factory = load(kind, name)
+    taken = options(factory)
+    anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    for option in given:
+        if option not in taken and not anything:
+            raise unknown_name(f"option of the {kind} {name!r}", option, taken)
+    offered = {key: value for key, value in defaults.items() if key in taken and key not in given}
+    return factory(**given, **offered)
+
+
+def make_tool(name: Spec, **given: Any) -> Tool:
+    """Builds a tool: ``make_tool("search", corpus=tasks.corpus, top_k=5)``."""
+    return cast("Tool", make("tool", _with(name, given)))
+
+
+def make_judge(name: Spec, **given: Any) -> Judge:
+    """Builds a judge: ``make_judge("rules")``."""
+    return cast("Judge", make("judge", _with(name, given)))
+
+
+def make_agent(name: Spec, **given: Any) -> Agent:
+    """Builds an agent: ``make_agent("scripted", noise=0.2)``."""
+    return cast("Agent", make("agent", _with(name, given)))
+
+
+def make_tasks(name: Spec, **given: Any) -> TaskSource:
+    """Builds a task source: ``make_tasks("hotpotqa", split="dev500", data_dir="data")``."""
+    return cast("TaskSource", make("task", _with(name, given)))
+
+
+@functools.lru_cache(maxsize=256)
+def make_format(name: str, tools: Sequence[str]) -> ActionFormat:
+    """Builds (once) the action format of a name for the tags of the tools: ``make_format("xml", ("search_query",))``."""
+    return cast("ActionFormat", make("format", {"name": name, "tools": tools}))
+
+
+def _with(spec: Spec, given: dict[str, Any]) -> Spec:
+    if isinstance(spec, str):
+        return {"name": spec, **given}
+    if isinstance(spec, Mapping):
+        return {**spec, **given}
+    return spec

@@ -1,0 +1,1 @@
+"""Task sources: generated worlds and real question sets."""

@@ -1,0 +1,1 @@
+"""imported as swirl_env.tools: what a policy can call."""
