@@ -1,0 +1,29 @@
+"""Fixtures for the shared data: real question sets and calculator cases, read in place, never copied into the project."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _shared(path: Path, what: str) -> Path:
+    if path.is_dir():
+        return path
+    reason = f"{what} not found at {path} (set SWIRL_DATA_DIR to the folder that holds hotpotqa/, gsm8k/, ...)"
+    if os.environ.get("CI") and os.environ.get("SWIRL_DATA_DIR"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Folder of the real question sets."""
+    return _shared(Path(os.environ.get("SWIRL_DATA_DIR") or ROOT.parent / "shared" / "data").resolve(), "the question sets")
+
+
+@pytest.fixture(scope="session")
+def calculator_dir(data_dir: Path) -> Path:
+    """Folder of what models write to a calculator, beside the question sets."""
+    return _shared(data_dir.parent / "calculator", "the calculator cases")
