@@ -12,7 +12,7 @@ _SETTLED_NS = 2_000_000_000
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Returns the cache folder: the one given, else ``SWIRL_CACHE_DIR``, else ``swirl-env`` in ``XDG_CACHE_HOME`` (``~/.cache``)."""
+    """Returns the cache folder: the one given, else `SWIRL_CACHE_DIR`, else `swirl-env` in `XDG_CACHE_HOME` or ~/.cache."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     if own := os.environ.get("SWIRL_CACHE_DIR"):
