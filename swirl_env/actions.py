@@ -123,10 +123,9 @@ class HermesFormat:
         """Tells a policy how to write calls and answers."""
         lines = [f'- "{tool.tag}": {tool.description}' for tool in tools]  # type: ignore[attr-defined]
         form = '<tool_call>{"name": "<tool>", "arguments": {"query": "..."}}</tool_call>'
-        return "\n".join(
-            [f"To use a tool, write {form}. The tools:", *lines]
-            + [f"To finish, write <{ANSWER}>...</{ANSWER}> with your final answer, as short as possible."]
-        )
+        head = f"To use a tool, write {form}. The tools:"
+        end = f"To finish, write <{ANSWER}>...</{ANSWER}> with your final answer, as short as possible."
+        return "\n".join([head, *lines, end])
 
     def correction(self, malformed: Malformed) -> str:
         """The environment's reply to an action that could not be read."""

@@ -1,4 +1,4 @@
-"""The seams of swirl-env: what a plugin has to offer. Everything that costs takes a batch; the single case is a batch of one."""
+"""The seams of swirl-env: what a plugin has to offer. Whatever costs takes a batch; a single one is a batch of one."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class PlanStep(Record, frozen=True):
 
 
 class Task(Record, frozen=True):
-    """A question with its gold answer. `plan` and `evidence` are for judges and scripted experts; no policy is shown them."""
+    """A question with its gold answer. `plan` and `evidence` are for judges and experts; no policy sees them."""
 
     id: str
     question: str

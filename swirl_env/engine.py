@@ -1,0 +1,230 @@
+"""The one transition behind the environment, the vector environment and rollouts: parse, call tools, judge, advance.
+
+A step of n episodes makes one call to each tool that they use and one to the judge.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from swirl_env.errors import ConfigError
+from swirl_env.grading import grade
+from swirl_env.prompts import Prompt, build_prompt
+from swirl_env.protocols import Grader, Judge, TaskSource, Tool
+from swirl_env.registry import Spec, make, make_format
+from swirl_env.transcript import clean, initial_state, next_state, observe
+from swirl_env.types import (
+    Action,
+    Answer,
+    Ended,
+    History,
+    Malformed,
+    Outcome,
+    ParsedAction,
+    Record,
+    Settings,
+    State,
+    Step,
+    SubTrajectory,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Verdict,
+)
+
+log = logging.getLogger(__name__)
+
+
+class Transition(Record, frozen=True):
+    """What one action led to. `step` is None where the agent could not act; `ended` is None while the episode goes on."""
+
+    state: State
+    step: Step | None
+    ended: Ended | None = None
+    outcome: Outcome | None = None
+
+
+class Engine:
+    """Runs episodes over one set of tasks, tools and a judge.
+
+    Args:
+        tasks: the questions; their corpus is offered to every tool that takes one.
+        tools: specs of the tools; None takes what the task source names.
+        judge: spec of the judge, or None for no rewards (every verdict ``unscored``).
+        max_steps: actions an episode may take, the answer included; None takes the task source's.
+        format: name of the action format.
+        history: whether later states keep earlier reasoning (``full``) or only the calls (``calls``).
+        prompt: ``full`` instructions, or the bare ``question``.
+        max_chars: longest state in characters; an episode that outgrows it is truncated with ``ended="length"``.
+        grader: judges final answers in place of the task's own grading.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskSource,
+        tools: Sequence[Spec] | None = None,
+        judge: Spec | None = "rules",
+        max_steps: int | None = None,
+        *,
+        format: str = "xml",
+        history: History = "full",
+        prompt: Prompt = "full",
+        max_chars: int = 100_000,
+        grader: Grader | None = None,
+    ) -> None:
+        self.tasks = tasks
+        chosen = tasks.tools if tools is None else tools
+        self.tools: dict[str, Tool] = {}
+        for spec in chosen:
+            tool: Tool = make("tool", spec, corpus=tasks.corpus)
+            if tool.tag in self.tools or tool.tag == "answer":
+                raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
+            self.tools[tool.tag] = tool
+        self.judge: Judge | None = None if judge is None else make("judge", judge)
+        steps = tasks.max_steps if max_steps is None else max_steps
+        if steps < 1:
+            raise ConfigError(f"max_steps counts the actions of an episode and must be at least 1; got {steps}.")
+        self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
+        self.format = make_format(format, self.settings.tools)
+        self.prompt: Prompt = prompt
+        self.grader = grader
+
+    def begin(self, task: Task, seed: int = 0) -> State:
+        """Returns the first state of an episode on `task`."""
+        prompt = build_prompt(task, list(self.tools.values()), self.format, self.settings, self.prompt)
+        if len(prompt) > self.settings.max_chars:
+            raise ConfigError(
+                f"The prompt of task {task.id!r} has {len(prompt)} characters; max_chars allows {self.settings.max_chars}."
+            )
+        return initial_state(task, clean(prompt), self.settings, seed)
+
+    def step(self, states: Sequence[State], actions: Sequence[Action]) -> list[Transition]:
+        """Takes one step in each of n episodes.
+
+        Args:
+            states: n current states.
+            actions: n actions, one a state.
+
+        Returns:
+            n transitions, exactly those that n single calls would give.
+        """
+        live = [i for i, action in enumerate(actions) if action.error is None]
+        acted = [_cleaned(actions[i]) for i in live]
+        calls = [self.format.parse(action.text) for action in acted]
+        results = self._run_tools(calls)
+        tried = [SubTrajectory(states[i], a, c, r) for i, a, c, r in zip(live, acted, calls, results, strict=True)]
+        verdicts = self._judge(tried)
+        outcomes = self._grade(tried)
+        moved = [self._advance(*parts) for parts in zip(tried, verdicts, outcomes, strict=True)]
+        if len(moved) == len(actions):
+            return moved
+        taken = dict(zip(live, moved, strict=True))
+        return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
+
+    def _run_tools(self, calls: Sequence[ParsedAction]) -> list[ToolResult | None]:
+        """Returns the result of each call (None where nothing was called), with one batch a tool."""
+        results: list[ToolResult | None] = [None] * len(calls)
+        batches: dict[str, list[int]] = {}
+        for i, call in enumerate(calls):
+            if type(call) is ToolCall:
+                batches.setdefault(call.tool, []).append(i)
+        for tag, where in batches.items():
+            queries = [calls[i].query for i in where]  # type: ignore[union-attr]
+            for i, result in zip(where, run_tool(self.tools[tag], queries), strict=True):
+                results[i] = result
+        return results
+
+    def _judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+        if self.judge is None or not steps:
+            return [Verdict("unscored")] * len(steps)
+        return run_judge(self.judge, steps)
+
+    def _grade(self, steps: Sequence[SubTrajectory]) -> list[Outcome | None]:
+        """Returns the outcome of each step that answers, None for the others."""
+        outcomes = [grade(s.state.task, s.call.text) if type(s.call) is Answer else None for s in steps]
+        if self.grader is None or not any(outcomes):
+            return outcomes
+        where = [i for i, outcome in enumerate(outcomes) if outcome is not None]
+        answers = [outcomes[i].answer or "" for i in where]  # type: ignore[union-attr]
+        graded = self.grader.grade([steps[i].state.task for i in where], answers)
+        for i, correct in zip(where, graded, strict=True):
+            outcomes[i] = Outcome(outcomes[i].answer, correct, outcomes[i].f1)  # type: ignore[union-attr]
+        return outcomes
+
+    def _advance(self, tried: SubTrajectory, verdict: Verdict, outcome: Outcome | None) -> Transition:
+        """Returns s_{i+1}, or the end of the episode: answered, out of steps, or grown too long."""
+        state, action, call, result = tried.state, tried.action, tried.call, tried.result
+        last = Step(action, call, result, "", verdict)  # nobody reads the observation of a last step
+        if outcome is not None:
+            return Transition(_append(state, last), last, "answered", outcome)
+        if len(state.steps) + 1 >= state.settings.max_steps:
+            return Transition(_append(state, last), last, "budget", no_answer(state.task))
+        correction = self.format.correction(call) if type(call) is Malformed else ""
+        step = Step(action, call, result, observe(call, result, correction), verdict)
+        after = next_state(state, step)
+        if after.chars > state.settings.max_chars:
+            return Transition(_append(state, last), last, "length", no_answer(state.task))
+        return Transition(after, step)
+
+    def trajectory(self, end: Transition, sample: int = 0, agent: str = "") -> Trajectory:
+        """Returns the record of a finished episode.
+
+        Args:
+            end: its last transition.
+            sample: which sample of the task this is.
+            agent: name of the agent that acted.
+        """
+        state = end.state
+        if end.ended is None or end.outcome is None:
+            raise ConfigError("A trajectory is the record of a finished episode; this one goes on.")
+        prompt = state.turns[0].text
+        return Trajectory(state.task, state.settings, prompt, state.steps, end.ended, end.outcome, sample, state.seed, agent)
+
+
+def run_tool(tool: Tool, queries: Sequence[str]) -> list[ToolResult]:
+    """Calls a tool; one that raises or answers short is recorded as ``unavailable``, and the episode goes on."""
+    try:
+        results = list(tool.run(queries))
+        if len(results) != len(queries):
+            raise ValueError(f"{len(results)} results for {len(queries)} queries")
+    except Exception as error:
+        log.warning("tool %s failed on %d queries: %s: %s", tool.tag, len(queries), type(error).__name__, error)
+        return [ToolResult("The tool is not available at the moment.", "unavailable")] * len(queries)
+    return results
+
+
+def run_judge(judge: Judge, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+    """Calls a judge; one that raises or answers short gives ``failed`` verdicts, never zeros."""
+    try:
+        verdicts = list(judge.judge(steps))
+        if len(verdicts) != len(steps):
+            raise ValueError(f"{len(verdicts)} verdicts for {len(steps)} steps")
+    except Exception as error:
+        log.warning("judge failed on %d steps: %s: %s", len(steps), type(error).__name__, error)
+        return [Verdict.failed(f"{type(error).__name__}: {error}", type(judge).__name__)] * len(steps)
+    return verdicts
+
+
+def no_answer(task: Task) -> Outcome:
+    """Returns the outcome of an episode that ended without an answer: wrong wherever it could have been right."""
+    return Outcome(None, None, None) if task.answer is None else Outcome(None, False, 0.0)
+
+
+def _cleaned(action: Action) -> Action:
+    """Returns the action with text that can be stored; token ids stay with text that needed no cleaning."""
+    text = clean(action.text)
+    return action if text is action.text else Action(text)
+
+
+def _unable(state: State, action: Action) -> Transition:
+    """Returns the end of an episode whose agent could not act: too long a state truncates, a failure is an error."""
+    if action.error == "length":
+        return Transition(state, None, "length", no_answer(state.task))
+    return Transition(state, None, "error", Outcome())
+
+
+def _append(state: State, step: Step) -> State:
+    """Returns the final state: its turns are those the last action was chosen on, its steps hold that action too."""
+    return State(state.task, state.settings, state.turns, (*state.steps, step), state.seed, state.chars)

@@ -1,0 +1,181 @@
+"""The environment: `gym.make("swirl_env/HotpotQA-v0", tools=["search"], judge="rules", max_steps=5)`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import ResetNeeded
+
+from swirl_env.engine import Engine, Transition
+from swirl_env.errors import ConfigError, UnknownName
+from swirl_env.prompts import Prompt
+from swirl_env.protocols import Grader, TaskSource
+from swirl_env.registry import Spec, make, make_tasks
+from swirl_env.spaces import UnicodeText
+from swirl_env.types import Action, History, State, Task, Verdict
+
+MAX_ACTION_CHARS = 1_000_000
+"""Longest action that the action space holds; reading one is linear in its length."""
+
+
+def build_engine(
+    tasks: Spec,
+    tools: Sequence[Spec] | None = None,
+    judge: Spec | None = "rules",
+    max_steps: int | None = None,
+    *,
+    format: str = "xml",
+    history: History = "full",
+    prompt: Prompt = "full",
+    max_chars: int = 100_000,
+    grader: Grader | None = None,
+    **task_options: Any,
+) -> Engine:
+    """Returns the engine of an environment from names, mappings or ready objects (see `Engine`).
+
+    Args:
+        tasks: name, mapping or `TaskSource`.
+        tools: tools on offer; None takes what the task source names.
+        judge: name, mapping or `Judge`; None for no rewards.
+        max_steps: actions an episode may take; None takes the task source's.
+        format: action format.
+        history: ``full`` or ``calls``.
+        prompt: ``full`` or ``question``.
+        max_chars: longest state in characters.
+        grader: judges final answers in place of the task's own grading.
+        **task_options: options of the task source (``split=``, ``data_dir=``...).
+    """
+    if task_options and not isinstance(tasks, str | Mapping):
+        raise ConfigError(f"Options {sorted(task_options)} belong to a task source made by name, but tasks is an object.")
+    source: TaskSource = make_tasks(tasks, **task_options) if task_options else make("task", tasks)
+    return Engine(
+        source, tools, judge, max_steps, format=format, history=history, prompt=prompt, max_chars=max_chars, grader=grader
+    )
+
+
+def draw_task(engine: Engine, rng: np.random.Generator, task_id: str | None) -> State:
+    """Returns the first state of an episode: the named task, or one drawn with `rng`.
+
+    Raises:
+        UnknownName: where the task source has no task of that id.
+    """
+    index = int(rng.integers(len(engine.tasks)))
+    seed = int(rng.integers(2**63 - 1))
+    task = engine.tasks[index] if task_id is None else find_task(engine.tasks, task_id)
+    return engine.begin(task, seed)
+
+
+def find_task(tasks: TaskSource, task_id: str) -> Task:
+    """Returns the task of an id: by the source's own ``find`` where it has one, else by looking through all.
+
+    Raises:
+        UnknownName: where there is none.
+    """
+    find = getattr(tasks, "find", None)
+    if find is not None:
+        task: Task | None = find(task_id)
+    else:
+        task = next((t for t in map(tasks.__getitem__, range(len(tasks))) if t.id == task_id), None)
+    if task is None:
+        raise UnknownName(f"No task has the id {task_id!r}; the first of these {len(tasks)} is {tasks[0].id!r}.")
+    return task
+
+
+def reward_of(transition: Transition) -> float:
+    """Returns the number for the five-tuple: the verdict's reward, 0.0 where the step has none (see ``info["verdict"]``)."""
+    step = transition.step
+    return 0.0 if step is None or step.verdict.reward is None else step.verdict.reward
+
+
+def step_info(engine: Engine, transition: Transition) -> dict[str, Any]:
+    """Returns ``info``: call, result, verdict; at the end also ended, outcome and trajectory."""
+    step = transition.step
+    info: dict[str, Any] = {
+        "call": step.call if step else None,
+        "result": step.result if step else None,
+        "verdict": step.verdict if step else Verdict("unscored"),
+    }
+    if transition.ended is not None:
+        info["ended"] = transition.ended
+        info["outcome"] = transition.outcome
+        info["trajectory"] = engine.trajectory(transition)
+    return info
+
+
+def as_action(action: str | Action) -> Action:
+    """Returns plain text as an action."""
+    return Action(action) if isinstance(action, str) else action
+
+
+class ToolUseEnv(gym.Env[str, str]):
+    """A question, tools to work on it, and a reward on every step.
+
+    The observation is the environment's reply alone (the prompt at first, then ``QUERY -> RESULT`` or a correction, ``""``
+    at the end); the whole state is `state`. The reward is the judge's verdict on this very step. ``terminated`` means
+    answered, ``truncated`` that the step budget or the state length was used up (or an agent's error ended the episode).
+
+    Args:
+        tasks: name, mapping or `TaskSource`.
+        render_mode: ``"ansi"``: `render` returns the episode so far with rewards and critiques.
+        **options: see `build_engine`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
+
+    def __init__(self, tasks: Spec, *, render_mode: str | None = None, **options: Any) -> None:
+        if render_mode not in (None, "ansi"):
+            raise ConfigError(f"render_mode is 'ansi' or None; got {render_mode!r}.")
+        self.engine = tasks if isinstance(tasks, Engine) else build_engine(tasks, **options)
+        self.observation_space = UnicodeText(self.engine.settings.max_chars)
+        self.action_space = UnicodeText(MAX_ACTION_CHARS)
+        self.render_mode = render_mode
+        self.state: State | None = None
+        """The current state, for agents (``agent.act([env.unwrapped.state])``); None before `reset`."""
+        self._over = False
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Begins an episode.
+
+        Args:
+            seed: seeds everything drawn at random.
+            options: ``{"task_id": id}`` picks the task; otherwise one is drawn.
+
+        Returns:
+            The prompt, and ``{"task_id": id}``.
+        """
+        super().reset(seed=seed)
+        self.state = draw_task(self.engine, self.np_random, (options or {}).get("task_id"))
+        self._over = False
+        return self.state.turns[0].text, {"task_id": self.state.task.id}
+
+    def step(self, action: str | Action) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Takes one action: plain text, or an `Action` that keeps its token ids for training.
+
+        Returns:
+            Observation, reward, terminated, truncated, info (see `step_info`).
+        """
+        if self.state is None or self._over:
+            raise ResetNeeded("Call reset() before step(): there is no episode going on.")
+        (transition,) = self.engine.step([self.state], [as_action(action)])
+        self.state = transition.state
+        self._over = transition.ended is not None
+        observation = transition.step.observation if transition.step else ""
+        terminated = transition.ended == "answered"
+        return (
+            observation,
+            reward_of(transition),
+            terminated,
+            self._over and not terminated,
+            step_info(self.engine, transition),
+        )
+
+    def render(self) -> str | None:  # type: ignore[override]
+        """Returns the episode so far as text (``render_mode="ansi"``)."""
+        if self.render_mode is None:
+            return None
+        from swirl_env.render import render_state
+
+        return "" if self.state is None else render_state(self.state)

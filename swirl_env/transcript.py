@@ -1,0 +1,94 @@
+"""States and how they grow: s_{i+1} = s_i + a_i + the environment's reply.
+
+One implementation for the running episode and for a stored one, so that a state rebuilt from a trajectory is the state that
+the policy saw.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from swirl_env.types import (
+    Action,
+    Malformed,
+    ParsedAction,
+    Settings,
+    State,
+    Step,
+    SubTrajectory,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Turn,
+)
+
+_MARKUP = re.compile(r"<(?=[A-Za-z/|!?_])|\[(?=/?INST\])")
+_ESCAPES = {"<": "&lt;", "[": "&#91;"}
+
+
+def escape(text: str) -> str:
+    """Returns `text` such that no tag and no control token of a chat template can be read in it.
+
+    ``<`` is written ``&lt;`` wherever markup could begin with it (a letter, ``/``, ``|``, ``!``, ``?`` or ``_`` follows),
+    and so is the bracket of ``[INST]``. Comparisons such as ``3 < 4`` stay as they are.
+    """
+    return _MARKUP.sub(lambda match: _ESCAPES[match.group()], text) if "<" in text or "[" in text else text
+
+
+def clean(text: str) -> str:
+    """Returns `text` with lone surrogates replaced by U+FFFD, since no file or terminal can hold them."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def observe(call: ParsedAction, result: ToolResult | None, correction: str = "") -> str:
+    """Returns the environment's reply to an action: ``QUERY -> RESULT``, a correction, or nothing after an answer.
+
+    Tool text and the policy's own query are escaped on the way.
+    """
+    if result is None or not isinstance(call, ToolCall):
+        return correction
+    shown = f"error ({result.error}): {result.text}" if result.error else result.text
+    return escape(f"{call.query} -> {shown}")
+
+
+def initial_state(task: Task, prompt: str, settings: Settings, seed: int = 0) -> State:
+    """Returns s_1: the prompt alone."""
+    return State(task, settings, (Turn("user", prompt),), (), seed, len(prompt))
+
+
+def next_state(state: State, step: Step) -> State:
+    """Returns s_{i+1} for s_i and the step taken in it.
+
+    Text after the first complete call or answer stays in the record (`Step.action`) and out of the state.
+    """
+    text = kept_text(step.action, step.call, state.settings)
+    turns = (*state.turns, Turn("assistant", text), Turn("tool", step.observation))
+    chars = state.chars + len(text) + len(step.observation)
+    return State(state.task, state.settings, turns, (*state.steps, step), state.seed, chars)
+
+
+def kept_text(action: Action, call: ParsedAction, settings: Settings) -> str:
+    """Returns the part of an action that later states hold.
+
+    ``history=full``: up to the end of the first complete call; ``history=calls``: the call alone. A malformed action has no
+    call to cut out and is kept whole, so that the correction after it makes sense.
+    """
+    if settings.history == "calls" and not isinstance(call, Malformed):
+        return action.text[call.start : call.end]
+    return action.text[: call.end]
+
+
+def subtrajectories(trajectory: Trajectory) -> Iterator[SubTrajectory]:
+    """Yields (s_i, a_i) with what the tool gave, for each of the K steps of a stored trajectory."""
+    state = initial_state(trajectory.task, trajectory.prompt, trajectory.settings, trajectory.seed)
+    for step in trajectory.steps:
+        yield SubTrajectory(state, step.action, step.call, step.result)
+        state = next_state(state, step)

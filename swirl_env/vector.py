@@ -1,0 +1,167 @@
+"""n environments with one tool call and one judge call a step (``vectorization_mode="vector_entry_point"``).
+
+Step for step it gives what n single environments with the same seeds give under Gymnasium's `SyncVectorEnv`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.error import ResetNeeded
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from swirl_env.engine import Engine, Transition
+from swirl_env.env import MAX_ACTION_CHARS, as_action, build_engine, draw_task, reward_of, step_info
+from swirl_env.errors import ConfigError
+from swirl_env.registry import Spec
+from swirl_env.render import render_state
+from swirl_env.spaces import UnicodeText
+from swirl_env.types import Action, State
+
+Batch = tuple[tuple[str, ...], NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
+
+
+class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[Any]]):
+    """n tool-use episodes in lockstep.
+
+    Args:
+        tasks: name, mapping or `TaskSource`.
+        num_envs: number of episodes.
+        autoreset_mode: Gymnasium's: reset with the next step (default), within the same step, or never.
+        render_mode: ``"ansi"`` or None.
+        **options: see `swirl_env.env.build_engine`.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {
+        "render_modes": ["ansi"],
+        "render_fps": 1,
+        "autoreset_mode": AutoresetMode.NEXT_STEP,
+    }  # type: ignore[misc]
+
+    def __init__(
+        self,
+        tasks: Spec,
+        num_envs: int = 1,
+        *,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        render_mode: str | None = None,
+        **options: Any,
+    ) -> None:
+        if num_envs < 1:
+            raise ConfigError(f"num_envs must be at least 1; got {num_envs}.")
+        self.engine = tasks if isinstance(tasks, Engine) else build_engine(tasks, **options)
+        self.num_envs = num_envs
+        self.autoreset_mode = AutoresetMode(autoreset_mode)
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        self.render_mode = render_mode
+        self.single_observation_space: gym.Space[Any] = UnicodeText(self.engine.settings.max_chars)
+        self.single_action_space: gym.Space[Any] = UnicodeText(MAX_ACTION_CHARS)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._states: list[State | None] = [None] * num_envs
+        self._rngs: list[np.random.Generator | None] = [None] * num_envs
+        self._observations = [""] * num_envs
+        self._over = np.zeros(num_envs, dtype=np.bool_)
+
+    @property
+    def states(self) -> list[State]:
+        """The n current states, for agents: ``venv.step(agent.act(venv.states))``."""
+        if any(state is None for state in self._states):
+            raise ResetNeeded("Call reset() first: there are no episodes going on.")
+        return list(self._states)  # type: ignore[arg-type]
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Begins n episodes.
+
+        Args:
+            seed: one seed an environment, or one number s for s, s + 1, ...
+            options: ``task_id`` (one for all, or one an environment), ``reset_mask`` ([n] bool; the others go on).
+        """
+        options = options or {}
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed or [None] * self.num_envs)
+        chosen = options.get("task_id")
+        ids = [chosen] * self.num_envs if chosen is None or isinstance(chosen, str) else list(chosen)
+        mask = options.get("reset_mask")
+        which = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
+        if len(seeds) != self.num_envs or len(ids) != self.num_envs:
+            raise ConfigError(f"Give one seed and one task_id for each of the {self.num_envs} environments.")
+        infos: dict[str, Any] = {}
+        for i in which:
+            add_info(infos, self.num_envs, i, self._begin(i, seeds[i], ids[i]))
+        return tuple(self._observations), infos
+
+    def step(self, actions: Sequence[str | Action]) -> Batch:  # type: ignore[override]
+        """Takes one action in each episode; see `ToolUseEnv.step` for the parts."""
+        if len(actions) != self.num_envs:
+            raise ConfigError(f"step takes {self.num_envs} actions, one an environment; got {len(actions)}.")
+        rewards = np.zeros(self.num_envs)
+        terminated = np.zeros(self.num_envs, dtype=np.bool_)
+        truncated = np.zeros(self.num_envs, dtype=np.bool_)
+        infos: dict[str, Any] = {}
+        live = self._restart(infos)
+        states = self.states
+        moved = self.engine.step([states[i] for i in live], [as_action(actions[i]) for i in live])
+        for i, transition in zip(live, moved, strict=True):
+            self._states[i] = transition.state
+            self._observations[i] = transition.step.observation if transition.step else ""
+            rewards[i] = reward_of(transition)
+            if transition.ended is not None:
+                (terminated if transition.ended == "answered" else truncated)[i] = True
+            self._record(infos, i, transition)
+        self._over = terminated | truncated
+        return tuple(self._observations), rewards, terminated, truncated, infos
+
+    def _record(self, infos: dict[str, Any], i: int, transition: Transition) -> None:
+        info = step_info(self.engine, transition)
+        if transition.ended is not None and self.autoreset_mode == AutoresetMode.SAME_STEP:
+            add_info(infos, self.num_envs, i, {"final_obs": self._observations[i], "final_info": info})
+            info = self._begin(i)
+        add_info(infos, self.num_envs, i, info)
+
+    def _restart(self, infos: dict[str, Any]) -> list[int]:
+        """Deals with episodes that ended in the step before; returns the indices that act now."""
+        if not self._over.any():
+            return list(range(self.num_envs))
+        if self.autoreset_mode == AutoresetMode.DISABLED:
+            raise ResetNeeded(f"Environments {np.flatnonzero(self._over).tolist()} are over; reset them with a reset_mask.")
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            return list(range(self.num_envs))
+        live: list[int] = np.flatnonzero(~self._over).tolist()
+        for i in np.flatnonzero(self._over).tolist():
+            add_info(infos, self.num_envs, i, self._begin(i))
+        return live
+
+    def _begin(self, i: int, seed: int | None = None, task_id: str | None = None) -> dict[str, Any]:
+        rng = self._rngs[i]
+        if rng is None or seed is not None:
+            rng = self._rngs[i] = seeding.np_random(seed)[0]
+        state = self._states[i] = draw_task(self.engine, rng, task_id)
+        self._observations[i] = state.turns[0].text
+        self._over[i] = False
+        return {"task_id": state.task.id}
+
+    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
+        """Returns the n episodes so far as text (``render_mode="ansi"``)."""
+        return None if self.render_mode is None else tuple("" if s is None else render_state(s) for s in self._states)
+
+
+def add_info(columns: dict[str, Any], n: int, i: int, info: dict[str, Any]) -> None:
+    """Adds the info of environment i of n to Gymnasium's columns: ``{key: [n] objects, "_" + key: [n] mask}``."""
+    for key, value in info.items():
+        mask = columns.get("_" + key)
+        if mask is None:
+            mask = columns["_" + key] = np.zeros(n, dtype=np.bool_)
+            columns[key] = {} if isinstance(value, dict) else np.full(n, None, dtype=object)
+        mask[i] = True
+        if isinstance(value, dict):
+            add_info(columns[key], n, i, value)
+        else:
+            columns[key][i] = value

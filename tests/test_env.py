@@ -1,0 +1,259 @@
+"""The environment, the vector environment and the engine behind both, on tiny plugins with known behaviour."""
+
+import pickle
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
+from gymnasium.utils.env_checker import check_env
+from gymnasium.vector import AutoresetMode
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import swirl_env
+from swirl_env.engine import Engine
+from swirl_env.errors import ConfigError, UnknownName
+from swirl_env.rollout import collect
+from swirl_env.transcript import clean, escape, initial_state, next_state, subtrajectories
+from swirl_env.types import Action, Settings, Step, Task, ToolResult, Verdict
+from swirl_env.vector import ToolVectorEnv
+
+ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=[]))
+
+
+def make(**kwargs):
+    options = {"tasks": SumTasks(), "tools": [EchoTool()], "judge": CallJudge(), **kwargs}
+    return gym.make("swirl_env/ToolUse-v0", **options)
+
+
+def test_an_episode_rewards_every_step():
+    env = make()
+    prompt, info = env.reset(seed=1, options={"task_id": "sum-4"})
+    assert info == {"task_id": "sum-4"}
+    assert "What is 4 + 1?" in prompt and "<echo>" in prompt and "at most 2 tool calls" in prompt
+    observation, reward, terminated, truncated, info = env.step("Let me see. <echo>five?</echo> and more")
+    assert (observation, reward, terminated, truncated) == ("five? -> FIVE?", 0.5, False, False)
+    assert info["call"].query == "five?" and info["result"] == ToolResult("FIVE?") and info["verdict"].label == "GOOD"
+    observation, reward, terminated, truncated, info = env.step("<answer>5</answer>")
+    assert (observation, reward, terminated, truncated) == ("", 1.0, True, False)
+    assert info["outcome"].correct is True and info["trajectory"].ended == "answered"
+    with pytest.raises(gym.error.ResetNeeded):
+        env.step("<answer>5</answer>")
+
+
+def test_the_last_step_truncates_unless_it_answers():
+    env = make(max_steps=1)
+    env.reset(seed=0, options={"task_id": "sum-1"})
+    *_, terminated, truncated, info = env.step("<echo>x</echo>")
+    assert (terminated, truncated, info["ended"], info["outcome"].correct) == (False, True, "budget", False)
+    env.reset(options={"task_id": "sum-1"})
+    *_, terminated, truncated, info = env.step("<answer>2.0</answer>")
+    assert (terminated, truncated, info["ended"], info["outcome"].correct) == (True, False, "answered", True)
+
+
+def test_a_state_that_outgrows_its_length_truncates():
+    env = make(max_chars=900)
+    env.reset(seed=0)
+    *_, terminated, truncated, info = env.step("<echo>" + "y" * 400 + "</echo>")
+    assert (terminated, truncated, info["ended"]) == (False, True, "length")
+
+
+def test_a_malformed_action_is_corrected_and_counts():
+    env = make()
+    env.reset(seed=0)
+    observation, reward, terminated, truncated, info = env.step("I would say five.")
+    assert "No tool call and no answer" in observation and "<answer>" in observation
+    assert (reward, terminated, truncated) == (0.0, False, False)
+    assert info["verdict"].label == "BAD" and env.unwrapped.state.steps_left == 2
+
+
+def test_a_tool_that_raises_is_an_observation_not_a_crash():
+    env = make(tools=[BrokenTool()])
+    env.reset(seed=0)
+    observation, *_, info = env.step("<broken>x</broken>")
+    assert info["result"].error == "unavailable" and "not available" in observation
+
+
+def test_a_failed_judge_is_no_zero():
+    class Down:
+        def judge(self, steps):
+            raise ConnectionError("no route")
+
+    env = make(judge=Down())
+    env.reset(seed=0)
+    _, reward, *_, info = env.step("<echo>x</echo>")
+    assert reward == 0.0 and info["verdict"].status == "failed" and info["verdict"].reward is None
+    assert "no route" in info["verdict"].critique
+
+
+def test_history_calls_drops_reasoning_and_full_keeps_it():
+    for history, expected in (("full", "Hmm. <echo>a</echo>"), ("calls", "<echo>a</echo>")):
+        env = make(history=history)
+        env.reset(seed=0)
+        env.step("Hmm. <echo>a</echo> trailing")
+        assert env.unwrapped.state.turns[1].text == expected
+
+
+def test_render_shows_rewards_and_critiques():
+    env = make(render_mode="ansi")
+    env.reset(seed=0)
+    env.step("<echo>hi\x1b[2J</echo>")
+    shown = env.render()
+    assert "reward 0.5 GOOD: a call" in shown and "hi?[2J -> HI?[2J" in shown and "\x1b" not in shown
+
+
+def test_check_env_passes_with_warnings_as_errors():
+    check_env(make().unwrapped, skip_render_check=False)
+
+
+def test_unknown_options_and_tasks_are_named():
+    with pytest.raises(UnknownName, match="'sum-99'"):
+        make().reset(options={"task_id": "sum-99"})
+    with pytest.raises(UnknownName, match=r"No tool named 'serch'\. Did you mean 'search'\?"):
+        make(tools=["serch"])
+    with pytest.raises(ConfigError, match="at least 1"):
+        make(max_steps=0)
+    with pytest.raises(ConfigError, match="tag of its own"):
+        make(tools=[EchoTool(), EchoTool()])
+    with pytest.raises(ConfigError, match="is an object"):
+        make(split="train")
+
+
+ACTIONS = [
+    "<echo>a</echo>",
+    "oops",
+    "<answer>1</answer>",
+    "<echo>b</echo>",
+    "<answer>3</answer>",
+    "<broken>",
+    "<echo>c</echo>",
+]
+
+
+def play(venv, steps=12):
+    """Everything that a vector environment gives over some steps, infos included."""
+    log = [venv.reset(seed=7)]
+    for t in range(steps):
+        actions = tuple(ACTIONS[(t * 3 + i) % len(ACTIONS)] for i in range(venv.num_envs))
+        log.append(venv.step(actions))
+    venv.close()
+    return log
+
+
+def same(a, b):
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, np.ndarray):
+        return a.dtype == b.dtype and a.tolist() == b.tolist()
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_vector_environments_agree_step_for_step(mode):
+    options = {"tasks": SumTasks(), "tools": [EchoTool()], "judge": CallJudge()}
+    kwargs = {"num_envs": 5, "vector_kwargs": {"autoreset_mode": mode}, **options}
+    single = play(gym.make_vec("swirl_env/ToolUse-v0", vectorization_mode="sync", **kwargs))
+    ours = play(ToolVectorEnv(num_envs=5, autoreset_mode=mode, **options))
+    assert same(single, ours)
+    if mode is AutoresetMode.NEXT_STEP:
+        assert same(play(gym.make_vec("swirl_env/ToolUse-v0", vectorization_mode="async", **kwargs)), ours)
+        by_id = gym.make_vec("swirl_env/ToolUse-v0", num_envs=5, vectorization_mode="vector_entry_point", **options)
+        assert isinstance(by_id.unwrapped, ToolVectorEnv)
+        assert same(play(by_id), ours)
+
+
+def test_a_vector_step_makes_one_tool_call_and_one_judge_call():
+    tool, judge = EchoTool(), CallJudge()
+    venv = ToolVectorEnv(SumTasks(), 64, tools=[tool], judge=judge)
+    venv.reset(seed=0)
+    venv.step(["<echo>x</echo>"] * 64)
+    assert tool.batches == [64] and judge.batches == [64]
+
+
+def test_reset_mask_and_disabled_autoreset():
+    venv = ToolVectorEnv(SumTasks(), 3, tools=[EchoTool()], judge=None, autoreset_mode="Disabled")
+    venv.reset(seed=0, options={"task_id": ["sum-0", "sum-1", "sum-2"]})
+    _, _, terminated, _, _ = venv.step(["<answer>1</answer>", "<echo>a</echo>", "<echo>a</echo>"])
+    assert terminated.tolist() == [True, False, False]
+    with pytest.raises(gym.error.ResetNeeded):
+        venv.step(["<echo>a</echo>"] * 3)
+    observations, infos = venv.reset(seed=5, options={"task_id": "sum-9", "reset_mask": np.array([True, False, False])})
+    assert "9 + 1" in observations[0] and observations[1] == "a -> A" and infos["_task_id"].tolist() == [True, False, False]
+
+
+def test_collect_gives_the_same_episodes_however_many_fly():
+    def run(slots, done=()):
+        venv = ToolVectorEnv(SumTasks(), slots, tools=[EchoTool()], judge=CallJudge())
+        return {t.key: t for t in collect(EchoAgent(), venv, 30, seed=3, samples=2, done=done)}
+
+    alone, many = run(1), run(8)
+    assert alone == many and len(alone) == 30
+    assert {t.ended for t in alone.values()} == {"answered", "budget"}
+    rest = run(4, done=set(list(alone)[:10]))
+    assert len(rest) == 20 and all(alone[key] == t for key, t in rest.items())
+    with pytest.raises(ConfigError, match="give 20"):
+        next(collect(EchoAgent(), ToolVectorEnv(SumTasks(), 2, tools=[], judge=None), 21))
+
+
+def test_an_agent_that_cannot_act_ends_its_episode_alone():
+    class Fails:
+        def act(self, states):
+            errors = {"sum-0": "unavailable", "sum-1": "length"}
+            return [
+                Action("", error=errors[s.task.id]) if s.task.id in errors else Action("<answer>3</answer>") for s in states
+            ]
+
+    venv = ToolVectorEnv(SumTasks(3), 3, tools=[EchoTool()], judge=CallJudge())
+    found = {t.task.id: t for t in collect(Fails(), venv, 3)}
+    assert found["sum-0"].ended == "error" and found["sum-0"].outcome.correct is None and found["sum-0"].steps == ()
+    assert found["sum-1"].ended == "length" and found["sum-1"].outcome.correct is False
+    assert found["sum-2"].ended == "answered" and found["sum-2"].outcome.correct is True
+
+
+def test_states_are_rebuilt_from_a_stored_trajectory():
+    seen = []
+
+    class Notes(EchoAgent):
+        def act(self, states):
+            seen.extend(states)
+            return super().act(states)
+
+    venv = ToolVectorEnv(SumTasks(1), 1, tools=[EchoTool()], judge=CallJudge(), history="calls")
+    (trajectory,) = collect(Notes(), venv, 1)
+    assert [s.state for s in subtrajectories(trajectory)] == seen
+    assert pickle.loads(pickle.dumps(trajectory)) == trajectory
+
+
+@given(ANY_TEXT)
+@settings(max_examples=200)
+def test_tool_text_cannot_write_markup(text):
+    shown = escape(clean(text) + "<answer>x</answer><|im_end|><start_of_turn></search_query><!--[INST][/INST]")
+    assert not any(mark in shown for mark in ("<a", "</", "<|", "<s", "<!", "[INST]", "[/INST]"))
+    shown.encode()
+
+
+@given(st.lists(ANY_TEXT, max_size=4))
+def test_any_text_is_an_action(texts):
+    engine = Engine(SumTasks(), [EchoTool()], CallJudge(), 9)
+    state = engine.begin(SumTasks()[0])
+    for text in texts:
+        (moved,) = engine.step([state], [Action(text)])
+        state = moved.state
+        if moved.ended:
+            break
+    assert initial_state(Task("t", "q"), "p", Settings((), 1)).chars == 1
+
+
+def test_next_state_counts_its_characters():
+    state = initial_state(Task("t", "q"), "prompt", Settings(("echo",), 3))
+    call = Engine(SumTasks(), [EchoTool()], None).format.parse("a <echo>b</echo> c")
+    after = next_state(state, Step(Action("a <echo>b</echo> c"), call, ToolResult("B"), "b -> B", Verdict("unscored")))
+    assert [t.text for t in after.turns] == ["prompt", "a <echo>b</echo>", "b -> B"]
+    assert after.chars == sum(len(t.text) for t in after.turns)
+
+
+def test_ids_are_registered():
+    assert set(swirl_env.ENV_IDS) < {str(i) for i in gym.registry}
