@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -123,7 +123,7 @@ class ToolUseEnv(gym.Env[str, str]):
         **options: see `build_engine`.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi"], "render_fps": 1}
+    metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
 
     def __init__(self, tasks: Spec, *, render_mode: str | None = None, **options: Any) -> None:
         if render_mode not in (None, "ansi"):
@@ -172,7 +172,7 @@ class ToolUseEnv(gym.Env[str, str]):
             step_info(self.engine, transition),
         )
 
-    def render(self) -> str | None:  # type: ignore[override]
+    def render(self) -> str | None:
         """Returns the episode so far as text (``render_mode="ansi"``)."""
         if self.render_mode is None:
             return None

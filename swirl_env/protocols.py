@@ -1,4 +1,7 @@
-"""The seams of swirl-env: what a plugin has to offer. Whatever costs takes a batch; a single one is a batch of one."""
+"""The seams of swirl-env: what a plugin has to offer (a plain attribute serves for every property).
+
+Whatever costs takes a batch; a single one is a batch of one.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,15 @@ from swirl_env.types import Action, Malformed, ParsedAction, Passage, State, Sub
 class Tool(Protocol):
     """Answers queries. Never raises for bad input (that is a `ToolResult` with an error) and never touches reward."""
 
-    tag: str
-    """The XML tag that a policy writes, e.g. ``search_query``; the tool's name in every format."""
-    description: str
-    """One sentence for the prompt: what the tool does and what to write into the call."""
+    @property
+    def tag(self) -> str:
+        """The XML tag that a policy writes, e.g. ``search_query``; the tool's name in every format."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """One sentence for the prompt: what the tool does and what to write into the call."""
+        ...
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
         """Returns one result a query, in their order."""
@@ -44,8 +52,10 @@ class Agent(Protocol):
 class Corpus(Protocol):
     """The passages that a search runs over, readable in a stream and by position."""
 
-    fingerprint: str
-    """Hash of content (or of everything that content is generated from); names the index cache."""
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the content (or of everything that it is generated from); names the index cache."""
+        ...
 
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Passage]: ...
@@ -56,13 +66,25 @@ class Corpus(Protocol):
 class TaskSource(Protocol):
     """A set of questions, with the corpus that answers them."""
 
-    corpus: Corpus | None
-    """All passages of the set; None where no search is needed."""
-    split: str
-    tools: tuple[str, ...]
-    """Names of the tools that an environment offers unless told otherwise."""
-    max_steps: int
-    """Step budget of an environment unless told otherwise."""
+    @property
+    def corpus(self) -> Corpus | None:
+        """All passages of the set; None where no search is needed."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """Which part of the set this is, e.g. ``train``."""
+        ...
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Names of the tools that an environment offers unless told otherwise."""
+        ...
+
+    @property
+    def max_steps(self) -> int:
+        """Step budget of an environment unless told otherwise."""
+        ...
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Task: ...
@@ -81,8 +103,10 @@ class Grader(Protocol):
 class ActionFormat(Protocol):
     """How calls and answers are written in text."""
 
-    stop: tuple[str, ...]
-    """Strings at which a generation may stop: one of them ends every complete call or answer."""
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Strings at which a generation may stop: one of them ends every complete call or answer."""
+        ...
 
     def parse(self, text: str) -> ParsedAction:
         """Reads an action; total over all strings, in linear time. The first complete call or answer decides."""

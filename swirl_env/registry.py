@@ -61,8 +61,10 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     if ":" not in name:
         if name not in entries(kind):
             raise unknown_name(kind, name, names(kind))
-        name = entries(kind)[name].value
-    module, _, attr = name.partition(":")
+        path = entries(kind)[name].value
+    else:
+        path = name
+    module, _, attr = path.partition(":")
     try:
         target: Any = importlib.import_module(module)
         for part in attr.split("."):

@@ -123,4 +123,5 @@ def _write(space: UnicodeText, index: int, value: str, shared_memory: Any) -> No
 
 @read_from_shared_memory.register(UnicodeText)
 def _read(space: UnicodeText, shared_memory: Any, n: int = 1) -> SharedTexts:
-    return SharedTexts(*shared_memory, space.nbytes, n)
+    lengths, buffer = shared_memory
+    return SharedTexts(lengths, buffer, space.nbytes, n)

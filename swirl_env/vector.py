@@ -6,7 +6,7 @@ Step for step it gives what n single environments with the same seeds give under
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -42,7 +42,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         "render_modes": ["ansi"],
         "render_fps": 1,
         "autoreset_mode": AutoresetMode.NEXT_STEP,
-    }  # type: ignore[misc]
+    }
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         self.engine = tasks if isinstance(tasks, Engine) else build_engine(tasks, **options)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
-        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
+        self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
         self.render_mode = render_mode
         self.single_observation_space: gym.Space[Any] = UnicodeText(self.engine.settings.max_chars)
         self.single_action_space: gym.Space[Any] = UnicodeText(MAX_ACTION_CHARS)
@@ -98,7 +98,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
             add_info(infos, self.num_envs, i, self._begin(i, seeds[i], ids[i]))
         return tuple(self._observations), infos
 
-    def step(self, actions: Sequence[str | Action]) -> Batch:  # type: ignore[override]
+    def step(self, actions: Sequence[str | Action]) -> Batch:
         """Takes one action in each episode; see `ToolUseEnv.step` for the parts."""
         if len(actions) != self.num_envs:
             raise ConfigError(f"step takes {self.num_envs} actions, one an environment; got {len(actions)}.")
@@ -148,7 +148,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         self._over[i] = False
         return {"task_id": state.task.id}
 
-    def render(self) -> tuple[str, ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[str, ...] | None:
         """Returns the n episodes so far as text (``render_mode="ansi"``)."""
         return None if self.render_mode is None else tuple("" if s is None else render_state(s) for s in self._states)
 

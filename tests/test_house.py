@@ -1,0 +1,156 @@
+"""The house: floors of imports, names of packages, what importing costs, what a wheel holds, names and their errors."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from swirl_env import registry
+from swirl_env.errors import MissingExtra, PluginError, UnknownName
+
+ROOT = Path(__file__).resolve().parent.parent
+ROOMS = {"swirl_env": "swirl_env", "agents": "swirl_env.agents", "tools": "swirl_env.tools"}
+ROOMS |= {"algos": "swirl_env.algos", "benchmarks": "swirl_env.benchmarks"}
+
+FLOORS = [
+    {"types", "errors", "actions", "grading"},
+    {"protocols", "registry", "spaces", "transcript", "prompts", "render", "corpus", "corpus_cache", "plan", "fingerprint", "folders"},
+    {"tools", "agents", "judges", "tasks"},
+    {"engine", "env", "vector", "rollout", "store", "records", "filters", "evaluate", "export", "codec", "contract"},
+    {"algos"},
+    {"cli", "stages", "conf", "view", "benchmarks"},
+]
+PLUGIN_ROOMS = FLOORS[2]
+FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names}
+
+
+def sources():
+    """Yields (dotted module name, path) of every module of the package."""
+    for folder, package in ROOMS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")) if (ROOT / folder).is_dir() else []:
+            parts = path.relative_to(ROOT / folder).with_suffix("").parts
+            yield ".".join([package, *[p for p in parts if p != "__init__"]]), path
+
+
+def imported(path):
+    """Yields the dotted names that a file imports, wherever in it (imports for annotations alone are left out)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing_only = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if node in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(module):
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def test_imports_go_down_only():
+    wrong = []
+    for module, path in sources():
+        here = room(module)
+        if not here:
+            continue
+        assert here in FLOOR_OF, f"{module}: say in tests/test_house.py on which floor the room {here!r} is"
+        for name in imported(path):
+            there = room(name) if name.startswith("swirl_env.") else ""
+            if there not in FLOOR_OF or there == here:
+                continue
+            if FLOOR_OF[there] > FLOOR_OF[here] or {here, there} <= PLUGIN_ROOMS:
+                wrong.append(f"{module} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_no_room_is_imported_by_its_bare_name():
+    bare = {"agents", "tools", "algos", "benchmarks"}
+    every = [*sources(), *[(p.stem, p) for p in (ROOT / "tests").glob("*.py")]]
+    assert not [f"{path.name}: {name}" for _, path in every for name in imported(path) if name.partition(".")[0] in bare]
+
+
+def test_rooms_say_how_they_are_imported():
+    for folder, package in ROOMS.items():
+        if folder != "swirl_env" and (ROOT / folder).is_dir():
+            head = ast.get_docstring(ast.parse((ROOT / folder / "__init__.py").read_text())) or ""
+            assert head.startswith(f"imported as {package}"), folder
+            assert not [p for p in (ROOT / folder).iterdir() if p.is_dir() and p.name != "__pycache__"], f"{folder}/ stays flat"
+
+
+def test_importing_is_light():
+    code = "import sys, swirl_env; print(sorted({m.partition('.')[0] for m in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    heavy = {"torch", "transformers", "hydra", "omegaconf", "sympy", "bm25s", "rank_bm25", "rich", "datasets", "scipy", "numba"}
+    assert not heavy & set(ast.literal_eval(loaded))
+
+
+def test_every_entry_point_is_there():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for kind, group in registry.KINDS.items():
+        declared = project["entry-points"].get(f"swirl_env.{group}", {})
+        found = {name: entry.value for name, entry in registry.entries(kind).items()}
+        assert declared.items() <= found.items(), f"{kind}: install the package again (pip install -e .)"
+        for name in declared:
+            assert callable(registry.load(kind, name)), (kind, name)
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_tree_and_no_generic_names(tmp_path):
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "out"), str(tmp_path / "src")]
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    for name in filter(None, files):
+        if (ROOT / name).is_file():
+            (tmp_path / "src" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "src" / name).write_bytes((ROOT / name).read_bytes())
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (wheel,) = (tmp_path / "out").glob("*.whl")
+    held = {n for n in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in n}
+    wanted = set()
+    for name in filter(None, files):
+        folder, _, rest = name.partition("/")
+        if folder in ROOMS and rest and (ROOT / name).is_file():
+            wanted.add(f"{ROOMS[folder].replace('.', '/')}/{rest}")
+    assert held == wanted
+
+
+def test_names_have_near_ones_and_extras_have_commands(monkeypatch):
+    with pytest.raises(UnknownName, match=r"No agent named 'scriptd'\. Did you mean 'scripted'\? Known: .*random"):
+        registry.make_agent("scriptd")
+    with pytest.raises(UnknownName, match=r"No option of the agent 'random' named 'sed'\. Did you mean 'seed'\?"):
+        registry.make_agent("random", sed=3)
+    with pytest.raises(UnknownName, match="has no 'Nope'"):
+        registry.make_tool("swirl_env.errors:Nope")
+    with pytest.raises(UnknownName, match="needs a 'name'"):
+        registry.make_tool({"top_k": 3})
+    missing = registry.missing("agent", "transformers", ModuleNotFoundError("no", name="torch.nn"))
+    assert isinstance(missing, MissingExtra) and "pip install 'swirl-env[train]'" in str(missing)
+
+
+def test_two_packages_cannot_claim_one_name(monkeypatch):
+    from importlib.metadata import EntryPoint
+
+    claims = [EntryPoint("dup", "a:X", "swirl_env.tools"), EntryPoint("dup", "b:Y", "swirl_env.tools")]
+    monkeypatch.setattr(registry, "entry_points", lambda group: claims)
+    with pytest.raises(PluginError, match="a:X and b:Y"):
+        registry.entries.__wrapped__("tool")
+
+
+def test_a_path_or_an_object_serves_as_a_name():
+    from fakes import EchoTool
+
+    assert isinstance(registry.make_tool("fakes:EchoTool"), EchoTool)
+    tool = EchoTool()
+    assert registry.make_tool(tool) is tool
