@@ -1,0 +1,184 @@
+"""The two ways to rank passages by BM25: an index of precomputed scores made by bm25s, and rank-bm25 as the reference."""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import threading
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+
+from swirl_env.tools.search_store import PackedStrings, PassageStore, map_array
+
+Method = Literal["lucene", "robertson", "atire", "bm25l", "bm25+"]
+METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
+
+_log = logging.getLogger(__name__)
+_MANY = 20_000
+_MEMORY = 200_000
+_FEW = 64
+
+
+class IndexOptions(msgspec.Struct, frozen=True):
+    """Everything that an index depends on, beside the passages; part of its name in the cache."""
+
+    method: Method = "lucene"
+    k1: float = 0.9
+    b: float = 0.4
+    title_weight: int = 1
+    tokenizer: str = "words"
+    stemmer: str = "english"
+    stopwords: str = "english"
+
+
+class Ranker(Protocol):
+    """Ranks passages for the terms of a query."""
+
+    def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
+        """Returns positions and scores of the `k` best passages: score falling, then position rising; scores above 0 only."""
+        ...
+
+
+def document_terms(passages: PassageStore, terms: Callable[[str], list[str]], title_weight: int) -> Iterator[list[str]]:
+    """Gives the terms that each passage is indexed under: those of its title `title_weight` times, then those of its text."""
+    for passage in passages:
+        yield (terms(passage.title) * title_weight if title_weight else []) + terms(passage.text)
+
+
+class Bm25sIndex:
+    """Scores of all (term, passage) pairs, computed by bm25s once and memory-mapped; a query adds up a few slices of them.
+
+    Scores are added in the order of the terms' rarity, in float32, whatever the order of the words or the size of a batch,
+    so that equal queries give equal bits.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._scores = map_array(folder / "scores.npy")
+        self._passages = map_array(folder / "passages.npy")
+        self._starts = memoryview(map_array(folder / "starts.npy"))
+        self._absent = memoryview(map_array(folder / "absent.npy"))
+        self._order = memoryview(map_array(folder / "order.npy"))
+        self._terms = PackedStrings(folder, "terms")
+        self._count = int(map_array(folder / "count.npy")[0])
+        self._known: dict[str, int] = {}
+        self._local = threading.local()
+
+    @staticmethod
+    def build(folder: Path, documents: Iterator[list[str]], options: IndexOptions) -> None:
+        """Writes the index of documents, given as terms."""
+        ids: dict[str, int] = {}
+        rows = [array("i", [ids.setdefault(term, len(ids)) for term in document]) for document in documents]
+        if len(rows) >= _MANY:
+            _log.info("Building the search index of %s passages.", f"{len(rows):,}")
+        scores, passages, starts, absent = _bm25s(rows, ids, options)
+        np.save(folder / "scores.npy", scores)
+        # As 64-bit numbers they take twice the disk, and numpy adds them up in half the time.
+        np.save(folder / "passages.npy", passages.astype(np.int64))
+        np.save(folder / "starts.npy", starts.astype(np.int64))
+        np.save(folder / "absent.npy", absent)
+        np.save(folder / "count.npy", np.array([len(rows)]))
+        terms = sorted((term.encode("utf-8", "surrogatepass"), index) for term, index in ids.items())
+        PackedStrings.write(folder, "terms", (term for term, _ in terms))
+        np.save(folder / "order.npy", np.array([index for _, index in terms], dtype=np.int64))
+
+    def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
+        """Returns the best passages (see `Ranker.top`)."""
+        known, counts = self._known, {}
+        for term in terms:
+            index = known.get(term)
+            if index is None:
+                index = self._find(term)
+            if index >= 0:
+                counts[index] = counts.get(index, 0) + 1
+        if not counts:
+            return []
+        starts = self._starts
+        slices = sorted([(starts[index + 1] - starts[index], starts[index], count) for index, count in counts.items()])
+        passages, scores = self._add_up(slices)
+        best = _best(passages, scores, len(slices), k)
+        extra = sum(self._absent[index] * count for index, count in counts.items()) if len(self._absent) else 0.0
+        return [(position, score + extra) for position, score in best] if extra else best
+
+    def _add_up(self, slices: list[tuple[int, int, int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Returns the passages that hold any of the terms, once for each term they hold, with their whole scores."""
+        totals = getattr(self._local, "totals", None)
+        if totals is None:
+            totals = np.zeros(self._count, dtype=np.float32)
+        # Taken away while in use: an interrupt in between would leave half a query's scores in it.
+        self._local.totals = None
+        parts = []
+        for length, start, count in slices:
+            part = self._passages[start : start + length]
+            scores = self._scores[start : start + length]
+            totals[part] += scores if count == 1 else scores * np.float32(count)
+            parts.append(part)
+        passages = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        scores = totals[passages]
+        totals[passages] = 0
+        self._local.totals = totals
+        return passages, scores
+
+    def _find(self, term: str) -> int:
+        """Returns the number of a term, -1 for one that no passage holds, by binary search in the mapped terms."""
+        if len(self._known) >= _MEMORY:
+            self._known.clear()
+        key = term.encode("utf-8", "surrogatepass")
+        at = bisect.bisect_left(self._terms, key)
+        found = at < len(self._terms) and self._terms[at] == key
+        index = self._known[term] = self._order[at] if found else -1
+        return index
+
+
+def _best(passages: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], repeats: int, k: int) -> list[tuple[int, float]]:
+    """Returns the `k` best of passages that occur up to `repeats` times each, with the same score each time."""
+    wide = k * repeats
+    if len(scores) > wide:
+        # The `wide` best entries hold at least k different passages, so nothing below the last of them can be among the k.
+        chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - wide)[len(scores) - wide])
+        passages, scores = passages[chosen], scores[chosen]
+    if len(scores) > _FEW:
+        passages, first = np.unique(passages, return_index=True)
+        scores = scores[first]
+        chosen = np.argsort(-scores, kind="stable")[:k]
+        passages, scores = passages[chosen], scores[chosen]
+    found = dict(zip(passages.tolist(), scores.tolist(), strict=True))
+    ranked = sorted([(-score, position) for position, score in found.items() if score > 0])[:k]
+    return [(position, -score) for score, position in ranked]
+
+
+def _bm25s(rows: list[array[int]], ids: dict[str, int], options: IndexOptions) -> tuple[np.ndarray[Any, Any], ...]:
+    """Returns scores, passages, the start of each term in both, and what each term gives to a passage without it."""
+    if not ids:
+        return np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.float32)
+    # Imported here: it brings numba along where that is installed, which a process that only searches does not need.
+    import bm25s
+
+    logging.getLogger("bm25s").setLevel(logging.INFO)
+    model = bm25s.BM25(k1=options.k1, b=options.b, method=options.method, backend="auto")
+    model.index((rows, ids), create_empty_token=False, show_progress=False)
+    absent = model.nonoccurrence_array
+    found = model.scores
+    return found["data"], found["indices"], found["indptr"], np.zeros(0, np.float32) if absent is None else absent
+
+
+class RankBm25Index:
+    """BM25Okapi of rank-bm25: slow, held in memory, and known to everybody; what the other backend is compared with."""
+
+    def __init__(self, documents: Iterator[list[str]], options: IndexOptions) -> None:
+        import rank_bm25
+
+        rows = list(documents)
+        self._model = rank_bm25.BM25Okapi(rows, k1=options.k1, b=options.b) if any(rows) else None
+
+    def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
+        """Returns the best passages (see `Ranker.top`)."""
+        if self._model is None or not terms:
+            return []
+        scores = self._model.get_scores(list(terms))
+        best = np.argsort(-scores, kind="stable")[:k]
+        return [(int(position), float(scores[position])) for position in best if scores[position] > 0]
