@@ -1,0 +1,111 @@
+"""Atlas: questions of one to six hops over a fictional world, with a gold plan for each."""
+
+from __future__ import annotations
+
+import random
+
+from swirl_env.errors import ConfigError
+from swirl_env.tasks.atlas_questions import chain_question, comparison_question, draw_chain, draw_pair, plan
+from swirl_env.tasks.atlas_world import VERSION, world
+from swirl_env.tasks.generated import GeneratedTasks
+from swirl_env.tasks.names import Split
+from swirl_env.tasks.relations import RELATIONS, Relation
+from swirl_env.types import Task
+
+MAX_HOPS = 6
+_VALUES = [relation for relation in RELATIONS if relation.is_value]
+_USUAL = {"documents": 1_300, "min_hops": 1, "max_hops": 4, "comparisons": 0.25, "seed": 0}
+
+
+class Atlas(GeneratedTasks):
+    """Questions over people, firms, schools, cities and regions that do not exist, one short document for each fact.
+
+    Nothing has to be held or downloaded: documents and tasks are computed from their numbers. Training on many worlds means
+    a larger one, or several seeds: in one corpus every name is unique, so ten small worlds side by side are one large one.
+
+    Args:
+        split: ``train`` or ``test``; their entities have no name in common, whatever the other options.
+        size: how many questions there are.
+        documents: how many documents describe the world, 100 to about a million (train: ten million).
+        min_hops: fewest searches that a question needs.
+        max_hops: most searches that a question needs, at most 6. The step budget is three more: the answer and two to spare.
+        comparisons: share of the questions of two hops or more that compare two dates or amounts; the others are chains.
+        seed: which world, and which questions.
+    """
+
+    tools = ("search",)
+
+    def __init__(
+        self,
+        split: Split = "train",
+        size: int = 10_000,
+        documents: int = 1_300,
+        min_hops: int = 1,
+        max_hops: int = 4,
+        comparisons: float = 0.25,
+        seed: int = 0,
+    ) -> None:
+        check_hops(min_hops, max_hops, 1)
+        if not 0 <= comparisons <= 1:
+            raise ConfigError(f"comparisons is a share between 0 and 1; got {comparisons}.")
+        options = {
+            "documents": documents,
+            "min_hops": min_hops,
+            "max_hops": max_hops,
+            "comparisons": float(comparisons),
+            "seed": seed,
+        }
+        super().__init__("atlas", VERSION, size, split, options, _USUAL)
+        self.world = world(documents, split, seed)
+        self.corpus = self.world.corpus
+        self.max_steps = max_hops + 3
+        self._hops = (min_hops, max_hops)
+        self._comparisons = comparisons
+
+    def draw(self, rng: random.Random, task_id: str) -> Task:
+        """Returns the task that `rng` decides."""
+        hops = rng.randint(*self._hops)
+        if hops > 1 and rng.random() < self._comparisons:
+            return self._comparison(rng, task_id, hops)
+        walk = draw_chain(self.world, rng, hops)
+        last = walk.relations[-1]
+        answer = self.world.text(last, walk.facts[-1])
+        return self._task(
+            task_id,
+            chain_question(self.world, rng, walk),
+            answer,
+            last,
+            [walk],
+            {"hops": hops, "type": "chain", "relations": [r.name for r in walk.relations]},
+        )
+
+    def _comparison(self, rng: random.Random, task_id: str, hops: int) -> Task:
+        pair = draw_pair(self.world, rng, hops, _VALUES)
+        more = rng.random() < 0.5
+        question = comparison_question(self.world, rng, pair, more)
+        one, two = pair
+        chosen = one if (one.facts[-1] > two.facts[-1]) == more else two
+        last = chosen.relations[-1]
+        answer = self.world.name(last.subject, chosen.subjects[-1])
+        relations = [[r.name for r in walk.relations] for walk in pair]
+        return self._task(task_id, question, answer, None, pair, {"hops": hops, "type": "comparison", "relations": relations})
+
+    def _task(self, task_id, question, answer, last: Relation | None, walks, meta) -> Task:
+        steps = plan(self.world, walks)
+        evidence = tuple(passage for step in steps for passage in step.evidence)
+        number = last is not None and last.object == "amount"
+        aliases = date_aliases(answer) if last is not None and last.object == "date" else ()
+        grading = "number" if number else "text"
+        return Task(task_id, question, answer, aliases, grading, tuple(steps), evidence, {**meta, "split": self.split})
+
+
+def check_hops(low: int, high: int, least: int) -> None:
+    """Refuses a range of hops that no question can have."""
+    if not least <= low <= high <= MAX_HOPS:
+        raise ConfigError(f"Expected {least} <= min_hops <= max_hops <= {MAX_HOPS}; got {low} and {high}.")
+
+
+def date_aliases(date: str) -> tuple[str, ...]:
+    """Returns other ways to write a date: ``March 14, 1923`` for ``14 March 1923``."""
+    day, month, year = date.split()
+    return (f"{month} {day}, {year}",)
