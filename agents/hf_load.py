@@ -1,0 +1,170 @@
+"""Loads causal language models and their tokenizers: hub names, local folders, and GGUF files.
+
+transformers reads GGUF by dequantising it, which is slow, and refuses to save what it read. So a GGUF file is converted once
+to an ordinary float32 checkpoint in the cache folder, under the hash of its content, and loaded from there ever after.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as hf_logging
+
+from swirl_env.corpus_cache import cache_root, file_fingerprint
+from swirl_env.errors import ConfigError, DataNotFound, MissingExtra
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CONVERSION = 1
+"""Raised whenever the conversion gives other files, so that old ones are left alone."""
+_DIGIT_BY_DIGIT = ("smollm", "starcoder", "refact", "command-r", "codeshell")
+"""Pre-tokenizers (as GGUF names them) that take digits one by one, which transformers' GGUF reader leaves out."""
+
+
+def pick_device(device: str) -> torch.device:
+    """Returns the device of a name; ``auto`` is CUDA, else Apple's GPU, else the CPU."""
+    if device != "auto":
+        return torch.device(device)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def load_model(model: str, dtype: str = "float32", device: str = "auto", adapter: str | None = None) -> Any:
+    """Returns the model in evaluation mode.
+
+    Args:
+        model: hub name, folder, path of a ``.gguf`` file, or ``package:NAME`` (see `resolve`).
+        dtype: a key of `DTYPES`.
+        device: see `pick_device`.
+        adapter: folder or hub name of a LoRA adapter; it stays apart from the weights, as training has it.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {dtype!r}.")
+    with quiet():
+        loaded = AutoModelForCausalLM.from_pretrained(resolve(model), torch_dtype=DTYPES[dtype])
+        if adapter is not None:
+            loaded = _with_adapter(loaded, adapter)
+    return loaded.to(pick_device(device)).eval()
+
+
+def load_tokenizer(model: str) -> Any:
+    """Returns the tokenizer of a model (see `load_model`)."""
+    with quiet():
+        return AutoTokenizer.from_pretrained(resolve(model))
+
+
+def resolve(model: str) -> str:
+    """Returns what transformers loads for `model`: a folder or a hub name.
+
+    ``package:NAME`` stands for the first ``.gguf`` file inside the installed Python package NAME.
+
+    Raises:
+        DataNotFound: where the package, or the file that the name means, is not there.
+    """
+    if model.startswith("package:"):
+        return str(convert_gguf(packaged_gguf(model.removeprefix("package:"))))
+    path = Path(model).expanduser()
+    if path.suffix == ".gguf":
+        return str(convert_gguf(path))
+    return str(path) if path.is_dir() else model
+
+
+def packaged_gguf(package: str) -> Path:
+    """Returns the first GGUF file inside an installed package; the package is not imported."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        spec = None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        files = sorted(Path(folder).rglob("*.gguf"))
+        if files:
+            return files[0]
+    what = "holds no .gguf file" if spec else "is not installed"
+    raise DataNotFound(f"The model 'package:{package}' needs the Python package {package!r}, which {what}.")
+
+
+def convert_gguf(path: Path) -> Path:
+    """Returns the folder with the converted checkpoint of a GGUF file, converting it where that was not done yet."""
+    if not path.is_file():
+        raise DataNotFound(f"No GGUF file at {path}.")
+    if importlib.util.find_spec("gguf") is None:
+        raise MissingExtra("GGUF files need the package 'gguf'. Install it with: pip install 'swirl-env[train]'")
+    root = cache_root() / "gguf"
+    root.mkdir(parents=True, exist_ok=True)
+    target = root / f"{path.stem}-{file_fingerprint(path)[:16]}-v{_CONVERSION}"
+    if target.is_dir():
+        return target
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            # Written aside and renamed: a killed conversion leaves no folder that looks whole.
+            aside = Path(tempfile.mkdtemp(prefix=".converting-", dir=root))
+            try:
+                _convert(path, aside)
+                aside.chmod(0o755)
+                os.rename(aside, target)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def _convert(path: Path, folder: Path) -> None:
+    with quiet():
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        _mend_digits(tokenizer, path)
+        tokenizer.save_pretrained(folder)
+        read = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, torch_dtype=torch.float32)
+        # The model that came from GGUF counts as quantised and will not be saved; one built anew over its tensors will.
+        config = copy.deepcopy(read.config)
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        with torch.device("meta"):
+            plain = type(read)(config)
+        plain.load_state_dict(read.state_dict(), assign=True)
+        plain.tie_weights()
+        plain.generation_config = read.generation_config
+        plain.save_pretrained(folder)
+        AutoConfig.from_pretrained(folder)
+
+
+def _mend_digits(tokenizer: Any, path: Path) -> None:
+    from gguf import GGUFReader
+    from tokenizers import pre_tokenizers
+
+    field = GGUFReader(path).fields.get("tokenizer.ggml.pre")
+    if field is not None and bytes(field.parts[field.data[0]]).decode() in _DIGIT_BY_DIGIT:
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+
+
+def _with_adapter(model: Any, adapter: str) -> Any:
+    if importlib.util.find_spec("peft") is None:
+        raise MissingExtra("LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'")
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' progress bars and advice off the terminal, and puts its settings back."""
+    level, bars = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bars:
+            hf_logging.enable_progress_bar()
