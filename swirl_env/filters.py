@@ -88,13 +88,15 @@ def make_filter(spec: str | Filter) -> tuple[str, Filter]:
     Raises:
         UnknownName: for a name that nobody has heard of.
     """
-    if callable(spec):
-        return str(getattr(spec, "__name__", type(spec).__name__)), spec
-    if spec in FILTERS:
+    if isinstance(spec, str) and spec in FILTERS:
         return spec, FILTERS[spec]
-    if ":" in spec:
-        return spec.rpartition(":")[2], load("filter", spec)
-    raise unknown_name("filter", spec, FILTERS)
+    if isinstance(spec, str) and ":" not in spec:
+        raise unknown_name("filter", spec, FILTERS)
+    keeps: Filter = load("filter", spec) if isinstance(spec, str) else spec
+    name = spec.rpartition(":")[2] if isinstance(spec, str) else str(getattr(spec, "__name__", type(spec).__name__))
+    if FILTERS.get(name, keeps) is not keeps:
+        raise ConfigError(f"A filter is built in under the name {name!r}; give your function another.")
+    return name, keeps
 
 
 def why_not(name: str, trajectory: Trajectory | Summary) -> str:
