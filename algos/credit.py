@@ -88,9 +88,7 @@ def outcome(
     return np.where(v, value[back], 0.0)
 
 
-def group_normalised(
-    outcomes: ArrayLike, valid: ArrayLike, episode: ArrayLike, group: ArrayLike, *, eps: float = 1e-6
-) -> Floats:
+def group_normalised(outcomes: ArrayLike, valid: ArrayLike, episode: ArrayLike, group: ArrayLike, *, eps: float = 1e-6) -> Floats:
     """A_i = (outcome - mean) / (std + eps) over the episodes of one question (GRPO; DeepSeekMath, arXiv 2402.03300, 4.1.2).
 
     The population standard deviation is used. Dividing by it reweights questions; no claim to unbiasedness is made.
@@ -185,9 +183,7 @@ def shaped(rewards: ArrayLike, potential: ArrayLike, next_potential: ArrayLike, 
     Returns:
         [N] shaped rewards.
     """
-    return (
-        np.asarray(rewards, np.float64) + gamma * np.asarray(next_potential, np.float64) - np.asarray(potential, np.float64)
-    )
+    return np.asarray(rewards, np.float64) + gamma * np.asarray(next_potential, np.float64) - np.asarray(potential, np.float64)
 
 
 def _read(rewards: ArrayLike, valid: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:

@@ -40,9 +40,7 @@ def step_sums(values: Tensor, step: Tensor, n: int, reduction: Reduction = "sum"
     return total / tokens.to(total.dtype)
 
 
-def policy_gradient(
-    logprobs: Tensor, step: Tensor, advantages: Tensor, count: float, *, reduction: Reduction = "sum"
-) -> Tensor:
+def policy_gradient(logprobs: Tensor, step: Tensor, advantages: Tensor, count: float, *, reduction: Reduction = "sum") -> Tensor:
     """L = - 1/count * sum_i A_i log pi(a_i | s_i) (REINFORCE, Williams 1992; SWiRL with A_i = R_i).
 
     Args:

@@ -12,7 +12,8 @@ from swirl_env.types import Answer, Malformed, ToolCall
 TOOLS = ("search_query", "math_exp")
 XML, HERMES = XmlFormat(TOOLS), HermesFormat(TOOLS)
 TAGS = ["search_query", "math_exp", "answer", "tool_call", "think"]
-PIECES = [f"<{t}>" for t in TAGS] + [f"</{t}>" for t in TAGS] + ["<", ">", "</", "<answer", "\0", "\ud800", "é", '{"name": "', '"}', "{"]
+MARKUP = [f"<{t}>" for t in TAGS] + [f"</{t}>" for t in TAGS]
+PIECES = [*MARKUP, "<", ">", "</", "<answer", "\0", "\ud800", "é", '{"name": "', '"}', "{"]
 TAGGED = st.lists(st.one_of(st.sampled_from(PIECES), st.text(st.characters(exclude_categories=[]), max_size=5))).map("".join)
 
 

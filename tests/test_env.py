@@ -5,13 +5,13 @@ import pickle
 import gymnasium as gym
 import numpy as np
 import pytest
-from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swirl_env
+from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
 from swirl_env.engine import Engine
 from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.rollout import collect
@@ -202,9 +202,7 @@ def test_an_agent_that_cannot_act_ends_its_episode_alone():
     class Fails:
         def act(self, states):
             errors = {"sum-0": "unavailable", "sum-1": "length"}
-            return [
-                Action("", error=errors[s.task.id]) if s.task.id in errors else Action("<answer>3</answer>") for s in states
-            ]
+            return [Action("", error=errors[s.task.id]) if s.task.id in errors else Action("<answer>3</answer>") for s in states]
 
     venv = ToolVectorEnv(SumTasks(3), 3, tools=[EchoTool()], judge=CallJudge())
     found = {t.task.id: t for t in collect(Fails(), venv, 3)}
