@@ -1,139 +1,26 @@
-"""What all loaders share: finding a question file, reading its rows lazily and once a process, saying what is missing.
+"""What all loaders share: finding a question file, keeping its tasks, saying what is missing and how to get it.
 
-A source is a thin handle: the file's bytes, its tasks and its corpus are kept in process by path, size and modification time, so
-that building a source per environment costs next to nothing and a pickled source holds no data.
+A source is a thin handle: the file's bytes, its tasks and its corpus are kept in process by path, size and time of change,
+so that building a source per environment costs next to nothing and a pickled source holds no data.
 """
 
 from __future__ import annotations
 
 import functools
-import gzip
 import operator
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar
 
-import msgspec
-
-from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, unknown_name
+from swirl_env.errors import ConfigError, DataNotFound, unknown_name
+from swirl_env.tasks.rows import Location, Row, locate
 from swirl_env.types import Task
 
 DATA_DIR = "SWIRL_DATA_DIR"
 """Environment variable that names the folder of the question sets."""
 
-Row = Mapping[str, Any]
 _ENDINGS = (".jsonl", ".json", ".parquet")
-_Source = TypeVar("_Source", bound="QuestionSet")
-
-
-class Location(NamedTuple):
-    """A file as it was when it was found, or a split of a dataset on the hub (``path`` is empty then)."""
-
-    path: str
-    changed: int = 0
-    size: int = 0
-    hub: tuple[str, str | None, str] | None = None
-
-    @property
-    def folder(self) -> Path | None:
-        """Folder of the file; None for the hub."""
-        return Path(self.path).parent if self.path else None
-
-    def __str__(self) -> str:
-        return f"{self.hub[0]} ({self.hub[2]})" if self.hub else self.path
-
-
-def locate(path: str | os.PathLike[str]) -> Location:
-    """Returns where `path` is.
-
-    Raises:
-        DataNotFound: where it is no file.
-    """
-    file = Path(path).expanduser().resolve()
-    if not file.is_file():
-        raise DataNotFound(f"Expected a file at {file}; there is none. Check the path.")
-    stat = file.stat()
-    return Location(str(file), stat.st_mtime_ns, stat.st_size)
-
-
-class JsonRows(Sequence[Row]):
-    """Rows of JSON text, each decoded when it is asked for."""
-
-    def __init__(self, raw: Sequence[bytes | msgspec.Raw], where: str) -> None:
-        self._raw = raw
-        self._where = where
-
-    def __len__(self) -> int:
-        return len(self._raw)
-
-    def __getitem__(self, index: Any) -> Any:
-        try:
-            row = msgspec.json.decode(self._raw[index])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self._where}, row {index + 1}: expected a JSON object; {error}.") from error
-        if not isinstance(row, dict):
-            raise ConfigError(f"{self._where}, row {index + 1}: expected a JSON object, got {type(row).__name__}.")
-        return row
-
-
-@functools.lru_cache(maxsize=16)
-def read_rows(location: Location) -> Sequence[Row]:
-    """Returns the rows of JSON lines, of a JSON list (bare or under ``data``), of Parquet (each ``.gz`` but the last) or of the hub."""
-    if location.hub:
-        return _hub_rows(*location.hub)
-    path = Path(location.path)
-    if path.suffix == ".parquet":
-        return _parquet_rows(path)
-    data = path.read_bytes()
-    if path.suffix == ".gz":
-        data = gzip.decompress(data)
-    data = data.removeprefix(b"\xef\xbb\xbf")
-    found = _listed(data, location.path) if ".json" in path.suffixes else None
-    if found is None:
-        found = [line for line in data.splitlines() if line.strip()]
-    return JsonRows(found, location.path)
-
-
-def _listed(data: bytes, where: str) -> list[msgspec.Raw] | None:
-    """Returns the items of a JSON list, bare or under "data"; None for JSON lines that are called .json."""
-    start = data[:64].lstrip()[:1]
-    try:
-        if start == b"[":
-            return msgspec.json.decode(data, type=list[msgspec.Raw])
-        whole = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError as error:
-        if start == b"{":
-            return None
-        raise ConfigError(f"{where}: expected a JSON list or JSON lines; {error}.") from error
-    if "data" in whole:
-        return msgspec.json.decode(whole["data"], type=list[msgspec.Raw])
-    if "question" in whole or "Question" in whole:
-        return None
-    raise ConfigError(f"{where}: expected a list of questions, or one under 'data'; got the keys {sorted(whole)[:8]}.")
-
-
-def _parquet_rows(path: Path) -> Sequence[Row]:
-    try:
-        import pyarrow.parquet
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Parquet files need 'pyarrow'. Install it with: pip install 'swirl-env[train]'") from error
-    rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
-    return rows
-
-
-def _hub_rows(name: str, config: str | None, split: str) -> Sequence[Row]:
-    try:
-        import datasets
-    except ModuleNotFoundError as error:
-        raise MissingExtra("Data from the hub needs 'datasets'. Install it with: pip install 'swirl-env[train]'") from error
-    try:
-        rows: Sequence[Row] = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the library raises its own, the hub client's, the network's
-        raise DataNotFound(
-            f"{name!r} (config {config!r}, split {split!r}) could not be read from the hub: {error}"
-        ) from error
-    return rows
 
 
 class Table:
@@ -170,10 +57,10 @@ class QuestionSet:
 
     Args:
         split: which part; None takes the first of `preferred` whose file is there.
-        data_dir: folder that holds the set's folder (or is it); None takes the environment variable ``SWIRL_DATA_DIR``.
+        data_dir: folder that holds the set's folder, or is it; None takes the environment variable ``SWIRL_DATA_DIR``.
         limit: only the first questions.
-        hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another copy of
-            it. Without it nothing is ever downloaded.
+        hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
+            copy of it. Without it nothing is ever downloaded.
     """
 
     name: ClassVar[str]
@@ -218,7 +105,7 @@ class QuestionSet:
     @property
     def table(self) -> Table:
         """The tasks of the file, shared by all sources of the process that read it in the same way."""
-        return _open_table(type(self), self.location, self.split, self.options())
+        return _open_table(type(self).read_table, self.location, self.split, self.options())
 
     def options(self) -> tuple[Any, ...]:
         """What beside the file decides how its rows are read; hashable."""
@@ -231,10 +118,10 @@ class QuestionSet:
 
     def _in_files(self, split: str | None, data_dir: str | None) -> tuple[str, Location]:
         root = data_dir or os.environ.get(DATA_DIR) or None
-        folders = [] if root is None else [Path(root).expanduser() / self.name]
-        if data_dir and not folders[0].is_dir():
-            folders = [Path(data_dir).expanduser()]
-        there = dict(self._there(folders))
+        folder = Path(root).expanduser() / self.name if root else None
+        if data_dir and folder and not folder.is_dir():
+            folder = folder.parent
+        there = dict(self._there(folder)) if folder and folder.is_dir() else {}
         if split is not None and split not in there and split not in self.files:
             raise unknown_name(f"split of {self.name}", split, {*self.files, *there})
         wanted = self.preferred if split is None else (split,)
@@ -243,27 +130,27 @@ class QuestionSet:
                 return name, locate(there[name])
         raise self._missing(wanted, root, sorted(there))
 
-    def _there(self, folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    def _there(self, folder: Path) -> Iterator[tuple[str, Path]]:
         """Yields the splits that have a file; one called ``questions_<split>`` needs no entry in `files`."""
-        for folder in filter(Path.is_dir, folders):
-            present = {_stem(file): file for file in sorted(folder.iterdir(), reverse=True) if _stem(file)}
-            for stem, file in present.items():
-                if stem.startswith("questions_"):
-                    yield stem.removeprefix("questions_"), file
-            for name, stems in self.files.items():
-                for stem in stems[::-1]:
-                    if stem in present:
-                        yield name, present[stem]
+        present = {_stem(file): file for file in sorted(folder.iterdir(), reverse=True) if _stem(file)}
+        named = {stem for stems in self.files.values() for stem in stems}
+        for stem, file in present.items():
+            if stem.startswith("questions_") and stem not in named:
+                yield stem.removeprefix("questions_"), file
+        for name, stems in self.files.items():
+            found = [present[stem] for stem in stems if stem in present]
+            if found:
+                yield name, found[0]
 
     def _missing(self, wanted: Sequence[str], root: str | None, there: Sequence[str]) -> DataNotFound:
-        stems = " or ".join(f"{self.name}/{stem}.jsonl" for name in wanted for stem in self.files.get(name, ())[:1])
+        stems = " or ".join(f"{self.name}/{stem}" for name in wanted for stem in self.files.get(name, ())[:1])
         where = f"under {root}" if root else f"(neither data_dir nor the environment variable {DATA_DIR} is set)"
         found = f" Splits that are there: {', '.join(there)}." if there else ""
         copies = f", or hub=True for {self.hub_name!r} on the hub (needs 'datasets')" if self.hub_name else ""
         return DataNotFound(
-            f"{self.name}, split {' or '.join(map(repr, wanted))}: expected {stems} (or .jsonl.gz, .json, .parquet) {where}; "
-            f"found none.{found} Get the official files at {self.homepage} and pass data_dir=FOLDER or set {DATA_DIR}=FOLDER, "
-            f"where FOLDER/{self.name}/ holds them{copies}."
+            f"{self.name}, split {' or '.join(map(repr, wanted))}: expected the file {stems} (ending in .jsonl, .jsonl.gz, "
+            f".json or .parquet) {where}; found none.{found} Get the official files at {self.homepage} and pass "
+            f"data_dir=FOLDER or set {DATA_DIR}=FOLDER, where FOLDER/{self.name}/ holds them{copies}."
         )
 
     def _on_hub(self, split: str | None, hub: bool | str) -> tuple[str, Location]:
@@ -288,8 +175,10 @@ def checked_limit(limit: int | None) -> int | None:
 
 
 @functools.lru_cache(maxsize=32)
-def _open_table(kind: type[QuestionSet], location: Location, split: str, options: tuple[Any, ...]) -> Table:
-    return kind.read_table(location, split, options)
+def _open_table(
+    read_table: Callable[[Location, str, tuple[Any, ...]], Table], location: Location, split: str, options: tuple[Any, ...]
+) -> Table:
+    return read_table(location, split, options)
 
 
 def _stem(file: Path) -> str:

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Corpus
-from swirl_env.tasks.files import Location, QuestionSet, Row, Table, checked_limit, locate, read_rows
+from swirl_env.tasks.files import QuestionSet, Table, checked_limit
 from swirl_env.tasks.layouts import read_paragraphs, read_question
 from swirl_env.tasks.library import corpus_beside, find_evidence, open_shared, pool, shelve
+from swirl_env.tasks.rows import Location, Row, locate, read_rows
 from swirl_env.types import Grading, Task
 
 _GRADINGS = ("text", "number")
@@ -24,8 +25,8 @@ class JsonlTasks(QuestionSet):
 
     Args:
         path: the file.
-        corpus_path: file of the passages to search; None takes ``corpus.jsonl(.gz)`` beside `path`, else the passages that the
-            questions bring along; with none of these the corpus is None.
+        corpus_path: file of the passages to search; None takes ``corpus.jsonl(.gz)`` beside `path`, else the passages that
+            the questions bring along; with none of these the corpus is None.
         split: a name for these questions; None takes the file's.
         limit: only the first questions.
         grading: ``text`` (exact match with aliases) or ``number`` (numeric equality).
@@ -105,7 +106,7 @@ class JsonlTasks(QuestionSet):
                 aliases=question.aliases,
                 grading=cast("Grading", grading),
                 evidence=evidence,
-                meta={"split": split, **question.meta},
+                meta={**question.meta, "split": split},
             )
 
         return Table(read_rows(location), read, None)

@@ -1,4 +1,4 @@
-"""Rows of question sets -> `Question`: the column layouts of HotpotQA, 2WikiMultiHopQA, MuSiQue, BeerQA, SQuAD and of this project.
+"""Rows of question sets -> `Question`: the columns of HotpotQA, 2WikiMultiHopQA, MuSiQue, BeerQA, SQuAD and of this project.
 
 Which layout a row has shows in its keys, so one reader serves all sets and files of one's own.
 """
@@ -14,7 +14,7 @@ import msgspec
 from swirl_env.errors import ConfigError
 
 _META = (
-    "type level hops split src rationale retrieved_titles context_titles context_ids supporting_titles evidences "
+    "type level hops src rationale retrieved_titles context_titles context_ids supporting_titles evidences "
     "fast_graphrag_multihop_only"
 ).split()
 """Columns that go into `Task.meta` as they are."""

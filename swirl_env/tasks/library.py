@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from swirl_env.corpus import MemoryCorpus, open_corpus, to_passage
 from swirl_env.errors import unknown_name
 from swirl_env.protocols import Corpus
-from swirl_env.tasks.files import Location, locate, read_rows
 from swirl_env.tasks.layouts import Question, clean_title, read_paragraphs
+from swirl_env.tasks.rows import Location, locate, read_rows
 from swirl_env.types import Passage
 
 CORE = "core"

@@ -10,7 +10,8 @@ from typing import Any
 
 from swirl_env.errors import ConfigError
 from swirl_env.grading import numeric_value
-from swirl_env.tasks.files import Location, QuestionSet, Row, Table, read_rows
+from swirl_env.tasks.files import QuestionSet, Table
+from swirl_env.tasks.rows import Location, Row, read_rows
 from swirl_env.types import PlanStep, Task
 
 TAG = "math_exp"
@@ -25,7 +26,7 @@ _PRODUCT: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {"*": operato
 
 
 def evaluate(expression: str) -> Fraction | None:
-    """Returns the exact value of ``+ - * /``, parentheses and decimals; None for anything else and for a division by zero."""
+    """Returns the exact value of ``+ - * /``, parentheses and decimals; None for anything else and for division by zero."""
     plain = expression.replace(",", "").replace(" ", "")
     tokens = _TOKEN.findall(plain)
     if not tokens or len(plain) > _MAX_EXPRESSION or "".join(tokens) != plain:
@@ -157,9 +158,9 @@ class GSM8K(NumberSet):
 
 
 class SVAMP(NumberSet):
-    """SVAMP (Patel et al. 2021): word problems with one unknown; splits ``test`` (default) and ``train``; options as `NumberSet`.
+    """SVAMP (Patel et al. 2021): word problems with one unknown; splits ``test`` (default), ``train``; options: `NumberSet`.
 
-    The official file, and so ``test`` from it, is all 1,000 problems; the hub's copy has 700 in ``train`` and 300 in ``test``.
+    The official file, read as ``test``, has all 1,000 problems; the hub's copy has 700 in ``train`` and 300 in ``test``.
     """
 
     name = "svamp"

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 from swirl_env.errors import ConfigError, DataNotFound
 from swirl_env.protocols import Corpus
-from swirl_env.tasks.files import Location, QuestionSet, Row, Table, locate, read_rows
+from swirl_env.tasks.files import QuestionSet, Table
 from swirl_env.tasks.layouts import read_question
 from swirl_env.tasks.library import Library, corpus_beside, find_evidence, open_shared, pool, shelve
+from swirl_env.tasks.rows import Location, Row, locate, read_rows
 from swirl_env.types import Task
 
 
@@ -27,8 +28,8 @@ class SearchSet(QuestionSet):
         hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
             copy of it. Without it nothing is ever downloaded.
         corpus_path: corpus file to search in place of the set's own.
-        corpus_src: keep only the passages whose column ``src`` holds this; ``"core"`` drops HotpotQA's pure distractors; None
-            or ``"full"`` keeps all.
+        corpus_src: keep only the passages whose column ``src`` holds this; ``"core"`` drops HotpotQA's pure distractors;
+            None or ``"full"`` keeps all.
     """
 
     tools = ("search",)
@@ -91,7 +92,7 @@ class SearchSet(QuestionSet):
                 answer=question.answer,
                 aliases=question.aliases,
                 evidence=evidence,
-                meta={"split": split, **question.meta},
+                meta={**question.meta, "split": split},
             )
 
         return Table(read_rows(location), read, cls.keep(*rest))
@@ -105,8 +106,8 @@ class SearchSet(QuestionSet):
 class HotpotQA(SearchSet):
     """HotpotQA (Yang et al. 2018): two-hop questions over Wikipedia abstracts.
 
-    Splits: ``dev500`` (default), ``train100``, ``dev_hippo_matched``, ``demos``; of the official files ``train``, ``dev`` (default
-    where there is no ``dev500``), ``dev_fullwiki``, ``test`` (without answers).
+    Splits: ``dev500`` (default), ``train100``, ``dev_hippo_matched``, ``demos``; of the official files ``train``, ``dev``
+    (default where there is no ``dev500``), ``dev_fullwiki``, ``test`` (without answers).
 
     Args:
         split: which part (above).
@@ -160,7 +161,8 @@ class HotpotQA(SearchSet):
 class MuSiQue(SearchSet):
     """MuSiQue (Trivedi et al. 2022): questions of 2 to 4 hops with aliases and decompositions; options as `SearchSet`.
 
-    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``train100`` (default where there is no ``dev``), ``demos``.
+    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``train100`` (default where there is no ``dev``),
+    ``demos``.
     """
 
     name = "musique"
@@ -200,8 +202,8 @@ class TwoWiki(SearchSet):
 class BeerQA(SearchSet):
     """BeerQA (Qi et al. 2021): open-domain questions of one, two and more hops; options as `SearchSet`.
 
-    Splits: ``dev`` (default), ``train``, ``test`` (without answers). Each question brings along its gold paragraphs alone, so a
-    pooled corpus has no distractors beside those of other questions: name a bigger one with `corpus_path`.
+    Splits: ``dev`` (default), ``train``, ``test`` (without answers). Each question brings along its gold paragraphs alone,
+    so a pooled corpus has no distractors beside those of other questions: name a bigger one with `corpus_path`.
     """
 
     name = "beerqa"
@@ -216,10 +218,10 @@ class BeerQA(SearchSet):
 
 
 class CofCA(SearchSet):
-    """CofCA (Wu et al. 2024): multi-hop questions over factual and counterfactually edited passages; options as `SearchSet`.
+    """CofCA (Wu et al. 2024): multi-hop questions over factual and counterfactually edited passages; options: `SearchSet`.
 
-    Splits: ``test`` (default; all of it), ``factual`` and ``counterfactual`` where the files are kept apart. Its authors have not
-    fixed a layout: any that `read_question` knows is read (HotpotQA's, MuSiQue's, or ``question``, ``answer``, ``passages``).
+    Splits: ``test`` (default; all of it), ``factual`` and ``counterfactual`` where the files are kept apart. Any layout that
+    `read_question` knows is read (HotpotQA's, MuSiQue's, or ``question``, ``answer``, ``passages``).
     """
 
     name = "cofca"
