@@ -30,9 +30,7 @@ class GeneratedTasks(ABC):
     tools: tuple[str, ...] = ()
     max_steps: int
 
-    def __init__(
-        self, name: str, version: int, size: int, split: Split, options: dict[str, Any], usual: dict[str, Any]
-    ) -> None:
+    def __init__(self, name: str, version: int, size: int, split: Split, options: dict[str, Any], usual: dict[str, Any]) -> None:
         if split not in ("train", "test"):
             raise ConfigError(f"The splits of generated tasks are 'train' and 'test'; got {split!r}.")
         if size < 1:

@@ -1,0 +1,35 @@
+"""The outcome judge: nothing until the end, then whether the answer is right. The outcome-only baseline as a plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from swirl_env.grading import grade
+from swirl_env.types import Answer, SubTrajectory, Verdict
+
+_NAME = "outcome"
+_SILENT = Verdict("scored", 0.0, None, "", _NAME)
+_RIGHT = Verdict.good("The answer is right.", _NAME)
+_WRONG = Verdict.bad("The answer is wrong.", _NAME)
+
+
+class OutcomeJudge:
+    """Reward 1 for a right final answer; 0 for a wrong one and for every step before.
+
+    A step that is no answer has no label. Failed where the task has no gold answer to compare with.
+    """
+
+    def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+        """Returns one verdict a step."""
+        return [_one(step) for step in steps]
+
+
+def _one(step: SubTrajectory) -> Verdict:
+    if step.action.error is not None:
+        return Verdict("unscored", critique="The agent could not act.", judge=_NAME)
+    if type(step.call) is not Answer:
+        return _SILENT
+    correct = grade(step.state.task, step.call.text).correct
+    if correct is None:
+        return Verdict.failed("The task has no gold answer to compare with.", _NAME)
+    return _RIGHT if correct else _WRONG
