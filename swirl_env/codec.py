@@ -168,8 +168,7 @@ def encode_trajectory(trajectory: Trajectory) -> bytes:
         raise StoreError(f"{where}: {error}. Check the values that its agent, tools and judge gave.") from error
     if stored != trajectory and _plain(stored) != _plain(trajectory):
         raise StoreError(
-            f"{where}: JSON would change a value in it. Numbers have to be finite (integers under 2^63), and the keys of "
-            f"meta, data and parts have to be strings."
+            f"{where}: JSON would change a value in it. Numbers have to be finite, and the keys of meta, data and parts strings."
         )
     return line
 
