@@ -18,7 +18,7 @@ from swirl_env.corpus_cache import cache_root
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.protocols import Corpus
 from swirl_env.tools import search_store
-from swirl_env.tools.search_index import METHODS, Bm25sIndex, IndexOptions, Method, RankBm25Index, Ranker, document_terms
+from swirl_env.tools.search_index import METHODS, Bm25sIndex, IndexOptions, Method, Numba, RankBm25Index, Ranker, document_terms
 from swirl_env.tools.search_text import TOKENIZER_VERSION, Analyzer, Splitter, Stemmer, StopWords
 from swirl_env.types import Passage, ToolResult
 
@@ -47,6 +47,7 @@ class Search:
         title_weight: how many times the title counts beside the text; 0 leaves it out.
         snippet_chars: how much of each passage is shown, in characters; 0 for all of it.
         max_query_chars: the longest query that is searched for.
+        numba: ``on``, ``off``, or ``auto``: on where installed, once a process searches a large corpus often (bm25s only).
         cache_dir: where indexes are kept; by default ``SWIRL_CACHE_DIR``, else the user's cache folder.
     """
 
@@ -67,9 +68,10 @@ class Search:
         title_weight: int = 1,
         snippet_chars: int = 600,
         max_query_chars: int = 2000,
+        numba: Numba = "auto",
         cache_dir: str | None = None,
     ) -> None:
-        _check(backend, method, tokenizer, stemmer, stopwords)
+        _check(backend, method, tokenizer, stemmer, stopwords, numba)
         _check_numbers(top_k=top_k, k1=k1, b=b, title_weight=title_weight, max_query_chars=max_query_chars)
         if corpus is None:
             raise ConfigError("The search tool needs a corpus; this task has none. Give corpus=PATH, or use other tools.")
@@ -82,7 +84,7 @@ class Search:
             "such as names and titles."
         )
         options = IndexOptions(method, float(k1), float(b), title_weight, tokenizer, stemmer, stopwords)
-        self._opened = _open(open_corpus(corpus), backend, options, cache_dir)
+        self._opened = _open(open_corpus(corpus), backend, options, numba, cache_dir)
         self._terms = self._opened.analyzer.terms
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -138,7 +140,7 @@ def _nothing(query: str, terms: Sequence[str]) -> str:
 class _Opened:
     """What the search tools of one process share: analyzer, passages and index of one corpus under one set of options."""
 
-    def __init__(self, corpus: Corpus, backend: Backend, options: IndexOptions, cache_dir: str | None) -> None:
+    def __init__(self, corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, cache_dir: str | None) -> None:
         root = cache_root(cache_dir) / f"search-v{INDEX_VERSION}"
         self.analyzer = Analyzer(options.tokenizer, options.stemmer, options.stopwords)  # type: ignore[arg-type]
         folder = root / f"passages-{_digest(corpus.fingerprint)}"
@@ -150,7 +152,7 @@ class _Opened:
         else:
             index = root / f"bm25s-{_index_key(corpus, options)}"
             search_store.ensure(index, lambda own: Bm25sIndex.build(own, self._documents(options), options))
-            self.ranker = Bm25sIndex(index)
+            self.ranker = Bm25sIndex(index, numba)
 
     def _documents(self, options: IndexOptions) -> Any:
         return document_terms(self.passages, self.analyzer.terms, options.title_weight)
@@ -160,13 +162,13 @@ _shared: weakref.WeakValueDictionary[str, _Opened] = weakref.WeakValueDictionary
 _sharing = threading.Lock()
 
 
-def _open(corpus: Corpus, backend: Backend, options: IndexOptions, cache_dir: str | None) -> _Opened:
+def _open(corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, cache_dir: str | None) -> _Opened:
     """Returns the index, the same object for every tool of this process that asks for the same one."""
-    key = f"{os.path.abspath(cache_root(cache_dir))}|{backend}|{_index_key(corpus, options)}"
+    key = f"{os.path.abspath(cache_root(cache_dir))}|{backend}|{numba}|{_index_key(corpus, options)}"
     with _sharing:
         opened = _shared.get(key)
         if opened is None:
-            opened = _shared[key] = _Opened(corpus, backend, options, cache_dir)
+            opened = _shared[key] = _Opened(corpus, backend, options, numba, cache_dir)
     return opened
 
 
@@ -179,13 +181,14 @@ def _digest(value: Any) -> str:
     return hashlib.blake2b(msgspec.json.encode(value), digest_size=16).hexdigest()
 
 
-def _check(backend: str, method: str, tokenizer: str, stemmer: str, stopwords: str) -> None:
+def _check(backend: str, method: str, tokenizer: str, stemmer: str, stopwords: str, numba: str) -> None:
     known: dict[str, tuple[str, Sequence[str]]] = {
         "search backend": (backend, get_args(Backend)),
         "BM25 method": (method, METHODS),
         "tokenizer": (tokenizer, get_args(Splitter)),
         "stemmer": (stemmer, get_args(Stemmer)),
         "stop word list": (stopwords, get_args(StopWords)),
+        "numba setting": (numba, get_args(Numba)),
     }
     for what, (name, names) in known.items():
         if name not in names:

@@ -13,15 +13,22 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
+from swirl_env.errors import MissingExtra
 from swirl_env.tools.search_store import PackedStrings, PassageStore, map_array
 
 Method = Literal["lucene", "robertson", "atire", "bm25l", "bm25+"]
 METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 
+Array = np.ndarray[Any, Any]
+
 _log = logging.getLogger(__name__)
 _MANY = 20_000
 _MEMORY = 200_000
 _FEW = 64
+_LARGE = 10_000
+_WARM = 1_000
+
+Numba = Literal["auto", "on", "off"]
 
 
 class IndexOptions(msgspec.Struct, frozen=True):
@@ -40,12 +47,12 @@ class Ranker(Protocol):
     """Ranks passages for the terms of a query."""
 
     def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
-        """Returns positions and scores of the `k` best passages: score falling, then position rising; scores above 0 only."""
+        """Returns positions and scores of the `k` best passages above 0: score falling, then position rising."""
         ...
 
 
 def document_terms(passages: PassageStore, terms: Callable[[str], list[str]], title_weight: int) -> Iterator[list[str]]:
-    """Gives the terms that each passage is indexed under: those of its title `title_weight` times, then those of its text."""
+    """Gives the terms that each passage is indexed under: its title's, `title_weight` times, then its text's."""
     for passage in passages:
         yield (terms(passage.title) * title_weight if title_weight else []) + terms(passage.text)
 
@@ -53,20 +60,29 @@ def document_terms(passages: PassageStore, terms: Callable[[str], list[str]], ti
 class Bm25sIndex:
     """Scores of all (term, passage) pairs, computed by bm25s once and memory-mapped; a query adds up a few slices of them.
 
-    Scores are added in the order of the terms' rarity, in float32, whatever the order of the words or the size of a batch,
-    so that equal queries give equal bits.
+    Scores are added from the commonest term to the rarest, in float32, whatever the order of the words or the size of a batch,
+    so that equal queries give equal bits, with numba and without.
+
+    Args:
+        folder: what `build` wrote.
+        numba: ``on``, ``off``, or ``auto``: where installed, once a process has searched a large index a thousand times.
+            Loading numba takes half a second and 60 MB, which a process that searches now and then should not pay.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, numba: Numba = "auto") -> None:
         self._scores = map_array(folder / "scores.npy")
         self._passages = map_array(folder / "passages.npy")
-        self._starts = memoryview(map_array(folder / "starts.npy"))
-        self._absent = memoryview(map_array(folder / "absent.npy"))
-        self._order = memoryview(map_array(folder / "order.npy"))
+        self._starts = map_array(folder / "starts.npy").data
+        self._absent = map_array(folder / "absent.npy").data
+        self._order = map_array(folder / "order.npy").data
         self._terms = PackedStrings(folder, "terms")
         self._count = int(map_array(folder / "count.npy")[0])
         self._known: dict[str, int] = {}
         self._local = threading.local()
+        self._compiled = _compiled() if numba == "on" else None
+        self._until_compiled = _WARM if numba == "auto" and self._count >= _LARGE else -1
+        if numba == "on" and self._compiled is None:
+            raise MissingExtra("The search option numba='on' needs 'numba'. Install it with: pip install 'swirl-env[fast]'")
 
     @staticmethod
     def build(folder: Path, documents: Iterator[list[str]], options: IndexOptions) -> None:
@@ -88,7 +104,8 @@ class Bm25sIndex:
 
     def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
         """Returns the best passages (see `Ranker.top`)."""
-        known, counts = self._known, {}
+        known = self._known
+        counts: dict[int, int] = {}
         for term in terms:
             index = known.get(term)
             if index is None:
@@ -98,30 +115,47 @@ class Bm25sIndex:
         if not counts:
             return []
         starts = self._starts
-        slices = sorted([(starts[index + 1] - starts[index], starts[index], count) for index, count in counts.items()])
-        passages, scores = self._add_up(slices)
-        best = _best(passages, scores, len(slices), k)
+        slices = [(starts[index + 1] - starts[index], starts[index], count) for index, count in counts.items()]
+        slices.sort(reverse=True)
+        if self._until_compiled >= 0:
+            self._until_compiled -= 1
+            self._compiled = _compiled() if self._until_compiled < 0 else None
+        best = self._compiled_best(slices, k) if self._compiled else _best(*self._add_up(slices), len(slices), k)
         extra = sum(self._absent[index] * count for index, count in counts.items()) if len(self._absent) else 0.0
         return [(position, score + extra) for position, score in best] if extra else best
 
-    def _add_up(self, slices: list[tuple[int, int, int]]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _add_up(self, slices: list[tuple[int, int, int]]) -> tuple[Array, Array]:
         """Returns the passages that hold any of the terms, once for each term they hold, with their whole scores."""
-        totals = getattr(self._local, "totals", None)
-        if totals is None:
-            totals = np.zeros(self._count, dtype=np.float32)
-        # Taken away while in use: an interrupt in between would leave half a query's scores in it.
-        self._local.totals = None
-        parts = []
+        totals = self._take_totals()
+        parts: list[Array] = []
         for length, start, count in slices:
             part = self._passages[start : start + length]
             scores = self._scores[start : start + length]
-            totals[part] += scores if count == 1 else scores * np.float32(count)
+            if count > 1:
+                scores = scores * np.float32(count)
+            # The longest list comes first and finds nothing to add to.
+            totals[part] = totals[part] + scores if parts else scores
             parts.append(part)
         passages = np.concatenate(parts) if len(parts) > 1 else parts[0]
         scores = totals[passages]
         totals[passages] = 0
         self._local.totals = totals
         return passages, scores
+
+    def _compiled_best(self, slices: list[tuple[int, int, int]], k: int) -> list[tuple[int, float]]:
+        assert self._compiled is not None
+        totals = self._take_totals()
+        best = np.empty(k, dtype=np.int64)
+        scores = np.empty(k, dtype=np.float32)
+        found = self._compiled(self._passages, self._scores, np.array(slices), totals, best, scores)
+        self._local.totals = totals
+        return list(zip(best[:found].tolist(), scores[:found].tolist(), strict=True))
+
+    def _take_totals(self) -> Array:
+        """Returns this thread's zeros, and takes them away while in use: an interrupt would leave half a query in them."""
+        totals: Array | None = getattr(self._local, "totals", None)
+        self._local.totals = None
+        return np.zeros(self._count, dtype=np.float32) if totals is None else totals
 
     def _find(self, term: str) -> int:
         """Returns the number of a term, -1 for one that no passage holds, by binary search in the mapped terms."""
@@ -134,12 +168,24 @@ class Bm25sIndex:
         return index
 
 
-def _best(passages: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], repeats: int, k: int) -> list[tuple[int, float]]:
+def _compiled() -> Callable[..., int] | None:
+    """Returns the compiled pass, None where numba is not installed (or does not work on this machine)."""
+    try:
+        from swirl_env.tools.search_numba import add_up
+    except Exception:
+        return None
+    compiled: Callable[..., int] = add_up
+    return compiled
+
+
+def _best(passages: Array, scores: Array, repeats: int, k: int) -> list[tuple[int, float]]:
     """Returns the `k` best of passages that occur up to `repeats` times each, with the same score each time."""
     wide = k * repeats
     if len(scores) > wide:
         # The `wide` best entries hold at least k different passages, so nothing below the last of them can be among the k.
-        chosen = np.flatnonzero(scores >= np.partition(scores, len(scores) - wide)[len(scores) - wide])
+        ordered = scores.copy()
+        ordered.partition(len(scores) - wide)
+        chosen = (scores >= ordered[len(scores) - wide]).nonzero()[0]
         passages, scores = passages[chosen], scores[chosen]
     if len(scores) > _FEW:
         passages, first = np.unique(passages, return_index=True)
@@ -151,7 +197,7 @@ def _best(passages: np.ndarray[Any, Any], scores: np.ndarray[Any, Any], repeats:
     return [(position, -score) for score, position in ranked]
 
 
-def _bm25s(rows: list[array[int]], ids: dict[str, int], options: IndexOptions) -> tuple[np.ndarray[Any, Any], ...]:
+def _bm25s(rows: list[array[int]], ids: dict[str, int], options: IndexOptions) -> tuple[Array, ...]:
     """Returns scores, passages, the start of each term in both, and what each term gives to a passage without it."""
     if not ids:
         return np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.float32)

@@ -115,21 +115,22 @@ def map_bytes(path: Path) -> mmap.mmap | bytes:
 def map_array(path: Path) -> np.ndarray[Any, Any]:
     """Returns the array of a ``.npy`` file, memory-mapped and read-only."""
     # The subclass numpy.memmap makes every slice three times slower; a plain array over the same pages does not.
-    return np.load(path, mmap_mode="r").view(np.ndarray)
+    mapped: np.ndarray[Any, Any] = np.load(path, mmap_mode="r").view(np.ndarray)
+    return mapped
 
 
 class PackedStrings:
     """Byte strings laid end to end in one memory-mapped file, with the place where each ends in another."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self._bytes = map_bytes(folder / f"{name}.bin")
-        self._ends = memoryview(map_array(folder / f"{name}.npy"))
+        self.content = map_bytes(folder / f"{name}.bin")
+        self.ends = map_array(folder / f"{name}.npy").data
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self.ends) - 1
 
     def __getitem__(self, index: int, /) -> bytes:
-        return self._bytes[self._ends[index] : self._ends[index + 1]]
+        return self.content[self.ends[index] : self.ends[index + 1]]
 
     @staticmethod
     def write(folder: Path, name: str, strings: Iterable[bytes]) -> None:
@@ -146,14 +147,20 @@ class PassageStore:
     """The passages of a corpus in a cache folder, readable by position without loading them."""
 
     def __init__(self, folder: Path) -> None:
-        self._parts = PackedStrings(folder, "passages")
+        strings = PackedStrings(folder, "passages")
+        self._bytes, self._ends = strings.content, strings.ends
 
     def __len__(self) -> int:
-        return len(self._parts) // 3
+        return len(self._ends) // 3
 
     def __getitem__(self, index: int, /) -> Passage:
-        parts = self._parts
-        return Passage(parts[3 * index].decode(), parts[3 * index + 1].decode(), parts[3 * index + 2].decode())
+        start, title, text, end = self._ends[3 * index : 3 * index + 4].tolist()
+        content = self._bytes[start:end]
+        return Passage(
+            content[: title - start].decode(),
+            content[title - start : text - start].decode(),
+            content[text - start :].decode(),
+        )
 
     def __iter__(self) -> Iterator[Passage]:
         return (self[index] for index in range(len(self)))
