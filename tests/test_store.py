@@ -418,11 +418,12 @@ def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path, blow):
     run, count, rng = tmp_path / "run", 4_000, random.Random(int(blow))
     for _ in range(int(os.environ.get("SWIRL_TEST_KILLS", "3"))):
         before = len(Store(run))
-        process = start_appending(run, count)
-        first = process.stdout.readline()
-        time.sleep(rng.random() * 0.05)
-        process.send_signal(blow)
-        told = {(f"q{line}", 0) for line in (first + process.communicate()[0]).decode().split("\n")[:-1]}
+        with start_appending(run, count) as process:
+            output = process.stdout.readline()
+            time.sleep(rng.random() * 0.05)
+            process.send_signal(blow)
+            output += process.stdout.read()
+        told = {(f"q{line}", 0) for line in output.decode().split("\n")[:-1]}
         keys = Store(run, mode="r").keys()
         assert told <= keys
         assert len(keys) - before <= len(told) + 1, "more than the episode in flight was stored without a word"
