@@ -1,0 +1,84 @@
+"""How a question is put to a model, and how its verdict is read: shared by the judges that ask one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from swirl_env.protocols import Agent, Tool
+from swirl_env.transcript import clean, escape
+from swirl_env.types import Action, Malformed, Settings, State, Task, Turn
+
+_OWN_TAGS = ("answer", "tool_call", "think")
+_HEADINGS = "verdict|rating|judge?ment|decision|label|answer"
+
+
+class FreeText:
+    """An action format without calls or answers: what a model says ends where the model ends it."""
+
+    stop: tuple[str, ...] = ()
+
+    def __init__(self, tools: Sequence[str]) -> None:
+        self.tools = tuple(tools)
+
+    def parse(self, text: str) -> Malformed:
+        """Finds no call and no answer, ever."""
+        return Malformed("Free text holds no call and no answer.", 0, len(text))
+
+    def call(self, tool: str, query: str) -> str:
+        """Writes a call as plain text."""
+        return f"{tool}: {query}"
+
+    def answer(self, text: str) -> str:
+        """Writes an answer as plain text."""
+        return text
+
+    def instructions(self, tools: Sequence[Tool]) -> str:
+        """Says nothing."""
+        return ""
+
+    def correction(self, malformed: Malformed) -> str:
+        """Says nothing."""
+        return ""
+
+
+_SETTINGS = Settings(tools=(), max_steps=1, format=f"{__name__}:FreeText")
+
+
+def ask(agent: Agent, prompts: Sequence[str], seed: int = 0) -> list[Action]:
+    """Puts each prompt to the agent, as the first message of an episode that knows nothing else.
+
+    The task of such an episode has no gold answer, plan or evidence, and an id made from the prompt alone.
+    """
+    states = []
+    for prompt in map(clean, prompts):
+        task = Task(f"asked-{hashlib.blake2b(prompt.encode(), digest_size=8).hexdigest()}", prompt)
+        states.append(State(task, _SETTINGS, (Turn("user", prompt),), (), seed, len(prompt)))
+    return agent.act(states) if states else []
+
+
+def quote(text: str, tags: Sequence[str] = ()) -> str:
+    """Returns `text` as a quotation, each line behind a bar, so that nothing in it looks like a line of ours.
+
+    Markup is escaped, save for the tags of the action formats, which the model is to see as they were written.
+
+    Args:
+        text: what somebody else wrote.
+        tags: names of the tags to leave readable, beside those of answers and reasoning.
+    """
+    names = "|".join(re.escape(tag) for tag in (*tags, *_OWN_TAGS))
+    kept = "".join(part if i % 2 else escape(part) for i, part in enumerate(re.split(f"(</?(?:{names})>)", text)))
+    return "\n".join(f"| {line}" for line in kept.splitlines() or [""])
+
+
+def read_choice(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
+    """Returns the word that the last line consists of, and the text before it; None where it consists of none of them.
+
+    Before the word may stand a heading (``Verdict:``), and marks of emphasis around both; nothing else. So a word that was
+    quoted, or that fell inside a sentence, does not count.
+    """
+    said, _, last = text.strip().rpartition("\n")
+    word = "|".join(map(re.escape, choices))
+    found = re.fullmatch(rf"[*_#`\s]*(?:(?:final )?(?:{_HEADINGS})[*_]*\s*:[*_\s]*)?({word})[*_`.!\s]*", last, re.IGNORECASE)
+    return (found.group(1).upper(), said.strip()) if found else (None, text.strip())
