@@ -163,7 +163,7 @@ def numeric_equal(a: str, b: str) -> bool:
 
 def _plain(text: str) -> bool:
     """Whether `text` is nothing but a number, as it would stand in a table; ``007`` is a name."""
-    return len(text) <= MAX_CHARS and _PLAIN.fullmatch(text.strip()) is not None
+    return len(text) <= MAX_DIGITS and _PLAIN.fullmatch(text.strip()) is not None
 
 
 @functools.lru_cache(maxsize=8_192)
