@@ -388,7 +388,7 @@ from msgspec.structs import replace
 from swirl_env.codec import decode_trajectory
 from swirl_env.store import Store
 one = decode_trajectory(sys.stdin.buffer.read())
-with Store(sys.argv[1], shard_bytes=20_000) as store:
+with Store(sys.argv[1], shard_bytes=200_000) as store:
     done = store.keys()
     for i in range(int(sys.argv[2])):
         if (f"q{i}", 0) not in done:
@@ -415,8 +415,9 @@ def start_appending(folder, count, limit=None):
 @pytest.mark.slow
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
 def test_killed_at_random_moments_nothing_acknowledged_is_lost(tmp_path, blow):
-    run, count, rng = tmp_path / "run", 4_000, random.Random(int(blow))
-    for _ in range(int(os.environ.get("SWIRL_TEST_KILLS", "3"))):
+    kills = int(os.environ.get("SWIRL_TEST_KILLS", "3"))
+    run, count, rng = tmp_path / "run", 2_000 * kills, random.Random(int(blow))
+    for _ in range(kills):
         before = len(Store(run))
         with start_appending(run, count) as process:
             output = process.stdout.readline()
