@@ -1,0 +1,82 @@
+"""The command ``swirl <stage> key=value ...``. Nothing heavy is imported before a stage runs, hydra included."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from swirl_env.errors import SwirlError, unknown_name
+
+STAGES = {
+    "generate": "run episodes of an agent and store them, with a reward on every step",
+    "judge": "judge a run again, or fill in the verdicts that failed",
+    "filter": "choose the trajectories worth training on",
+    "eval": "table of accuracy, step labels and errors of a run, with intervals",
+    "bench": "the main job: several agents on several tasks, judged, filtered, in one table",
+    "play": "solve a task yourself in the terminal and see the reward of each step",
+    "check": "run the contract suite on a plugin: swirl check my_pkg:MyTool",
+}
+"""Stage -> what it does, in one line."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with a sentence on how to go on."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a stage and returns the exit code: 0 done, 1 a check failed, 2 an error, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except SwirlError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print(f"swirl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\nswirl: interrupted. {interrupt}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of a pipe has left, as in `swirl eval ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _dispatch(argv: list[str]) -> int:
+    stage, *rest = argv or ["--help"]
+    if stage in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if stage in ("-V", "--version"):
+        from swirl_env import __version__
+
+        print(f"swirl-env {__version__}")
+        return 0
+    if stage not in STAGES:
+        raise unknown_name("stage", stage, STAGES)
+    if stage == "check":
+        from swirl_env.stages.check import run_check
+
+        return run_check(rest)
+    from swirl_env.stages.app import run_stage
+
+    return run_stage(stage, rest)
+
+
+def usage() -> str:
+    """Returns the help of the command itself."""
+    width = max(map(len, STAGES))
+    stages = "\n".join(f"  {name:<{width}}  {line}" for name, line in STAGES.items())
+    return f"""\
+usage: swirl STAGE [group=choice ...] [key=value ...] [--multirun]
+
+{stages}
+
+`swirl STAGE --help` lists groups, choices and keys.   For a start: swirl generate task=atlas agent=scripted n=200"""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""A stage as a hydra application over the one config tree; hydra's errors as one line each."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from swirl_env.errors import ConfigError, SwirlError
+from swirl_env.registry import load
+from swirl_env.stages.config_errors import explained
+from swirl_env.stages.hydra_plugins import register
+
+TREE = "pkg://swirl_env.conf"
+"""Where the config tree lies."""
+MODULES = {"eval": "evaluate"}
+"""Stage -> its module in this package, where the names differ."""
+_FULL = "HYDRA_FULL_ERROR"
+_RUN_KEYS = ("out", "resume")
+_SWEEP = ("-m", "--multirun")
+_HELP = ("-h", "--help")
+
+
+def run_stage(stage: str, argv: Sequence[str]) -> int:
+    """Composes the configuration of a stage and runs it; returns the exit code."""
+    register()
+    argv = [_readable(arg) for arg in argv]
+    if any(arg in _HELP for arg in argv):
+        from swirl_env.stages.help import stage_help
+
+        with _one_line_errors(stage):
+            print(stage_help(stage, [arg for arg in argv if arg not in _HELP]))
+        return 0
+    argv = [*_tools_of_task(argv), *argv]
+    if any(arg in _SWEEP for arg in argv):
+        argv = [arg for arg in argv if arg not in _SWEEP]
+        fixed = ",".join(_fixed_keys(argv))
+        argv = [f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]", *argv, "--multirun"]  # flags last, for argparse
+    with _one_line_errors(stage), _program(f"swirl {stage}", argv):
+        hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage))()
+    return 0
+
+
+class _Failed(BaseException):
+    """Carries an error past hydra, which would print a line of its own about it."""
+
+    def __init__(self, error: SwirlError) -> None:
+        self.error = error
+
+
+def _task(stage: str) -> Callable[[DictConfig], None]:
+    """Returns the stage's task function. In a sweep errors are left to hydra: it says which job failed and runs the others."""
+    main: Callable[[DictConfig], None] = importlib.import_module(f"swirl_env.stages.{MODULES.get(stage, stage)}").main
+
+    @functools.wraps(main)
+    def task(config: DictConfig) -> None:
+        try:
+            main(config)
+        except SwirlError as error:
+            if HydraConfig.get().mode == RunMode.RUN:
+                raise _Failed(error) from error
+            raise
+
+    return task
+
+
+def _readable(arg: str) -> str:
+    """Returns ``judge=null`` as ``judge=none`` and ``tool=null`` as the default, which hydra has no words for."""
+    return {"judge=null": "judge=none", "tool=none": "tool=[]"}.get(arg, arg)
+
+
+def _tools_of_task(argv: Sequence[str]) -> list[str]:
+    """Returns the override that chooses the task's own tools where options of tools are set but no tools are chosen.
+
+    So ``task=hotpotqa tool.search.top_k=10`` means what it says.
+    """
+    if any(arg.startswith("tool=") for arg in argv) or not any(arg.startswith("tool.") for arg in argv):
+        return []
+    task = next((arg.partition("=")[2] for arg in reversed(argv) if arg.startswith("task=")), "atlas")
+    tools = getattr(load("task", task), "tools", None)
+    if not isinstance(tools, tuple):
+        raise ConfigError(f"The tools of the task {task!r} are known when it is made: choose them too, tool=[search,...].")
+    return [f"tool=[{','.join(tools)}]"]
+
+
+def _fixed_keys(argv: Sequence[str]) -> list[str]:
+    """Returns the keys that are the same in every job of a sweep: they say nothing in the name of a job's folder."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    given = [arg for arg in argv if "=" in arg and not arg.startswith("-")]
+    fixed = [o.key_or_group for o in OverridesParser.create().parse_overrides(given) if not o.is_sweep_override()]
+    return sorted({*fixed, *_RUN_KEYS})
+
+
+@contextmanager
+def _program(name: str, argv: Sequence[str]) -> Iterator[None]:
+    """Lets hydra, which reads ``sys.argv``, see these arguments, and leaves no trace of it in the process."""
+    before, handlers, level = sys.argv, logging.root.handlers[:], logging.root.level
+    sys.argv = [name, *argv]
+    try:
+        yield
+    finally:
+        sys.argv = before
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
+        GlobalHydra.instance().clear()
+
+
+@contextmanager
+def _one_line_errors(stage: str) -> Iterator[None]:
+    """Turns errors of hydra and omegaconf into `SwirlError`s of one line; ``HYDRA_FULL_ERROR=1`` leaves them alone."""
+    if os.environ.get(_FULL) == "1":
+        yield
+        return
+    os.environ[_FULL] = "1"  # or hydra prints the error and leaves
+    try:
+        yield
+    except _Failed as failed:
+        raise failed.error from failed.error.__cause__
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        known = explained(stage, error)
+        if known is None:
+            raise
+        raise known from error
+    finally:
+        del os.environ[_FULL]

@@ -1,0 +1,135 @@
+"""``swirl generate``: episodes of an agent, judged at every step, into a run folder."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from swirl_env.cli import Interrupted
+from swirl_env.engine import Engine
+from swirl_env.env import build_engine
+from swirl_env.protocols import Agent
+from swirl_env.registry import make_agent
+from swirl_env.rollout import collect
+from swirl_env.stages import runs
+from swirl_env.stages.options import EpisodeOptions, read
+from swirl_env.stages.progress import progress
+from swirl_env.store import Store
+from swirl_env.types import Trajectory
+from swirl_env.vector import ToolVectorEnv
+
+
+def main(config: DictConfig) -> None:
+    """Runs the stage."""
+    options = runs.agreed(read("generate", EpisodeOptions, config), given_keys())
+    engine, agent = engine_of(options), make_agent(options.agent)
+    with runs.opened(options) as store:
+        tally = generate(options, store, engine, agent)
+    print(f"{tally} in {store.path}")
+    print(f"next: swirl eval out={quoted(store.path)}   or   swirl filter out={quoted(store.path)}")
+
+
+def given_keys() -> set[str]:
+    """Returns the keys that the command line sets."""
+    overrides = HydraConfig.get().overrides.task
+    return {str(override).lstrip("+~").partition("=")[0] for override in overrides}
+
+
+def engine_of(options: EpisodeOptions) -> Engine:
+    """Returns the engine for a stage's options."""
+    return build_engine(
+        options.task,
+        None if options.tool is None else list(options.tool.values()),
+        options.judge,
+        options.max_steps,
+        format=options.format,
+        history=options.history,
+        prompt=options.prompt,
+        max_chars=options.max_chars,
+    )
+
+
+class Tally:
+    """Counts episodes as they end."""
+
+    def __init__(self) -> None:
+        self.episodes = self.graded = self.correct = self.errors = 0
+
+    def add(self, trajectory: Trajectory) -> None:
+        """Counts an episode."""
+        self.episodes += 1
+        self.errors += trajectory.ended == "error"
+        self.graded += trajectory.outcome.correct is not None
+        self.correct += trajectory.outcome.correct is True
+
+    @property
+    def accuracy(self) -> str:
+        """The share of right answers so far, for a progress bar."""
+        return f"accuracy {self.correct / self.graded:.3f}" if self.graded else ""
+
+    def __str__(self) -> str:
+        errors = f", {self.errors} ended in errors (resume runs them again)" if self.errors else ""
+        accuracy = f", {self.accuracy}" if self.accuracy else ""
+        return f"{self.episodes} episode{'' if self.episodes == 1 else 's'}{accuracy}{errors}"
+
+
+def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent, what: str = "generate") -> Tally:
+    """Runs the episodes that the store does not hold yet; returns the count over all that it holds.
+
+    Args:
+        options: what to run.
+        store: the run folder, open for writing.
+        engine: `engine_of` the options.
+        agent: chooses the actions.
+        what: label of the progress bar.
+
+    Raises:
+        Interrupted: at Ctrl-C; every episode that had ended is stored.
+    """
+    table = None if engine.judge is None else runs.fingerprint(options.judge, engine.judge)
+    tally = _take_stock(store, table)
+    episodes = len(engine.tasks) * options.samples if options.n is None else options.n
+    venv = ToolVectorEnv(engine, min(options.slots, episodes))
+    found = collect(
+        agent, venv, episodes, options.seed, samples=options.samples, done=store.keys(), name=str(options.agent["name"])
+    )
+    try:
+        with progress(what, episodes, tally.episodes - tally.errors) as advance:
+            for trajectory in found:
+                _keep(store, table, trajectory)
+                tally.add(trajectory)
+                advance(note=tally.accuracy)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"{len(store.keys())} of {episodes} episodes are in {store.path}. To go on: "
+            f"swirl generate out={quoted(store.path)} resume=true"
+        ) from None
+    return tally
+
+
+def _take_stock(store: Store, table: str | None) -> Tally:
+    """Counts what a run holds already, and copies verdicts that a kill kept from the judge's table."""
+    tally = Tally()
+    judged: Any = set() if table is None else set(store.verdicts(table))
+    for trajectory in store:
+        if trajectory.ended == "error":
+            continue
+        tally.add(trajectory)
+        if table is not None and trajectory.key not in judged:
+            store.append_verdicts(table, trajectory.key, [step.verdict for step in trajectory.steps])
+    return tally
+
+
+def _keep(store: Store, table: str | None, trajectory: Trajectory) -> None:
+    store.append(trajectory)
+    if table is not None and trajectory.ended != "error":
+        store.append_verdicts(table, trajectory.key, [step.verdict for step in trajectory.steps])
+
+
+def quoted(path: Path) -> str:
+    """Returns a path as a shell takes it."""
+    return shlex.quote(str(path))

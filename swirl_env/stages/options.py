@@ -1,0 +1,115 @@
+"""The configuration of each stage as typed values: it is read here once, and plain arguments go on from here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import msgspec
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from swirl_env.errors import ConfigError
+from swirl_env.prompts import Prompt
+from swirl_env.stages.config_errors import mismatch, missing_value
+from swirl_env.stages.plugins import spec
+from swirl_env.types import History
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Plugin = dict[str, Any]
+O = TypeVar("O", bound="Options")  # noqa: E741 -- the letter of "options"
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of a stage's options."""
+
+
+class EpisodeOptions(Options, frozen=True, kw_only=True):
+    """How episodes are run; the words of conf/episodes.yaml."""
+
+    task: Plugin
+    judge: Plugin | None
+    agent: Plugin
+    tool: dict[str, Plugin] | None = None
+    """Tools by name; None takes those of the task."""
+    n: Count | None
+    samples: Count
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    max_steps: Count | None
+    max_chars: Count
+    format: str
+    history: History
+    prompt: Prompt
+    slots: Count
+    resume: bool
+    out: str | None
+
+
+class PlayOptions(EpisodeOptions, frozen=True, kw_only=True):
+    """Options of ``swirl play``."""
+
+    task_id: str | None
+
+
+class JudgeOptions(Options, frozen=True, kw_only=True):
+    """Options of ``swirl judge``."""
+
+    judge: Plugin
+    out: str
+    batch: Count
+
+
+class FilterOptions(Options, frozen=True, kw_only=True):
+    """Options of ``swirl filter``."""
+
+    filter: dict[str, Plugin]
+    out: str
+    verdicts: str | None
+    limit: Annotated[int, msgspec.Meta(ge=0)] | None
+    equal: bool
+    seed: int
+
+
+class BenchOptions(Options, frozen=True, kw_only=True):
+    """Options of ``swirl bench``."""
+
+    out: str
+    resume: bool
+    n: Count
+    n_model: Annotated[int, msgspec.Meta(ge=0)]
+    model: str
+    data_dir: str | None
+    only: Annotated[list[str], msgspec.Meta(min_length=1)] | None
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    slots: Count
+
+
+def read(stage: str, kind: type[O], config: DictConfig) -> O:
+    """Returns the composed configuration as the options of a stage.
+
+    Raises:
+        ConfigError: where a value is missing or of another type than the stage takes.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for key, value in plain.items():
+        if value == "???":
+            raise missing_value(stage, key)
+    for group in {"task", "judge", "agent"} & plain.keys():
+        plain[group] = spec(group, plain[group])
+    for group in {"tool", "filter"} & plain.keys():
+        plain[group] = {name: spec(group, chosen) for name, chosen in plain[group].items()}
+    if issubclass(kind, EpisodeOptions) and "tool" not in plain and _no_tools():
+        plain["tool"] = {}
+    if "out" in plain and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        plain["out"] = HydraConfig.get().runtime.output_dir
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        key = str(error).partition(" - at ")[2].strip("`").removeprefix("$.")
+        hint = get_type_hints(kind).get(key)
+        raise ConfigError(f"{key or stage}: {mismatch(error, hint, plain.get(key))}.") from error
+
+
+def _no_tools() -> bool:
+    """Whether ``tool=[]`` was chosen: hydra then has no choice on record, where the default has an empty one."""
+    return HydraConfig.initialized() and "tool" not in HydraConfig.get().runtime.choices

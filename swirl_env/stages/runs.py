@@ -1,0 +1,115 @@
+"""Run folders of the stages: begun once, continued with the same configuration, never mixed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from omegaconf import OmegaConf
+
+from swirl_env.errors import ConfigError, StoreError
+from swirl_env.stages.options import EpisodeOptions
+from swirl_env.store import Store
+
+_FREE = ("out", "resume", "slots")
+"""Keys that do not change what an episode is; a run may be continued with others."""
+
+
+def agreed(options: EpisodeOptions, given: Collection[str] | None = None) -> EpisodeOptions:
+    """Returns the options to run with, given what the run folder holds; writes nothing.
+
+    Args:
+        options: what was asked for; ``out`` is set.
+        given: keys that the command line sets; where they say nothing of what to run, a resumed run goes on as it began.
+            None stands for all.
+
+    Raises:
+        StoreError: where the folder holds a run already and ``resume`` is not set, or is no folder of ours.
+        ConfigError: where a run would be continued with another configuration.
+    """
+    path = Path(options.out or "")
+    stored = _stored(path)
+    if stored is None:
+        if path.is_dir() and any((path / "trajectories").glob("*.jsonl")):
+            raise StoreError(
+                f"{path} holds episodes but no config.yaml, so nobody can tell whether they fit. Choose another out=."
+            )
+        return options
+    if not options.resume:
+        raise StoreError(f"{path} already holds a run. To go on with it add resume=true; to begin another choose another out=.")
+    asked = recorded(options)
+    if given is not None and not set(given) - {*_FREE, "n"}:
+        asked = {**stored, "n": asked["n"]} if "n" in given else stored
+    _compare(path, stored, asked)
+    return msgspec.convert({**asked, **{key: getattr(options, key) for key in _FREE}}, type(options))
+
+
+def opened(options: EpisodeOptions) -> Store:
+    """Opens the run folder for writing and notes the configuration in it."""
+    store = Store(options.out or "")
+    store.write_config(OmegaConf.to_yaml(OmegaConf.create(recorded(options))))
+    return store
+
+
+def recorded(options: EpisodeOptions) -> dict[str, Any]:
+    """Returns what config.yaml keeps: everything that decides what the episodes are."""
+    config: dict[str, Any] = msgspec.to_builtins(options)
+    return {key: value for key, value in config.items() if key not in _FREE}
+
+
+def config_of(path: Path) -> dict[str, Any]:
+    """Returns the configuration of a run folder.
+
+    Raises:
+        StoreError: where there is none.
+    """
+    stored = _stored(path)
+    if stored is None:
+        raise StoreError(f"{path} is no run folder: it has no config.yaml. Give the folder that `swirl generate` wrote, out=...")
+    return stored
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    if not path.is_dir() or not (text := Store(path, "r").config()):
+        return None
+    config = OmegaConf.to_container(OmegaConf.create(text))
+    if not isinstance(config, dict):
+        raise StoreError(f"{path / 'config.yaml'} is damaged: expected keys and values. Restore it, or choose another out=.")
+    return {str(key): value for key, value in config.items()}
+
+
+def _compare(path: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
+    """Refuses to continue a run with another configuration, unless only n has grown."""
+    before, now = _flat(stored), _flat(asked)
+    grown = now.get("n") is None or (before.get("n") is not None and now["n"] >= before["n"])
+    differ = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not (key == "n" and grown)]
+    if differ:
+        changes = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differ[:3])
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        raise ConfigError(
+            f"{path} was begun with another configuration: {changes}{more}. Resume with the same one (`out={path} resume=true` "
+            f"alone takes it from the folder; n may grow), or choose another out=."
+        )
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested keys as dotted ones: ``agent.noise``."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def fingerprint(plugin: dict[str, Any] | None, made: object) -> str:
+    """Returns the name of a judge's table of verdicts: its name and a hash of everything it was made from."""
+    own = getattr(made, "fingerprint", None)
+    name = str((plugin or {"name": "none"})["name"]).rpartition(":")[2]
+    told = own() if callable(own) else own
+    content = told if isinstance(told, str) else msgspec.json.encode(plugin, order="deterministic").decode()
+    return f"{name}-{hashlib.blake2b(content.encode(), digest_size=4).hexdigest()}"
