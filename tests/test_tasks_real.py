@@ -165,7 +165,7 @@ def oracle(expression):
     return walk(ast.parse(exact, mode="eval").body)
 
 
-@pytest.mark.parametrize(("split", "annotated", "without"), [("train", 23_716, 97), ("test", 4_282, 18)])
+@pytest.mark.parametrize(("split", "annotated", "without"), [("train", 23_716, 95), ("test", 4_282, 18)])
 def test_gsm8k_plans_hold(split, annotated, without, data_dir):
     tasks = source("gsm8k", split, data_dir)
     rows = open_lines(data_dir / "gsm8k", split)
@@ -173,7 +173,7 @@ def test_gsm8k_plans_hold(split, annotated, without, data_dir):
     for task, row in zip(tasks, rows, strict=True):
         assert numeric_value(task.answer) == Fraction(row["answer"])
         assert grade(task, f"The answer is {row['answer']}.").correct
-        marks = re.findall(r"<<(.*?)=(.*?)>>", row["solution"])
+        marks = re.findall(r"<<(.*?)=(.*?)>>", row["solution"].replace("//", "/"))
         assert [(step.query, step.result) for step in task.plan] == marks
         for i, step in enumerate(task.plan):
             assert oracle(step.query) == oracle(step.result)

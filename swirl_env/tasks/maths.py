@@ -77,7 +77,9 @@ def plan_from_annotations(solution: str, question: str = "") -> tuple[PlanStep, 
     given = {evaluate(number) for number in _NUMBER.findall(question)}
     steps: list[PlanStep] = []
     results: dict[Fraction, int] = {}
-    for expression, result in _ANNOTATION.findall(solution):
+    for written, result in _ANNOTATION.findall(solution):
+        # Two annotations of the set divide with "//", both without a remainder.
+        expression = written.replace("//", "/")
         value, stated = evaluate(expression), evaluate(result)
         if value is None or value != stated:
             return ()
