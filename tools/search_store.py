@@ -82,7 +82,9 @@ def _publish(own: Path, folder: Path) -> None:
                 return
             # Somebody's damaged copy is in the way. Readers that still map it keep their pages.
             with contextlib.suppress(OSError):
-                os.rename(folder, folder.parent / f".building-{uuid.uuid4().hex}")
+                broken = folder.parent / f".building-{uuid.uuid4().hex}"
+                os.rename(folder, broken)
+                _remove(broken)
     raise ConfigError(f"The search index cannot be moved to {folder}. Remove that path, or set cache_dir.")
 
 
@@ -91,7 +93,14 @@ def _sweep(parent: Path) -> None:
     for path in parent.glob(".building-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
 
 
 def _checksum(path: Path) -> tuple[int, int]:
