@@ -22,7 +22,6 @@ from typing import NamedTuple
 from swirl_env.grading import numeric_equal
 from swirl_env.types import Step, Task, ToolCall, ToolResult
 
-
 SEARCH = "search_query"
 """Tag of the search tool."""
 

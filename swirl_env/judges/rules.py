@@ -128,9 +128,9 @@ def _is_repeated(state: State, call: ToolCall) -> bool:
     """Whether an earlier call that got a result was the same."""
     for step in state.steps:
         earlier, result = step.call, step.result
-        if type(earlier) is ToolCall and earlier.query == call.query and earlier.tool == call.tool:
-            if result is not None and result.error is None:
-                return True
+        same = type(earlier) is ToolCall and earlier.query == call.query and earlier.tool == call.tool
+        if same and result is not None and result.error is None:
+            return True
     return False
 
 
