@@ -114,7 +114,11 @@ def _build(kind: str | None, spec: Spec, options: dict[str, Any]) -> Any:
     factory = registry.load(kind or "plugin", name)
     if kind is None and isinstance(factory, type):
         kind = detect(factory)
-    offered: dict[str, Any] = {"tool": {"corpus": samples.corpus()}, "format": {"tools": samples.TAGS}}.get(kind or "", {})
+    offered: dict[str, Any] = {}
+    if kind == "tool":
+        offered["corpus"] = samples.corpus()
+    if kind == "format":
+        offered["tools"] = samples.TAGS
     lacking = sorted(_required(factory) - given.keys() - offered.keys())
     if lacking:
         raise ConfigError(f"{name!r} needs a value for {', '.join(lacking)}; give it as an option, {lacking[0]}=...")

@@ -20,7 +20,7 @@ FLOORS = [
     "types errors actions grading",
     "protocols registry spaces transcript prompts render corpus corpus_cache plan fingerprint folders",
     "tools agents judges tasks",
-    "engine env vector rollout store reader records verdicts filters evaluate export codec contract",
+    "engine env vector rollout store reader records verdicts filters evaluate export codec contract contracts",
     "algos",
     "cli stages conf view benchmarks",
 ]
