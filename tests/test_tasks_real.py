@@ -12,6 +12,7 @@ from fractions import Fraction
 import pytest
 
 from swirl_env import make_tasks
+from swirl_env.contract import assert_contract
 from swirl_env.errors import DataNotFound, UnknownName
 from swirl_env.grading import grade, numeric_value
 from swirl_env.protocols import TaskSource
@@ -57,6 +58,11 @@ def test_every_question_is_there(name, split, data_dir):
     assert tasks[-1] == tasks[len(tasks) - 1]
     assert tasks.find(tasks[7].id) == tasks[7]
     assert tasks.find("no such question") is None
+
+
+@pytest.mark.parametrize(("name", "split"), SPLITS)
+def test_the_source_keeps_the_contract(name, split, data_dir):
+    assert_contract("task", {"name": name, "split": split, "data_dir": str(data_dir)})
 
 
 @pytest.mark.parametrize("name", PASSAGES)
