@@ -121,7 +121,7 @@ def evaluate(trajectories: Iterable[Trajectory], grader: Grader | None = None) -
         _count_outcome(trajectory, task, ratios, counts)
         _count_steps(trajectory, task, ratios, counts)
     found: dict[str, Any] = {name: ratios[name].estimate(share) for name, (_, share) in _SHOWN.items()}
-    return Evaluation(**found, **counts)
+    return Evaluation(**{**found, **counts})
 
 
 def regraded(trajectories: Iterable[Trajectory], grader: Grader, batch: int = 64) -> Iterator[Trajectory]:
@@ -184,7 +184,7 @@ class Ratio:
 def effective(value: float, variance: float, clusters: int) -> float:
     """Returns how many independent units would give a share this variance; at 0 % and 100 %, where none shows, the tasks."""
     plain = value * (1 - value)
-    if plain <= 0 or variance <= 0:
+    if plain <= 0 or variance < 1e-12 * plain:
         return float(clusters)
     return plain / variance
 
@@ -200,8 +200,8 @@ def wilson(p: float, n: float, z: float = Z95) -> tuple[float, float]:
         z: quantile; 1.96 for 95 %.
     """
     centre, scale = p + z * z / (2 * n), 1 + z * z / n
-    half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (0.0 if p == 0 else max(0.0, (centre - half) / scale)), (1.0 if p == 1 else min(1.0, (centre + half) / scale))
+    half = z * math.sqrt(max(0.0, p * (1 - p)) / n + z * z / (4 * n * n))
+    return (0.0 if p <= 0 else max(0.0, (centre - half) / scale)), (1.0 if p >= 1 else min(1.0, (centre + half) / scale))
 
 
 def t975(df: int) -> float:
