@@ -1,0 +1,543 @@
+"""Tokens -> syntax tree of plain data: int, Fraction, str (a variable) and tuples ``(operator, operand, ...)``.
+
+    ("+", a, b, ...)   ("*", a, ("inv", b), ...)   ("neg", a)   ("^", a, b)   ("!", a)   ("%", a)   ("pct", a, b)
+    ("const", name)    ("call", name, a, ...)      ("list", a, ...)   ("unit", name)   ("dots",)   ("=", a, b)   ("<", a, b) ...
+
+Precedence climbs from relations over sums and products to signs, powers and postfixes. Sums and products are flat, and all
+that nests is counted, so neither this parser nor the walks over its trees can run out of stack.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from fractions import Fraction
+from typing import Any
+
+from swirl_env.tools.calc_names import (
+    ALIASES,
+    ANY,
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    INFIX_WORDS,
+    METHODS,
+    MODULES,
+    ONE_ARGUMENT,
+    SHORT_ONLY_CALLED,
+)
+from swirl_env.tools.calc_text import CalcError
+from swirl_env.tools.calc_tokens import THOUSANDS, tokens
+
+Node = Any
+"""int | Fraction | str | tuple[str, ...]"""
+
+MAX_DEPTH = 50
+"""Levels of brackets, calls and powers inside one another."""
+MAX_CHAIN = 200
+"""Operators that pile up on one another without brackets: postfixes, mod, percentages added."""
+MAX_DIGITS = 4000
+"""Digits of a literal, and about those of any exact number on the way to a result."""
+RELATIONS = {"=": "=", "==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
+_STARTERS = frozenset("([{√∞") | {"\\frac", "\\binom", "\\sqrt", "\\lfloor", "\\lceil", "\\sum", "\\prod", "\\int", "\\lim"}
+_CLOSERS = {"(": ")", "[": "]", "{": "}"}
+
+
+def parse(text: str) -> Node:
+    """Reads one statement.
+
+    Raises:
+        CalcError: where it is no expression, with the reason.
+    """
+    parser = Parser(tokens(text))
+    node = parser.relation()
+    if parser.token:
+        raise CalcError(parser.unexpected())
+    return node
+
+
+class Parser:
+    """Recursive descent over a list of tokens; `token` is the next one, empty at the end."""
+
+    def __init__(self, found: list[str]) -> None:
+        self.tokens = found
+        self.place = 0
+        self.token = found[0] if found else ""
+        self.depth = 0
+        self.chain = 0
+        self.bars = 0
+        self.arguments = False
+        """Whether a comma separates here rather than groups digits."""
+        self.variable = ""
+        """``dx`` where an integral waits for it."""
+
+    def take(self) -> str:
+        """Returns the next token and moves on."""
+        token = self.token
+        self.place += 1
+        self.token = self.tokens[self.place] if self.place < len(self.tokens) else ""
+        return token
+
+    def expect(self, wanted: str) -> None:
+        """Moves past one certain token."""
+        if self.token != wanted:
+            raise CalcError(f"Expected {wanted!r}, but {self.found()}.")
+        self.take()
+
+    def found(self) -> str:
+        """Says what comes next, in words that are safe to show."""
+        if not self.token:
+            return "the expression ended"
+        shown = self.token if self.token.isalnum() and len(self.token) <= 20 else ""
+        shown = shown or (self.token if self.token in "+-*/^%!()[]{},=|" else "")
+        return f"found {shown!r}" if shown else "found something else"
+
+    def unexpected(self) -> str:
+        """The sentence for a token that fits nowhere."""
+        if self.token in (",", THOUSANDS):
+            return "A comma stands where none belongs: write decimals with a point, and group digits by threes."
+        if self.token[:1].isdigit() or self.token[:1] == ".":
+            return "Two numbers stand side by side: put an operator between them."
+        return f"The expression cannot be read: {self.found()} where an operator or the end was expected."
+
+    def enter(self) -> None:
+        """Counts one level of nesting."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise CalcError("The expression is nested too deeply.", "limit")
+
+    def pile(self) -> None:
+        """Counts one operator whose operand is all of what came before."""
+        self.chain += 1
+        if self.chain > MAX_CHAIN:
+            raise CalcError("The expression is nested too deeply.", "limit")
+
+    def relation(self) -> Node:
+        """Reads sum ((= | < | ...) sum)*."""
+        left = self.sum()
+        if self.token not in RELATIONS:
+            return left
+        chain: list[Node] = []
+        while self.token in RELATIONS and self.token:
+            sign = RELATIONS[self.take()]
+            right = self.sum()
+            chain.append((sign, left, right))
+            left = right
+        return chain[0] if len(chain) == 1 else ("and", *chain)
+
+    def sum(self) -> Node:
+        """Reads product ((+ | -) product)*."""
+        first = self.product()
+        if self.token != "+" and self.token != "-":
+            return first
+        terms = [first]
+        while self.token == "+" or self.token == "-":
+            minus = self.take() == "-"
+            if self.token == "...":
+                self.take()
+                terms.append(("dots",))
+                continue
+            term = self.product()
+            if type(term) is tuple and term[0] == "%" and not _percents(terms):
+                self.pile()
+                terms = [("pct", terms[0] if len(terms) == 1 else ("+", *terms), ("neg", term[1]) if minus else term[1])]
+            else:
+                terms.append(("neg", term) if minus else term)
+        return ("+", *terms) if len(terms) > 1 else terms[0]
+
+    def product(self) -> Node:
+        """Reads sign ((* | / | mod | // | of | nothing) sign)*."""
+        first = self.sign()
+        factors = [first]
+        while True:
+            token = self.token
+            if token == "*":
+                self.take()
+                factors.append(self.sign())
+            elif token == "/":
+                self.take()
+                factors.append(("inv", self.sign()))
+            elif not token or token in "+-),=" or not (self.word_operator(factors) or self.beside(factors)):
+                break
+        return ("*", *factors) if len(factors) > 1 else factors[0]
+
+    def word_operator(self, factors: list[Node]) -> bool:
+        """Reads an operator that takes all of the product so far, if one comes next."""
+        token = "mod" if self.token == "%" else "floordiv" if self.token == "//" else INFIX_WORDS.get(self.token, "")
+        if token in ("", "x"):
+            return False
+        self.take()
+        left = factors[0] if len(factors) == 1 else ("*", *factors)
+        if token == "of":
+            factors.append(self.sign())
+            return True
+        self.pile()
+        if token == "off":
+            if type(left) is not tuple or left[0] != "%":
+                raise CalcError("'off' needs a percentage before it, as in: fifteen percent off a price.")
+            factors[:] = [("+", 1, ("neg", left)), self.sign()]
+        else:
+            factors[:] = [("call", "binomial" if token == "choose" else token, left, self.sign())]
+        return True
+
+    def beside(self, factors: list[Node]) -> bool:
+        """Reads a factor written without an operator: 2(3), 3x, (1+2)(3+4), 12 apples."""
+        token, last = self.token, factors[-1]
+        if token == "|" and not self.bars:
+            factors.append(self.power())
+            return True
+        if token[0].isdigit() or token[0] == ".":
+            if self.tokens[self.place - 1] not in (")", "]", "}", "!") or token == "...":
+                return False
+            factors.append(self.power())
+            return True
+        if token == self.variable or (token not in _STARTERS and not token[0].isalpha()):
+            return False
+        if token == "\\frac" and type(last) is int and self.tokens[self.place - 1].isdigit():
+            factors[-1] = ("+", last, self.mixed())
+            return True
+        if token[0].isalpha() and self.is_word(token):
+            if isinstance(last, str) and self.tokens[self.place - 1] == last:
+                raise CalcError("Words are not part of an expression: write numbers, variables and operators.")
+            if type(last) in (int, Fraction) or (type(last) is tuple and last[0] in ("unit", "+")):
+                factors.append(("unit", self.take()))
+                return True
+        if isinstance(last, tuple) and last[0] == "unit":
+            raise CalcError("Words are not part of an expression: write numbers, variables and operators.")
+        if isinstance(last, str) and len(last) > 1 and last not in GREEK and self.tokens[self.place - 1] == last:
+            raise CalcError(self.no_function(last) if token == "(" else "Two words stand side by side with no operator between.")
+        factors.append(self.power())
+        return True
+
+    def is_word(self, token: str) -> bool:
+        """Whether a name is no function, no constant and no one-letter variable."""
+        if token in CONSTANTS or token in GREEK or len(token) == 1 or token in MODULES or token in INFIX_WORDS:
+            return False
+        name = ALIASES.get(token, token)
+        called = self.tokens[self.place + 1 : self.place + 2] == ["("]
+        return not called and (not is_function(name) or token in SHORT_ONLY_CALLED)
+
+    def mixed(self) -> Node:
+        r"""The fraction of 3\frac{1}{2}, which has to be a proper one of whole numbers."""
+        node = self.primary()
+        if not (isinstance(node, tuple) and node[0] == "*" and type(node[1]) is int and type(node[2][1]) is int):
+            raise CalcError("A number stands right before a fraction: put an operator between them.")
+        if not 0 <= node[1] < node[2][1]:
+            raise CalcError("A number stands right before an improper fraction: put an operator between them.")
+        return node
+
+    def sign(self) -> Node:
+        """(+ | -)* power."""
+        minus = False
+        while self.token == "-" or self.token == "+":
+            minus ^= self.take() == "-"
+        node = self.power()
+        return ("neg", node) if minus else node
+
+    def power(self) -> Node:
+        """Reads postfix (^ sign)?, from the right."""
+        base = self.postfix()
+        if self.token != "^" and self.token != "**":
+            return base
+        self.take()
+        self.enter()
+        node = ("^", base, self.sign())
+        self.depth -= 1
+        return node
+
+    def postfix(self) -> Node:
+        """Reads primary (! | % | ° | .method())*."""
+        node = self.primary()
+        while (token := self.token) and token in "!%°.":
+            if token == "%" and self.starts_value(self.place + 1):
+                break
+            if token == ".":
+                node = self.method(node)
+                continue
+            self.take()
+            self.pile()
+            node = ("*", node, ("inv", 180), ("const", "pi")) if token == "°" else (token, node)
+        return node
+
+    def starts_value(self, place: int) -> bool:
+        """Whether the token there begins an operand (words like "of" do not)."""
+        token = self.tokens[place] if place < len(self.tokens) else ""
+        return bool(token) and (token[0].isdigit() or token in _STARTERS or (token[0].isalpha() and token not in INFIX_WORDS))
+
+    def primary(self) -> Node:
+        """A number, name, call, bracket or LaTeX form."""
+        token = self.token
+        if not token:
+            raise CalcError("The expression is incomplete: an operand is missing." if self.place else "The expression is empty.")
+        if token[0].isdigit() or (token[0] == "." and len(token) > 1 and token[1] != "."):
+            return self.number()
+        if token[0].isalpha():
+            return self.name()
+        if token in _CLOSERS:
+            return self.bracket()
+        self.enter()
+        self.take()
+        node = self.special(token)
+        self.depth -= 1
+        return node
+
+    def bracket(self) -> Node:
+        """( ... ), [ ... ] or { ... }; with commas, or in square brackets, a list."""
+        opener = self.take()
+        self.enter()
+        outer, bars = self.arguments, self.bars
+        self.arguments, self.bars = opener == "[", 0
+        items = self.items(_CLOSERS[opener])
+        self.arguments, self.bars = outer, bars
+        self.depth -= 1
+        if not items:
+            raise CalcError("The brackets are empty: an operand is missing.")
+        return items[0] if len(items) == 1 and opener != "[" else ("list", *items)
+
+    def items(self, closer: str) -> list[Node]:
+        """Comma-separated relations up to the closing bracket, which is taken."""
+        items: list[Node] = []
+        while self.token != closer:
+            items.append(self.relation())
+            if len(items) > ANY:
+                raise CalcError("There are too many arguments.", "limit")
+            if self.token not in (",", THOUSANDS):
+                break
+            self.arguments = True
+            self.take()
+        self.expect(closer)
+        return items
+
+    def number(self) -> Node:
+        """A literal: thousands groups, blanks between groups and mixed numbers belong to it."""
+        text = self.take()
+        token = self.token
+        if token == THOUSANDS and not self.arguments:
+            text = self.grouped(text)
+            token = self.token
+        if token and token[0].isdigit() and text.isdigit():
+            if len(text) <= 3 and text[0] != "0":
+                while len(self.token) == 3 and self.token.isdigit():
+                    text += self.take()
+            if self.token.isdigit() and self.tokens[self.place + 1 : self.place + 2] == ["/"]:
+                return self.mixed_number(int(text))
+        return literal(text)
+
+    def grouped(self, text: str) -> str:
+        """Joins 1,250,000."""
+        if len(text) > 3 or not text.isdigit() or text[0] == "0":
+            raise CalcError("A comma stands where none belongs: write decimals with a point, and group digits by threes.")
+        parts = [text]
+        while self.token == THOUSANDS:
+            self.take()
+            parts.append(self.take())
+            if "." in parts[-1]:
+                break
+        return "".join(parts)
+
+    def mixed_number(self, whole: int) -> Node:
+        """1 1/2, of which the whole has been read."""
+        top = int(self.take())
+        self.take()
+        bottom = literal(self.token)
+        if type(bottom) is not int or not 0 < top < bottom:
+            raise CalcError("Two numbers stand side by side: put an operator between them.")
+        self.take()
+        return ("+", whole, ("*", top, ("inv", bottom)))
+
+    def name(self) -> Node:
+        """A constant, a function with its arguments, or a variable."""
+        token = self.take()
+        if token in MODULES and self.token == ".":
+            self.take()
+            if not self.token[:1].isalpha():
+                raise CalcError("A function name has to follow the dot.")
+            return self.name()
+        name = ALIASES.get(token, token)
+        if is_function(name) and (self.token == "(" or token not in SHORT_ONLY_CALLED):
+            self.enter()
+            node = self.function(name)
+            self.depth -= 1
+            return node
+        if token in CONSTANTS:
+            return ("const", CONSTANTS[token])
+        if self.token == "(" and (len(token) > 1 or token in "fgh"):
+            raise CalcError(self.no_function(token))
+        if len(token) > 30:
+            raise CalcError("A name is too long to be a variable.")
+        if token in INFIX_WORDS and token not in "xX":
+            raise CalcError("An operand is missing before a word that joins two.")
+        return token
+
+    def no_function(self, token: str) -> str:
+        """The sentence for a call of something unknown."""
+        near = get_close_matches(token[:20], [*FUNCTIONS, *ALIASES], n=1, cutoff=0.6) if len(token) <= 20 else []
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"There is no function of that name.{hint} Known are sqrt, round, min, max, gcd, solve, diff and others."
+
+    def function(self, name: str) -> Node:
+        """A function whose name has been read: sin(x), sqrt 16, sin^2(x), log_2(8), sqrt[3]{8}."""
+        exponent: Node = None
+        base: Node = None
+        if self.token == "_":
+            self.take()
+            base = self.primary()
+        elif "_" in name:
+            name, _, digits = name.partition("_")
+            base = literal(digits) if digits.isdigit() else digits
+        if self.token in ("^", "**"):
+            self.take()
+            exponent = self.sign_primary()
+        if self.token == "(":
+            arguments = self.call_arguments(name)
+        else:
+            if not self.starts_value(self.place) and self.token not in ("-", "|"):
+                raise CalcError(f"{name} needs an argument in parentheses.")
+            arguments = [self.loose_argument()]
+        if base is not None:
+            arguments = [*arguments, base]
+        if exponent in (-1, ("neg", 1)) and f"a{name}" in FUNCTIONS:
+            return call(f"a{name}", arguments)
+        node = call(name, arguments)
+        return node if exponent is None else ("^", node, exponent)
+
+    def sign_primary(self) -> Node:
+        """An exponent between a function and its argument."""
+        minus = self.token == "-" and bool(self.take())
+        node = self.primary()
+        return ("neg", node) if minus else node
+
+    def loose_argument(self) -> Node:
+        """The operand of a function without parentheses: sqrt 16, sin 2x, -3."""
+        if self.token == "-":
+            self.take()
+            return ("neg", self.power())
+        node = self.power()
+        if type(node) in (int, Fraction) and self.token[:1].isalpha() and not self.is_word(self.token):
+            return ("*", node, self.power())
+        return node
+
+    def call_arguments(self, name: str) -> list[Node]:
+        """( ... ) after a function's name."""
+        self.take()
+        outer, bars = self.arguments, self.bars
+        self.arguments, self.bars = name not in ONE_ARGUMENT, 0
+        items = self.items(")")
+        self.arguments, self.bars = outer, bars
+        return items
+
+    def method(self, node: Node) -> Node:
+        """.subs(x, 3) and its like."""
+        self.take()
+        name = self.take()
+        if name not in METHODS or self.token != "(":
+            raise CalcError("Attributes and methods are not part of an expression: write plain arithmetic or algebra.")
+        self.pile()
+        canonical = ALIASES.get(name, name)
+        return call(canonical, [node, *self.call_arguments(canonical)])
+
+    def special(self, token: str) -> Node:
+        """Everything that starts with a sign or a LaTeX command; `token` has been read."""
+        if token == "|":
+            self.bars += 1
+            node = self.sum()
+            self.bars -= 1
+            self.expect("|")
+            return call("abs", [node])
+        if token == "√":
+            return call("sqrt", [self.postfix()])
+        if token == "∞":
+            return ("const", "oo")
+        if token == "\\frac":
+            top = self.group()
+            return ("*", top, ("inv", self.group()))
+        if token == "\\binom":
+            return call("binomial", [self.group(), self.group()])
+        if token == "\\sqrt":
+            degree = self.bracket()[1] if self.token == "[" else None
+            return call("sqrt", [self.group()]) if degree is None else call("root", [self.group(), degree])
+        if token in ("\\lfloor", "\\lceil"):
+            node = self.sum()
+            self.expect("\\r" + token[2:])
+            return call("floor" if token == "\\lfloor" else "ceil", [node])
+        if token in ("\\sum", "\\prod"):
+            return self.big_operator("summation" if token == "\\sum" else "product")
+        if token == "\\int":
+            return self.integral()
+        self.place -= 1
+        self.token = token
+        raise CalcError(f"The expression cannot be read: {self.found()} where an operand was expected.")
+
+    def group(self) -> Node:
+        """The argument of a LaTeX command: {...}, or one digit or name."""
+        if self.token.isdigit() and len(self.token) > 1:  # \frac12
+            digit, self.tokens[self.place] = self.token[0], self.token[1:]
+            self.token = self.tokens[self.place]
+            return int(digit)
+        return self.primary()
+
+    def big_operator(self, name: str) -> Node:
+        """_{k=1}^{10} body, after a sum or product sign."""
+        self.expect("_")
+        self.expect("{")
+        variable = self.take()
+        self.expect("=")
+        low = self.sum()
+        self.expect("}")
+        self.expect("^")
+        high = self.group()
+        return call(name, [self.product(), ("list", variable, low, high)])
+
+    def integral(self) -> Node:
+        """(_a^b)? body dx, after an integral sign."""
+        limits: list[Node] = []
+        if self.token == "_":
+            self.take()
+            low = self.group()
+            self.expect("^")
+            limits = [low, self.group()]
+        names = [t for t in self.tokens[self.place :] if len(t) == 2 and t[0] == "d" and t[1].isalpha()]
+        if not names:
+            raise CalcError("The integral lacks its variable: end it with dx.")
+        self.variable, outer = names[0], self.variable
+        body = self.sum()
+        self.variable = outer
+        self.expect(names[0])
+        return call("integrate", [body, ("list", names[0][1], *limits)])
+
+
+def is_function(name: str) -> bool:
+    """Whether a canonical name is a function, log_2 and root_4 among them."""
+    return name in FUNCTIONS or name.startswith(("log_", "root_"))
+
+
+def literal(text: str) -> int | Fraction:
+    """Returns the exact value of a number as written.
+
+    Raises:
+        CalcError: for one of too many digits.
+    """
+    if text.isdigit() and len(text) <= MAX_DIGITS:
+        return int(text)
+    mantissa, _, exponent = text.replace("_", "").lower().partition("e")
+    whole, _, decimals = mantissa.partition(".")
+    if len(mantissa) > MAX_DIGITS or len(exponent) > 5 or abs(int(exponent or 0)) > MAX_DIGITS:
+        raise CalcError("A number has too many digits.", "limit")
+    power = int(exponent or 0) - len(decimals)
+    digits = int(whole + decimals or "0")
+    value = Fraction(digits, 10**-power) if power < 0 else digits * 10**power
+    return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
+
+
+def call(name: str, arguments: list[Node]) -> Node:
+    """Returns the call, after its number of arguments was checked."""
+    if name not in FUNCTIONS:
+        raise CalcError("There is no function of that name.")
+    least, most = FUNCTIONS[name]
+    if not least <= len(arguments) <= most:
+        wanted = "one argument" if most == 1 else "another number of arguments"
+        raise CalcError(f"{name} takes {wanted}.")
+    return ("call", name, *arguments)
+
+
+def _percents(terms: list[Node]) -> bool:
+    return all(type(term) is tuple and (term[0] == "%" or (term[0] == "neg" and _percents([term[1]]))) for term in terms)

@@ -1,0 +1,140 @@
+"""The worker process: ``python -P calc_serve.py MEMORY_MB``. Requests and replies are lines of JSON on its standard streams.
+
+Two processes, so that a killed calculation costs milliseconds rather than an import of SymPy: a *keeper* imports SymPy once
+and forks a *solver*, which reads requests, computes under a timer and answers. A calculation that overruns is killed by the
+kernel, whatever it is doing; the keeper then forks the next solver, which begins by saying what became of the last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import types
+from fractions import Fraction
+from typing import Any
+
+WALL = 1.25
+"""Elapsed time over processor time at which a calculation is killed too, for machines under load."""
+_POLL_S = 2.0
+_FATE = {signal.SIGPROF: "timeout", signal.SIGALRM: "timeout"}
+_SENTENCES = {"timeout": "The calculation took too long.", "limit": "The calculation needs too much memory."}
+
+
+def decode(node: Any) -> Any:
+    """Returns a tree as it was before JSON: tuples for lists, Fractions for ``{"q": [top, bottom]}``."""
+    if isinstance(node, list):
+        return tuple(decode(child) for child in node)
+    return Fraction(*node["q"]) if isinstance(node, dict) else node
+
+
+def failure(kind: str) -> bytes:
+    """A reply that says what went wrong."""
+    return json.dumps({"error": kind, "text": _SENTENCES[kind]}).encode() + b"\n"
+
+
+def respond(line: bytes, answer: Any, failed: type[Exception]) -> tuple[bytes, bool]:
+    """Returns the reply to one request, and whether this process is still fit for the next."""
+    request = json.loads(line)
+    timeout = request["timeout"]
+    signal.setitimer(signal.ITIMER_PROF, timeout)
+    signal.setitimer(signal.ITIMER_REAL, timeout * WALL)
+    try:
+        reply, fit = answer(*map(decode, request["goal"])), True
+    except (MemoryError, RecursionError):
+        reply, fit = {"error": "limit", "text": _SENTENCES["limit"]}, False
+    except Exception as error:
+        known = isinstance(error, failed)
+        reply = {
+            "error": error.kind if known else "invalid",
+            "text": str(error) if known else "The expression cannot be evaluated.",
+        }  # type: ignore[attr-defined]
+        fit = True
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return json.dumps(reply).encode() + b"\n", fit
+
+
+def serve(answer: Any, failed: type[Exception], first: bytes) -> None:
+    """The solver: answers requests until its input ends."""
+    write(first)
+    with os.fdopen(0, "rb", closefd=False) as requests:
+        # readline only ever holds one request: the caller waits for each reply before it sends the next.
+        while line := requests.readline():
+            reply, fit = respond(line, answer, failed)
+            write(reply)
+            if not fit:
+                os._exit(3)
+    os._exit(0)
+
+
+def write(data: bytes) -> None:
+    """Writes all of a reply."""
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def keep(answer: Any, failed: type[Exception]) -> None:
+    """The keeper: forks a solver, waits for its end, forks the next."""
+    parent = os.getppid()
+    signal.signal(signal.SIGALRM, lambda *_: os.getppid() == parent or stop())
+    signal.setitimer(signal.ITIMER_REAL, _POLL_S, _POLL_S)
+    first = b'{"ready": true}\n'
+    while True:
+        solver = os.fork()
+        if solver == 0:
+            die_with_parent()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            serve(answer, failed, first)
+        STATE["solver"] = solver
+        _, status = os.waitpid(solver, 0)
+        if os.WIFEXITED(status):
+            if os.WEXITSTATUS(status) == 0:
+                os._exit(0)
+            first = b""
+        else:
+            first = failure(_FATE.get(os.WTERMSIG(status), "limit"))
+
+
+STATE: dict[str, int] = {}
+"""Process id of the solver."""
+
+
+def stop() -> None:
+    """Ends keeper and solver, once nobody is left to ask."""
+    os.kill(STATE["solver"], signal.SIGKILL)
+    os._exit(0)
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when the keeper dies; elsewhere the end of its input does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def main() -> None:
+    """Starts the keeper."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked
+    sys.set_int_max_str_digits(20_000)
+    here = os.path.dirname(os.path.abspath(__file__))
+    for name, path in (("swirl_env", []), ("swirl_env.tools", [here])):
+        # The package itself imports gymnasium: a worker needs only the modules beside this one.
+        package = types.ModuleType(name)
+        package.__path__ = path
+        sys.modules[name] = package
+    from swirl_env.tools.calc_symbolic import answer
+    from swirl_env.tools.calc_text import CalcError
+
+    for goal in (("solve", (("=", ("*", 2, "x"), 10),), (), ()), ("value", (("call", "sin", 1),), (), ())):
+        answer(*goal)
+    size = int(sys.argv[1]) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep(answer, CalcError)
+
+
+if __name__ == "__main__":
+    main()
