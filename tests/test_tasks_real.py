@@ -186,7 +186,9 @@ def test_gsm8k_plans_hold(split, annotated, without, data_dir):
             assert all(need < i and oracle(task.plan[need].result) in used_numbers(step.query) for need in step.needs)
         steps += len(marks)
     assert steps == annotated
-    assert sum(not task.plan for task in tasks) == without
+    planned = source("gsm8k", split, data_dir, planned=True)
+    assert [task.id for task in planned] == [task.id for task in tasks if task.plan]
+    assert len(tasks) - len(planned) == without
     assert (tasks.corpus, tasks.tools, tasks.max_steps) == (None, ("calculator",), 11)
 
 

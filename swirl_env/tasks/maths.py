@@ -99,6 +99,7 @@ class NumberSet(QuestionSet):
         limit: only the first questions.
         hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
             copy of it. Without it nothing is ever downloaded.
+        planned: leave out the questions without a gold plan, which a scripted expert cannot follow.
     """
 
     tools = ("calculator",)
@@ -108,9 +109,19 @@ class NumberSet(QuestionSet):
     corpus = None
 
     def __init__(
-        self, split: str | None = None, data_dir: str | None = None, limit: int | None = None, hub: bool | str = False
+        self,
+        split: str | None = None,
+        data_dir: str | None = None,
+        limit: int | None = None,
+        hub: bool | str = False,
+        planned: bool = False,
     ) -> None:
         super().__init__(split, data_dir, limit, hub)
+        self.planned = planned
+
+    def options(self) -> tuple[Any, ...]:
+        """Whether questions without a plan are left out."""
+        return (self.planned,)
 
     @classmethod
     def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
@@ -124,7 +135,7 @@ class NumberSet(QuestionSet):
                     f"{location}, row {index + 1}: expected a question of {cls.name}; got the keys {sorted(row)}."
                 ) from error
 
-        return Table(read_rows(location), read, None)
+        return Table(read_rows(location), read, (lambda row: bool(read(row, 0).plan)) if options[0] else None)
 
     @classmethod
     def read_task(cls, row: Row, index: int, split: str) -> Task:
