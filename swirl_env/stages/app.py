@@ -6,6 +6,7 @@ import functools
 import importlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -29,6 +31,7 @@ MODULES = {"eval": "evaluate"}
 """Stage -> its module in this package, where the names differ."""
 _FULL = "HYDRA_FULL_ERROR"
 _RUN_KEYS = ("out", "resume")
+_PLAIN_KEY = re.compile(r"[+~]{0,2}[\w./@-]+")
 _SWEEP = ("-m", "--multirun")
 _HELP = ("-h", "--help")
 
@@ -77,8 +80,21 @@ def _task(stage: str) -> Callable[[DictConfig], None]:
 
 
 def _readable(arg: str) -> str:
-    """Returns ``judge=null`` as ``judge=none`` and ``tool=null`` as the default, which hydra has no words for."""
-    return {"judge=null": "judge=none", "tool=none": "tool=[]"}.get(arg, arg)
+    """Returns an argument as hydra can read it.
+
+    It has no words for ``judge=null``, and takes ``=`` or spaces in a value only in quotes, which a shell takes away
+    (``out=runs/agent.noise=0.2`` is the folder of a sweep's job).
+    """
+    arg = {"judge=null": "judge=none", "tool=none": "tool=[]"}.get(arg, arg)
+    key, equals, value = arg.partition("=")
+    if not equals or arg.startswith("-") or not value or value[0] in "[{('\"" or not _PLAIN_KEY.fullmatch(key):
+        return arg
+    try:
+        OverridesParser.create().parse_overrides([arg])
+    except HydraException:
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return arg
 
 
 def _tools_of_task(argv: Sequence[str]) -> list[str]:
@@ -97,8 +113,6 @@ def _tools_of_task(argv: Sequence[str]) -> list[str]:
 
 def _fixed_keys(argv: Sequence[str]) -> list[str]:
     """Returns the keys that are the same in every job of a sweep: they say nothing in the name of a job's folder."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     given = [arg for arg in argv if "=" in arg and not arg.startswith("-")]
     fixed = [o.key_or_group for o in OverridesParser.create().parse_overrides(given) if not o.is_sweep_override()]
     return sorted({*fixed, *_RUN_KEYS})

@@ -90,7 +90,7 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
     Raises:
         Interrupted: at Ctrl-C; every episode that had ended is stored.
     """
-    table = None if engine.judge is None else runs.fingerprint(options.judge, engine.judge)
+    table = None if options.judge is None else runs.table_name(options.judge, engine.judge)
     tally = _take_stock(store, table)
     episodes = len(engine.tasks) * options.samples if options.n is None else options.n
     venv = ToolVectorEnv(engine, min(options.slots, episodes))

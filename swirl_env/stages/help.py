@@ -1,4 +1,4 @@
-"""``swirl STAGE --help``: the groups and their choices, the options of what is chosen, the keys; read from config and docstrings."""
+"""``swirl STAGE --help``: the groups and their choices, the options of what is chosen and the keys."""
 
 from __future__ import annotations
 

@@ -45,6 +45,12 @@ class EpisodeOptions(Options, frozen=True, kw_only=True):
     out: str | None
 
 
+class EvalOptions(EpisodeOptions, frozen=True, kw_only=True):
+    """Options of ``swirl eval``."""
+
+    verdicts: str | None
+
+
 class PlayOptions(EpisodeOptions, frozen=True, kw_only=True):
     """Options of ``swirl play``."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,10 @@ from typing import Any
 import msgspec
 from omegaconf import OmegaConf
 
-from swirl_env.errors import ConfigError, StoreError
+from swirl_env.errors import ConfigError, StoreError, unknown_name
+from swirl_env.fingerprint import fingerprint
+from swirl_env.records import replace_file
+from swirl_env.registry import Spec
 from swirl_env.stages.options import EpisodeOptions
 from swirl_env.store import Store
 
@@ -60,13 +62,13 @@ def recorded(options: EpisodeOptions) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in _FREE}
 
 
-def config_of(path: Path) -> dict[str, Any]:
+def config_of(path: str | Path) -> dict[str, Any]:
     """Returns the configuration of a run folder.
 
     Raises:
         StoreError: where there is none.
     """
-    stored = _stored(path)
+    stored = _stored(Path(path))
     if stored is None:
         raise StoreError(f"{path} is no run folder: it has no config.yaml. Give the folder that `swirl generate` wrote, out=...")
     return stored
@@ -106,10 +108,41 @@ def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def fingerprint(plugin: dict[str, Any] | None, made: object) -> str:
-    """Returns the name of a judge's table of verdicts: its name and a hash of everything it was made from."""
-    own = getattr(made, "fingerprint", None)
-    name = str((plugin or {"name": "none"})["name"]).rpartition(":")[2]
-    told = own() if callable(own) else own
-    content = told if isinstance(told, str) else msgspec.json.encode(plugin, order="deterministic").decode()
-    return f"{name}-{hashlib.blake2b(content.encode(), digest_size=4).hexdigest()}"
+def table_name(plugin: Spec, made: object) -> str:
+    """Returns the name of a judge's table of verdicts: the judge's own fingerprint, or that of its options."""
+    return fingerprint(made if isinstance(getattr(made, "fingerprint", None), str) else plugin)
+
+
+def table_of(store: Store, judge: str | None) -> str | None:
+    """Returns the table that a name means: a fingerprint, or the name of a judge that has one table in this run.
+
+    Raises:
+        UnknownName: where there is none.
+        ConfigError: where a judge has several, made with different options.
+    """
+    tables = store.judges()
+    if judge is None or judge in tables:
+        return judge
+    found = [table for table in tables if table.rpartition("-")[0] == judge]
+    if len(found) > 1:
+        raise ConfigError(f"{judge!r} has judged {store.path} with different options; say which table: {', '.join(found)}.")
+    if not found:
+        raise unknown_name("table of verdicts", judge, tables)
+    return found[0]
+
+
+def exists(path: Path) -> bool:
+    """Whether a folder holds a run."""
+    return _stored(path) is not None
+
+
+def below(path: Path) -> list[Path]:
+    """Returns the runs in the folders below a folder that is none itself, as a sweep leaves them; sorted."""
+    if not path.is_dir() or exists(path):
+        return []
+    return sorted(file.parent for file in path.rglob("config.yaml") if (file.parent / "trajectories").is_dir())
+
+
+def write_json(path: Path, content: object) -> None:
+    """Writes a small file of results in one go."""
+    replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")

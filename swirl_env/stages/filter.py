@@ -1,0 +1,39 @@
+"""``swirl filter``: which trajectories of a run are worth training on; selections by key, nothing is rewritten."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from swirl_env.filters import equalise
+from swirl_env.stages import runs, tables
+from swirl_env.stages.generate import quoted
+from swirl_env.stages.options import FilterOptions, read
+from swirl_env.store import Store
+
+
+def main(config: DictConfig) -> None:
+    """Runs the stage."""
+    options = read("filter", FilterOptions, config)
+    runs.config_of(options.out)
+    with Store(options.out) as store:
+        judge = runs.table_of(store, options.verdicts)
+        names = [str(chosen["name"]) for chosen in options.filter.values()]
+        chosen = [store.filter(name, judge, options.limit, options.seed) for name in names]
+        if options.equal:
+            chosen = equalise(chosen, options.seed, options.limit)
+        for selection in chosen:
+            store.save(selection)
+    reasons = sorted({reason for selection in chosen for reason in selection.excluded})
+    rows = [
+        {
+            "filter": selection.filter,
+            "trajectories": f"{selection.total:,}",
+            "kept": f"{selection.kept:,}",
+            "%": f"{100 * selection.kept / selection.total:.1f}" if selection.total else "-",
+            **{f"excluded: {reason}": f"{selection.excluded.get(reason, 0):,}" for reason in reasons},
+        }
+        for selection in chosen
+    ]
+    tables.show(rows, f"{store.path}, verdicts of {judge or 'the episodes'}")
+    print(f"selections are in {store.path / 'selections'}")
+    print(f"next: swirl eval out={quoted(store.path)}   or in Python: Store({str(store.path)!r}).select({chosen[-1].filter!r})")
