@@ -7,6 +7,7 @@ was never acknowledged, so readers skip it and the next writer cuts it off.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -33,6 +34,8 @@ def read_lines(path: Path, until: int | None = None) -> Iterator[tuple[int, int,
         file = path.open("rb", buffering=_BLOCK)
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
     with file:
         offset = 0
         for number, line in enumerate(file, 1):
@@ -60,6 +63,7 @@ class Appender:
     def __init__(self, path: Path, sync: bool = False) -> None:
         self.path = path
         self.sync = sync
+        self._torn = False
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             self._repair()
@@ -77,6 +81,8 @@ class Appender:
         Raises:
             StoreError: where it could not be written in whole; the file is then as it was before.
         """
+        if self._torn:
+            self._repair()
         start = self.size
         rest = memoryview(line)
         try:
@@ -85,7 +91,10 @@ class Appender:
             if self.sync:
                 os.fsync(self._fd)
         except BaseException as error:  # an interrupt between two partial writes tears a line as a full disk does
-            os.ftruncate(self._fd, start)
+            self._torn = True
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._fd, start)
+                self._torn = False
             if isinstance(error, OSError):
                 raise StoreError(
                     f"{self.path} could not be written: {error.strerror}. This record of {len(line):,} bytes is not stored; "
@@ -111,10 +120,9 @@ class Appender:
                 break
             end = start
         if end < size:
-            log.warning(
-                "%s: cut off %d bytes of a record that was being written when its writer died", self.path, size - end
-            )
+            log.warning("%s: cut off %d bytes of a record that was being written when its writer died", self.path, size - end)
             os.ftruncate(self._fd, end)
+        self._torn = False
 
 
 class WriterLock:
@@ -125,21 +133,20 @@ class WriterLock:
     """
 
     def __init__(self, path: Path) -> None:
+        # Asked before the file is opened: closing any descriptor of it would drop the lock that this process has on it.
+        if path.exists() and _held.get(_identity(os.stat(path))) == os.getpid():
+            raise StoreLocked(f"This process is writing to {path.parent} through another Store; close that one first, or use it.")
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise StoreError(f"{path.parent} cannot be written to: {error.strerror}.") from error
-        stat = os.fstat(self._fd)
-        self._id = (stat.st_dev, stat.st_ino)
-        if _held.get(self._id) == os.getpid():
-            # The descriptor stays open: closing any descriptor of the file would drop this process's lock on it.
-            raise StoreLocked(
-                f"This process is writing to {path.parent} through another Store; close that one first, or use it."
-            )
+        self._id = _identity(os.fstat(self._fd))
         try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             os.close(self._fd)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise StoreError(f"{path} cannot be locked: {error.strerror}. Keep the run folder on another disk.") from error
             raise StoreLocked(
                 f"Another process is writing to {path.parent}; wait for it to end, or open the folder with mode='r' to read."
             ) from error
@@ -155,6 +162,10 @@ class WriterLock:
         if self.held:
             del _held[self._id]
         os.close(self._fd)
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -48,9 +48,7 @@ class Store(Reader):
     takes its place, and reading gives only the latest.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], mode: Mode = "a", *, shard_bytes: int = 1 << 28, sync: bool = False
-    ) -> None:
+    def __init__(self, path: str | os.PathLike[str], mode: Mode = "a", *, shard_bytes: int = 1 << 28, sync: bool = False) -> None:
         if mode not in ("a", "r"):
             raise ConfigError(f"Expected mode 'a' (read and append) or 'r' (read); got {mode!r}.")
         super().__init__(path)
@@ -105,7 +103,12 @@ class Store(Reader):
         table = self.verdicts(judge)
         if key in table and not table.failed(key):
             raise DuplicateKey(f"The judge {judge!r} has judged task {key[0]!r}, sample {key[1]}, already.")
-        table.add(key, encode_verdicts(key, verdicts), self._appender(table.path))
+        line = encode_verdicts(key, verdicts)
+        try:
+            table.add(key, line, self._appender(table.path))
+        except BaseException:
+            self._tables.pop(judge, None)  # as in `append`
+            raise
 
     def append_metrics(self, **values: Any) -> None:
         """Adds a line to ``metrics.jsonl``: ``append_metrics(step=10, loss=0.3)``."""

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,7 @@ from swirl_env.types import (
     Trajectory,
     Verdict,
 )
+from swirl_env.verdicts import VerdictTable
 
 SETTINGS = Settings(("search_query",), 5)
 
@@ -487,6 +489,60 @@ def test_an_interrupt_between_file_and_index_is_no_duplicate(tmp_path, monkeypat
     monkeypatch.setattr(os, "write", real)
     store.append(episode("q1"))
     assert [t.task.id for t in store] == ["q0", "q1"]
+
+
+def test_an_interrupt_while_judging_is_no_duplicate(tmp_path, monkeypatch):
+    store = Store(fill(tmp_path, 2))
+    store.append_verdicts("j", ("q0", 0), [Verdict.good(), Verdict.good()])
+
+    def interrupted(self, *args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+        broken.setattr(VerdictTable, "_note", interrupted)
+        store.append_verdicts("j", ("q1", 0), [Verdict.good(), Verdict.good()])
+    with pytest.raises(DuplicateKey):
+        store.append_verdicts("j", ("q1", 0), [Verdict.good(), Verdict.good()])
+    assert set(Store(tmp_path, mode="r").verdicts("j")) == {("q0", 0), ("q1", 0)}
+
+
+def test_a_tail_that_could_not_be_taken_back_is_cut_before_the_next_record(tmp_path, monkeypatch):
+    with Store(tmp_path) as store:
+        store.append_metrics(step=1)
+        real = os.write
+
+        def half(fd, data):
+            if len(data) < 5:
+                raise OSError(28, "No space left on device")
+            return real(fd, bytes(data[:-3]))
+
+        def refuse(fd, size):
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(os, "write", half)
+            broken.setattr(os, "ftruncate", refuse)
+            with pytest.raises(StoreError, match="No space left"):
+                store.append_metrics(step=2)
+        assert not (tmp_path / "metrics.jsonl").read_bytes().endswith(b"\n")
+        store.append_metrics(step=3)
+        assert list(store.metrics()) == [{"step": 1}, {"step": 3}]
+
+
+def test_reading_takes_the_memory_of_one_episode(tmp_path):
+    text = "a passage of some length " * 800  # 20 kB an episode, 10 MB in all
+    with Store(tmp_path) as store:
+        for i in range(500):
+            store.append(msgspec.structs.replace(episode(f"q{i}"), prompt=text))
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in Store(tmp_path)) == 500
+        assert Store(tmp_path).filter("process").kept == 500
+        assert sum(1 for _ in Store(tmp_path).with_verdicts(None)) == 500
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 3_000_000, "1 MB of read buffer, one episode, the keys"
 
 
 # Verdict tables
