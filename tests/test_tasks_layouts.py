@@ -288,5 +288,8 @@ def test_what_is_not_arithmetic_has_no_value(expression):
 def test_a_plan_is_left_out_where_an_annotation_is_wrong():
     assert plan_from_annotations("<<1+1=2>> <<2*3=7>>") == ()
     assert plan_from_annotations("<<1+1=2>> <<x*3=7>>") == ()
+    assert [step.query for step in plan_from_annotations("<<40=40>> <<+8=8>> <<40+8=48>>")] == ["40+8"]
+    values = [step.result for step in plan_from_annotations("<<5*2=10.00>> <<1/2=.50>> <<3/4=3/4>> <<1/3=1/3>> <<2-12=-10.0>>")]
+    assert values == ["10", "0.5", "0.75", "1/3", "-10"]
     # The 2 of the second step stands in the question too, so that nothing says where it came from.
     assert [step.needs for step in plan_from_annotations("<<1+1=2>> <<2*3=6>> <<6+2=8>>", "with 2 dogs")] == [(), (), (1,)]

@@ -83,11 +83,26 @@ def plan_from_annotations(solution: str, question: str = "") -> tuple[PlanStep, 
         value, stated = evaluate(expression), evaluate(result)
         if value is None or value != stated:
             return ()
-        used = {evaluate(number) for number in _NUMBER.findall(expression)} - given
+        numbers = _NUMBER.findall(expression)
+        if len(numbers) < 2:
+            # A number alone, <<40=40>>, marks where a value comes in; there is nothing to calculate.
+            continue
+        used = {evaluate(number) for number in numbers} - given
         needs = sorted({results[number] for number in used if number in results})
         results[value] = len(steps)
-        steps.append(PlanStep(TAG, expression.strip(), result.strip(), tuple(needs)))
+        steps.append(PlanStep(TAG, expression.strip(), _written(value), tuple(needs)))
     return tuple(steps)
+
+
+def _written(value: Fraction) -> str:
+    """Writes a value as the calculator does, so that ``10.00`` and ``10`` are one result: decimal where that is exact."""
+    for places in range(20):
+        scaled = value * 10**places
+        if scaled.denominator == 1:
+            digits = f"{abs(scaled.numerator):0{places + 1}d}"
+            whole, part = digits[: len(digits) - places], digits[len(digits) - places :]
+            return f"{'-' if value < 0 else ''}{whole}{'.' if part else ''}{part}"
+    return str(value)
 
 
 class NumberSet(QuestionSet):
@@ -214,7 +229,7 @@ def _plain(number: str) -> str:
 def _plan_from_equation(equation: str, answer: str) -> tuple[PlanStep, ...]:
     expression = _plain(equation).removeprefix("( ").removesuffix(" )") if _wrapped(equation) else _plain(equation)
     value = evaluate(expression)
-    if value is None or value != numeric_value(answer):
+    if value is None or value != numeric_value(answer) or len(_NUMBER.findall(expression)) < 2:
         return ()
     return (PlanStep(TAG, " ".join(expression.split()).replace("( ", "(").replace(" )", ")"), answer),)
 
