@@ -104,7 +104,7 @@ def _look(state: State) -> _View:
     }
     fmt = make_format(state.settings.format, state.settings.tools)
     for i, step in enumerate(plan.steps):
-        if progress.resolved >> i & 1:
+        if progress[1] >> i & 1:
             continue
         query = next((q for q in _wordings(step, state) if q not in tried), None)
         if query is not None:
@@ -134,7 +134,7 @@ def _told(view: _View) -> str:
     """Returns what the last call told, in words."""
     if not view.state.steps:
         return ""
-    news = view.progress.resolved & ~view.plan.progress(view.state.steps[:-1]).resolved
+    news = view.progress[1] & ~view.plan.progress(view.state.steps[:-1])[1]
     if not news:
         return ""
     step = view.plan.steps[news.bit_length() - 1]

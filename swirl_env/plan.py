@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from swirl_env.grading import numeric_equal
 from swirl_env.types import Step, Task, ToolCall, ToolResult
@@ -26,20 +25,18 @@ SEARCH = "search_query"
 """Tag of the search tool."""
 
 
-class Progress(NamedTuple):
-    """Which plan steps are seen and resolved, bit i for step i."""
+Progress = tuple[int, int]
+"""Which plan steps are seen, and which are resolved: bit i for step i. A plain tuple, since each step makes several."""
 
-    seen: int = 0
-    resolved: int = 0
-
-
-START = Progress()
+START: Progress = (0, 0)
+_MEMORY = 256
 
 
 class Plan:
     """A task's gold plan, made ready for looking things up. Build it with `plan_of`."""
 
     __slots__ = (
+        "_known",
         "above",
         "bound",
         "by_passage",
@@ -69,6 +66,7 @@ class Plan:
         """The steps that passages resolve."""
         self.computed = 0
         """The steps that values resolve."""
+        self._known: dict[int, tuple[tuple[Step, ...], Progress]] = {}
         self.above: list[int] = []
         """Step -> all that it rests on, itself excluded."""
         for i, step in enumerate(task.plan):
@@ -124,7 +122,7 @@ class Plan:
                 hit |= mask & ~resolved
             elif not hit:
                 hit = self._first_open(mask & ~resolved, seen)
-        return (progress, 0) if not shown else (Progress(seen | shown, resolved | hit), hit)
+        return (progress, 0) if not shown else ((seen | shown, resolved | hit), hit)
 
     def _first_open(self, mask: int, seen: int) -> int:
         """Returns the first step in `mask` whose searches are all seen, as a bit, or 0."""
@@ -145,7 +143,7 @@ class Plan:
             # One expression may do several steps at once, but the amounts in it must have been found.
             if self.steps[index].tool == tool and not above & self.found & ~seen:
                 done = bit | above & self.computed
-                return Progress(seen | done, resolved | done), done & ~resolved
+                return (seen | done, resolved | done), done & ~resolved
             mask ^= bit
         return progress, 0
 
@@ -155,10 +153,32 @@ class Plan:
             return mask
         return sum(mask for result, mask in self.by_value.items() if same_value(result, value))
 
-    def progress(self, steps: Sequence[Step]) -> Progress:
+    def progress(self, steps: tuple[Step, ...]) -> Progress:
         """Returns how far `steps` have got."""
+        if not steps:
+            return START
+        known = self._known.get(id(steps[-1]))
+        if known is not None and known[0] is steps:
+            return known[1]
+        progress = self._before(steps)
+        call, result = steps[-1].call, steps[-1].result
+        if result is not None and type(call) is ToolCall:
+            progress, _ = self.advance(progress, call, result)
+        if len(self._known) >= _MEMORY:
+            self._known.clear()
+        self._known[id(steps[-1])] = (steps, progress)
+        return progress
+
+    def _before(self, steps: tuple[Step, ...]) -> Progress:
+        """Returns the progress ahead of the last step, from memory where the episode has been followed so far."""
+        if len(steps) == 1:
+            return START
+        known = self._known.get(id(steps[-2]))
+        # Equal tuples of the same objects compare at once; the memory is a matter of speed alone.
+        if known is not None and known[0] == steps[:-1]:
+            return known[1]
         progress = START
-        for step in steps:
+        for step in steps[:-1]:
             call, result = step.call, step.result
             if result is not None and type(call) is ToolCall:
                 progress, _ = self.advance(progress, call, result)
@@ -166,17 +186,18 @@ class Plan:
 
     def open(self, progress: Progress) -> list[int]:
         """Returns the steps that can be taken now, in the plan's order: unresolved, and all they rest on is seen."""
-        left = self.bound & ~progress.resolved
-        missing = self.bound & ~progress.seen
+        seen, resolved = progress
+        left = self.bound & ~resolved
+        missing = self.bound & ~seen
         return [i for i in range(self.size) if left >> i & 1 and not self.above[i] & missing]
 
     def all_found(self, progress: Progress) -> bool:
         """Whether every search has its evidence shown."""
-        return not self.found & ~progress.seen
+        return not self.found & ~progress[0]
 
     def is_computed(self, progress: Progress) -> bool:
         """Whether the final value has been computed (True where nothing has to be)."""
-        return not self.final or bool(self.final & progress.seen)
+        return not self.final or bool(self.final & progress[0])
 
 
 _NUMBER = "0123456789.,$€£% =\t\n"
@@ -206,7 +227,7 @@ def plan_of(task: Task) -> Plan:
     return plan
 
 
-def open_steps(task: Task, steps: Sequence[Step]) -> list[int]:
+def open_steps(task: Task, steps: tuple[Step, ...]) -> list[int]:
     """Returns the indices of the plan steps that can be taken after `steps`, in the plan's order."""
     plan = plan_of(task)
     return plan.open(plan.progress(steps))

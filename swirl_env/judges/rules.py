@@ -72,7 +72,7 @@ class RulesJudge:
         before = plan.progress(state.steps)
         after, hit = plan.advance(before, call, result)
         # Only what was already in sight can be resolved by a repetition.
-        if not hit or (not hit & ~before.seen and _is_repeated(state, call)):
+        if not hit or (not hit & ~before[0] and _is_repeated(state, call)):
             return self._no(self._why_bad(state, plan, call, result, before, after))
         return self._yes(_why_good(plan, hit))
 
@@ -85,7 +85,7 @@ class RulesJudge:
             if not is_computation(call.query):
                 return "A bare number computes nothing."
             return "The value is not one that the question needs at this point."
-        if after.seen & ~before.seen:
+        if after[0] & ~before[0]:
             return "The search skips ahead of what has been found so far."
         if any(passage in plan.by_passage for passage in result.data["ids"]):
             return "The search brings only what has been found before."
