@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import mmap
 import os
 import shutil
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from swirl_env.corpus_cache import cache_root, file_fingerprint
@@ -134,18 +136,31 @@ def _convert(path: Path, folder: Path) -> None:
         plain.tie_weights()
         plain.generation_config = read.generation_config
         plain.save_pretrained(folder)
-        AutoConfig.from_pretrained(folder)
 
 
 def _mend_digits(tokenizer: Any, path: Path) -> None:
-    from gguf import GGUFReader
     from tokenizers import pre_tokenizers
 
-    field = GGUFReader(path).fields.get("tokenizer.ggml.pre")
-    if field is not None and bytes(field.parts[field.data[0]]).decode() in _DIGIT_BY_DIGIT:
+    if _pre_tokenizer(path) in _DIGIT_BY_DIGIT:
         digits = pre_tokenizers.Digits(individual_digits=True)
         words = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, words])
+
+
+def _pre_tokenizer(path: Path) -> str:
+    """Returns what a GGUF file calls its pre-tokenizer; ``""`` where it says nothing.
+
+    Found by its key, as reading all of the header takes seconds: the key with its length before it, then the type of the
+    value (8, a string), its length, and the string.
+    """
+    key = b"tokenizer.ggml.pre"
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = data.find(struct.pack("<Q", len(key)) + key + struct.pack("<I", 8))
+        if at < 0:
+            return ""
+        start = at + 8 + len(key) + 4
+        (length,) = struct.unpack("<Q", data[start : start + 8])
+        return data[start + 8 : start + 8 + min(length, 100)].decode("utf-8", "replace")
 
 
 def _with_adapter(model: Any, adapter: str) -> Any:

@@ -173,9 +173,7 @@ class Renderer:
         for mark in marks:
             before, found, text = text.partition(mark)
             if not found or mark in text:
-                raise ConfigError(
-                    f"The chat template does not write each of the messages ({', '.join(names)}) once, in order."
-                )
+                raise ConfigError(f"The chat template does not write each of the messages ({', '.join(names)}) once, in order.")
             parts.append(before)
         return (*parts, text)
 
@@ -204,9 +202,7 @@ class Renderer:
         if self.template == "plain":
             return True
         try:
-            return "SWIRLsystem" in self._apply(
-                [{"role": "system", "content": "SWIRLsystem"}, {"role": "user", "content": "x"}]
-            )
+            return "SWIRLsystem" in self._apply([{"role": "system", "content": "SWIRLsystem"}, {"role": "user", "content": "x"}])
         except Exception:  # a template refuses by raising
             return False
 
@@ -247,9 +243,7 @@ class Renderer:
         written = "".join(self._split(("user", "assistant", "tool"))) if self.template == "chat" else ""
         added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items()}
         return {
-            name: i
-            for i, name in added.items()
-            if i in self.special_ids or (name in written and not name.isspace() and name)
+            name: i for i, name in added.items() if i in self.special_ids or (name in written and not name.isspace() and name)
         }
 
     def _template_preserves(self) -> bool:
@@ -278,6 +272,4 @@ def _cut(text: str, name: str) -> list[str]:
     """Returns `text` in pieces, none of which holds `name`."""
     head, tail = name[:1], name[1:]
     parts = text.split(name)
-    return (
-        [*(piece for part in parts[:-1] for piece in (part + head, tail) if piece), parts[-1]] if len(parts) > 1 else parts
-    )
+    return [*(piece for part in parts[:-1] for piece in (part + head, tail) if piece), parts[-1]] if len(parts) > 1 else parts

@@ -11,7 +11,6 @@ from typing import Any, Literal
 from swirl_env.agents.hf_generate import Generation, Request, generate
 from swirl_env.agents.hf_load import load_model, load_tokenizer, pick_device
 from swirl_env.agents.hf_render import Renderer, Template
-
 from swirl_env.errors import ConfigError
 from swirl_env.registry import make_format
 from swirl_env.types import Action, State
