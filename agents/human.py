@@ -17,13 +17,13 @@ class HumanAgent:
     the input (Ctrl-D) gives up.
 
     Args:
-        read: asks for a line; given the prompt of the line.
-        show: shows a text.
+        read: asks for a line, given what to show in front of it; None for the terminal.
+        show: shows a text; None for the terminal.
     """
 
-    def __init__(self, read: Callable[[str], str] = input, show: Callable[[str], object] = print) -> None:
-        self._read = read
-        self._show = show
+    def __init__(self, read: Callable[[str], str] | None = None, show: Callable[[str], object] | None = None) -> None:
+        self._read = input if read is None else read
+        self._show = print if show is None else show
 
     def act(self, states: Sequence[State]) -> list[Action]:
         """Returns one action a state, asked for one after the other."""
