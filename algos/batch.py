@@ -189,8 +189,10 @@ class TokenBatch:
 
     def to(self, device: Any) -> TokenBatch:
         """Returns the batch on a device."""
-        values = {name: getattr(self, name) for name in self.__slots__}
-        return TokenBatch(**{name: v.to(device) if isinstance(v, Tensor) else v for name, v in values.items()})
+        mask = None if self.mask is None else self.mask.to(device)
+        ids, positions, row = self.input_ids.to(device), self.position_ids.to(device), self.row.to(device)
+        at, targets, step, offset = (t.to(device) for t in (self.position, self.targets, self.step, self.offset))
+        return TokenBatch(ids, positions, mask, row, at, targets, step, offset, self.tokens)
 
 
 def collate(rows: Sequence[Sequence[Segment]], pad_id: int = 0) -> TokenBatch:
@@ -220,8 +222,8 @@ def collate(rows: Sequence[Sequence[Segment]], pad_id: int = 0) -> TokenBatch:
         for segment in row:
             for offset, step, k in segment.targets:
                 targets.append((b, _before(segment, offset), segment.ids[offset], step, k))
-    columns = torch.tensor(targets, dtype=torch.long).reshape(-1, 5).T
-    return TokenBatch(ids, positions, mask, *columns, tokens=sum(map(row_tokens, rows)))
+    columns = torch.tensor(targets, dtype=torch.long).reshape(-1, 5).T  # [5, M]
+    return TokenBatch(ids, positions, mask, *columns, sum(map(row_tokens, rows)))  # type: ignore[arg-type]
 
 
 def _look(mask: Tensor, segment: Segment) -> None:
@@ -229,10 +231,10 @@ def _look(mask: Tensor, segment: Segment) -> None:
     n = len(segment.ids)
     own = slice(segment.start, segment.start + n)
     mask[own, own] = torch.ones(n, n, dtype=torch.bool).tril()
-    node, keep = segment.parent, segment.keep
-    while node is not None:
-        mask[own, node.start : node.start + keep] = True
-        node, keep = node.parent, node.keep
+    node = segment
+    while node.parent is not None:
+        mask[own, node.parent.start : node.parent.start + node.keep] = True
+        node = node.parent
 
 
 def _before(segment: Segment, offset: int) -> int:

@@ -218,4 +218,4 @@ def _episodes(v: NDArray[np.bool_], episode: NDArray[np.integer]) -> tuple[NDArr
     """Returns a valid step of each episode that has one, and for every step the index of its episode among those."""
     known, firsts = np.unique(episode[v], return_index=True)
     back = np.searchsorted(known, episode).clip(max=max(len(known) - 1, 0))
-    return np.flatnonzero(v)[firsts], back
+    return np.asarray(np.flatnonzero(v)[firsts], dtype=np.intp), np.asarray(back, dtype=np.intp)

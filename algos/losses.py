@@ -153,7 +153,8 @@ def token_logprobs(
     Returns:
         [T] log-probabilities in float32 (float64 for float64 inputs).
     """
-    return _ChunkedLogprobs.apply(hidden, weight, bias, targets, softcap, scale, chunk)  # type: ignore[no-any-return]
+    logp: Tensor = _ChunkedLogprobs.apply(hidden, weight, bias, targets, softcap, scale, chunk)  # type: ignore[no-untyped-call]
+    return logp
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -173,13 +174,14 @@ class _ChunkedLogprobs(torch.autograd.Function):
         ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.rest = (softcap, scale, chunk)
         parts = []
-        for h, t in zip(hidden.split(chunk), targets.split(chunk), strict=True):
-            logits = _logits(h, weight, bias, softcap)
+        for start in range(0, len(hidden), chunk):
+            t = targets[start : start + chunk]
+            logits = _logits(hidden[start : start + chunk], weight, bias, softcap)
             parts.append(torch.log_softmax(logits * scale, dim=-1).gather(-1, t[:, None]).squeeze(-1))
         return torch.cat(parts) if parts else hidden.new_zeros(0)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         softcap, scale, chunk = ctx.rest
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]

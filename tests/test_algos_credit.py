@@ -23,9 +23,7 @@ def test_outcomes_by_hand():
     # episodes: 0 (3 steps, won), 1 (1 step, lost), 2 (2 steps, won); means run over episodes, not over steps
     episode, won = [0, 0, 0, 1, 2, 2], [1, 1, 1, 0, 1, 1]
     valid = [True] * 6
-    assert credit.outcome(won, valid, episode, baseline="mean").tolist() == pytest.approx(
-        [1 / 3] * 3 + [-2 / 3] + [1 / 3] * 2
-    )
+    assert credit.outcome(won, valid, episode, baseline="mean").tolist() == pytest.approx([1 / 3] * 3 + [-2 / 3] + [1 / 3] * 2)
     assert credit.outcome(won, valid, episode).tolist() == pytest.approx([0.5] * 3 + [-1] + [0.5] * 2)
     assert credit.outcome(won, valid, episode, baseline="none").tolist() == won
     grouped = credit.outcome(won, valid, episode, group=[7, 7, 7, 7, 8, 8])

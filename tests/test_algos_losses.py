@@ -65,10 +65,7 @@ def test_finite_differences_of_every_loss(reduction):
     every = [
         lambda x: losses.policy_gradient(x, STEP, ADV, 3, reduction=reduction),
         lambda x: losses.ppo_clip(x, behaviour, STEP, ADV, 3, reduction=reduction),
-        *[
-            lambda x, k=k: losses.kl_penalty(x, ref, STEP, VALID, 3, estimator=k, reduction=reduction)
-            for k in ("k1", "k2", "k3")
-        ],
+        *[lambda x, k=k: losses.kl_penalty(x, ref, STEP, VALID, 3, estimator=k, reduction=reduction) for k in ("k1", "k2", "k3")],
     ]
     for loss in every:
         assert torch.autograd.gradcheck(loss, (LOGP.clone().requires_grad_(True),))
