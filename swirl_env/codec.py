@@ -291,10 +291,10 @@ def _unpack(stored: _Stored) -> tuple[Step, ...]:
         if not 0 <= count <= len(known):
             raise BadLine(f"'shared' speaks of {count} ids where the step before has {len(known)}")
         if count:
-            action = msgspec.structs.replace(step.action, prompt_ids=(*known[:count], *step.action.prompt_ids))
+            action = msgspec.structs.replace(step.action, prompt_ids=known[:count] + step.action.prompt_ids)
             step = msgspec.structs.replace(step, action=action)
         if echoes and step.result is not None:
             step = msgspec.structs.replace(step, observation=step.observation + step.result.text)
-        known = (*step.action.prompt_ids, *step.action.token_ids)
+        known = step.action.prompt_ids + step.action.token_ids
         steps.append(step)
     return tuple(steps)
