@@ -75,8 +75,8 @@ def _titles(state: State) -> list[str]:
 
 def _first_name(text: str, rank: int) -> str:
     lines = text.split("\n")
-    names = _NAME.findall(lines[rank]) if rank < len(lines) else []
-    return names[0] if names else ""
+    name = _NAME.search(lines[rank]) if rank < len(lines) else None
+    return name.group() if name else ""
 
 
 def _guess(state: State) -> str:

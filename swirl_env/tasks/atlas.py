@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
+from typing import Any
 
 from swirl_env.errors import ConfigError
-from swirl_env.tasks.atlas_questions import chain_question, comparison_question, draw_chain, draw_pair, plan
+from swirl_env.tasks.atlas_questions import Walk, chain_question, comparison_question, draw_chain, draw_pair, plan
 from swirl_env.tasks.atlas_world import VERSION, world
 from swirl_env.tasks.generated import GeneratedTasks
 from swirl_env.tasks.names import Split
 from swirl_env.tasks.relations import RELATIONS, Relation
-from swirl_env.types import Task
+from swirl_env.types import Grading, Task
 
 MAX_HOPS = 6
 _VALUES = [relation for relation in RELATIONS if relation.is_value]
-_USUAL = {"documents": 1_300, "min_hops": 1, "max_hops": 4, "comparisons": 0.25, "seed": 0}
+_USUAL = {"documents": 1_300, "min_hops": 1, "max_hops": 4, "comparisons": 0.25, "seed": 0, "words": None}
 
 
 class Atlas(GeneratedTasks):
@@ -31,6 +33,8 @@ class Atlas(GeneratedTasks):
         max_hops: most searches that a question needs, at most 6. The step budget is three more: the answer and two to spare.
         comparisons: share of the questions of two hops or more that compare two dates or amounts; the others are chains.
         seed: which world, and which questions.
+        words: how many words of each list names are made of, a multiple of ten; None for as many as a test world of that
+            size needs. Give train and test the same number where their sizes differ, and no test name has an unknown word.
     """
 
     tools = ("search",)
@@ -44,6 +48,7 @@ class Atlas(GeneratedTasks):
         max_hops: int = 4,
         comparisons: float = 0.25,
         seed: int = 0,
+        words: int | None = None,
     ) -> None:
         check_hops(min_hops, max_hops, 1)
         if not 0 <= comparisons <= 1:
@@ -54,9 +59,10 @@ class Atlas(GeneratedTasks):
             "max_hops": max_hops,
             "comparisons": float(comparisons),
             "seed": seed,
+            "words": words,
         }
         super().__init__("atlas", VERSION, size, split, options, _USUAL)
-        self.world = world(documents, split, seed)
+        self.world = world(documents, split, seed, words)
         self.corpus = self.world.corpus
         self.max_steps = max_hops + 3
         self._hops = (min_hops, max_hops)
@@ -90,12 +96,21 @@ class Atlas(GeneratedTasks):
         relations = [[r.name for r in walk.relations] for walk in pair]
         return self._task(task_id, question, answer, None, pair, {"hops": hops, "type": "comparison", "relations": relations})
 
-    def _task(self, task_id, question, answer, last: Relation | None, walks, meta) -> Task:
+    def _task(
+        self,
+        task_id: str,
+        question: str,
+        answer: str,
+        last: Relation | None,
+        walks: Sequence[Walk],
+        meta: dict[str, Any],
+    ) -> Task:
+        """Returns the task; `last` is the relation that leads to the answer, None where the answer is chosen."""
         steps = plan(self.world, walks)
         evidence = tuple(passage for step in steps for passage in step.evidence)
         number = last is not None and last.object == "amount"
         aliases = date_aliases(answer) if last is not None and last.object == "date" else ()
-        grading = "number" if number else "text"
+        grading: Grading = "number" if number else "text"
         return Task(task_id, question, answer, aliases, grading, tuple(steps), evidence, {**meta, "split": self.split})
 
 

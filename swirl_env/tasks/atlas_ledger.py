@@ -19,7 +19,7 @@ _AMOUNTS = [relation for relation in RELATIONS if relation.object == "amount"]
 _PERCENT = (4, 5, 8, 10, 12, 15, 20, 25, 30, 35, 40, 60, 75)
 _MOST_OPERATIONS = 2
 _PAIRS = 0.6
-_USUAL = {"documents": 1_300, "min_hops": 1, "max_hops": 4, "seed": 0}
+_USUAL = {"documents": 1_300, "min_hops": 1, "max_hops": 4, "seed": 0, "words": None}
 
 
 class Sum(NamedTuple):
@@ -90,6 +90,8 @@ class AtlasLedger(GeneratedTasks):
         max_hops: most searches that a question needs, at most 6. The step budget is five more: at most two calculations, the
             answer, and two to spare.
         seed: which world, and which questions.
+        words: how many words of each list names are made of, a multiple of ten; None for as many as a test world of that
+            size needs. Give train and test the same number where their sizes differ, and no test name has an unknown word.
     """
 
     tools = ("search", "calculator")
@@ -102,11 +104,12 @@ class AtlasLedger(GeneratedTasks):
         min_hops: int = 1,
         max_hops: int = 4,
         seed: int = 0,
+        words: int | None = None,
     ) -> None:
         check_hops(min_hops, max_hops, 1)
-        options = {"documents": documents, "min_hops": min_hops, "max_hops": max_hops, "seed": seed}
+        options = {"documents": documents, "min_hops": min_hops, "max_hops": max_hops, "seed": seed, "words": words}
         super().__init__("atlas-ledger", VERSION, size, split, options, _USUAL)
-        self.world = world(documents, split, seed)
+        self.world = world(documents, split, seed, words)
         self.corpus = self.world.corpus
         self.max_steps = max_hops + _MOST_OPERATIONS + 3
         self._hops = (min_hops, max_hops)

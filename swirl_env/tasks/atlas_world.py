@@ -34,9 +34,10 @@ class World:
         documents: how many documents describe it (100 or more).
         split: ``train`` or ``test``; entities of the two never share a name.
         seed: which world of that size.
+        words: how many words of each list its names are made of; None for as many as it takes.
     """
 
-    def __init__(self, documents: int, split: Split, seed: int) -> None:
+    def __init__(self, documents: int, split: Split, seed: int, words: int | None = None) -> None:
         if documents < _FEWEST:
             raise ConfigError(f"A world needs at least {_FEWEST} documents; got {documents}.")
         if split not in ("train", "test"):
@@ -44,7 +45,7 @@ class World:
         self.documents = documents
         self.split = split
         self.seed = seed
-        digest = hashlib.blake2b(f"atlas {VERSION} {split} {seed} {documents}".encode(), digest_size=16)
+        digest = hashlib.blake2b(f"atlas {VERSION} {split} {seed} {documents} {words}".encode(), digest_size=16)
         self.fingerprint = digest.hexdigest()
         self._key = int(self.fingerprint[:16], 16)
         self.counts = _counts(documents)
@@ -54,7 +55,7 @@ class World:
             self._first[kind] = at
             at += self.counts[kind] * len(OF_KIND[kind])
         self._facts = at
-        self._names = {k: Names(k, n, split, self._key + 7 * i) for i, (k, n) in enumerate(self.counts.items())}
+        self._names = {k: Names(k, n, split, self._key + 7 * i, words) for i, (k, n) in enumerate(self.counts.items())}
         self._links = {r.name: self._link(r, i) for i, r in enumerate(RELATIONS) if not r.is_value}
         self.corpus = GeneratedCorpus(self._passages, documents, self.fingerprint, self.passage)
 
@@ -128,9 +129,9 @@ def passage_id(position: int) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def world(documents: int, split: Split, seed: int) -> World:
+def world(documents: int, split: Split, seed: int, words: int | None = None) -> World:
     """Returns a world, the same object for the same arguments."""
-    return World(documents, split, seed)
+    return World(documents, split, seed, words)
 
 
 def _counts(documents: int) -> dict[str, int]:

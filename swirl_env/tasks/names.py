@@ -68,48 +68,67 @@ class Names:
         count: how many entities there are.
         split: ``train`` or ``test``; the two share words, never a combination.
         key: decides which combinations are drawn.
+        words: how many words of each list to use; None for as many as a test world of that many entities needs.
 
     Raises:
         ConfigError: where there are not enough combinations.
     """
 
-    def __init__(self, kind: str, count: int, split: Split, key: int) -> None:
-        self.test = split == "test"
-        self._lead, self._middle, self._last, self._three = _sizes(kind, count, self.test)
+    def __init__(self, kind: str, count: int, split: Split, key: int, words: int | None = None) -> None:
         self._lists = LISTS[kind]
+        self._test = split == "test"
+        sizes = _needed(kind, count) if words is None else _given(kind, count, self._test, words)
+        self._lead, self._middle, last = sizes
         # Test names use one last word in each block of ten, train names the other nine.
-        self._slots = self._last // _BLOCK * (1 if self.test else _BLOCK - 1)
-        room = self._lead * (self._middle if self._three else 1) * self._slots
-        self._shuffle = Permutation(room, key)
+        self._slots = _slots(last, self._test)
+        if self._lead * max(self._middle, 1) * self._slots < count:
+            raise _too_few(kind, count, split, self._lead * max(self._middle, 1) * self._slots, words)
+        self._shuffle = Permutation(self._lead * max(self._middle, 1) * self._slots, key)
 
     def __call__(self, index: int) -> str:
         """Returns the name of entity `index`."""
         rest, slot = divmod(self._shuffle(index), self._slots)
         middle, lead = divmod(rest, self._lead)
-        block, place = (slot, 0) if self.test else divmod(slot, _BLOCK - 1)
-        held_out = mix((lead * 1_000 + (middle + 1 if self._three else 0)) * 1_000 + block) % _BLOCK
-        within = held_out if self.test else place + (place >= held_out)
+        block, place = (slot, 0) if self._test else divmod(slot, _BLOCK - 1)
+        held_out = mix((lead * 1_000 + (middle + 1 if self._middle else 0)) * 1_000 + block) % _BLOCK
+        within = held_out if self._test else place + (place >= held_out)
         leads, middles, lasts = self._lists
-        if self._three:
+        if self._middle:
             return f"{leads[lead]} {middles[middle]} {lasts[block * _BLOCK + within]}"
         return f"{leads[lead]} {lasts[block * _BLOCK + within]}"
 
 
-def _sizes(kind: str, count: int, test: bool) -> tuple[int, int, int, bool]:
-    """Returns how many words of each list to use, and whether names have three words.
+def _slots(last: int, test: bool) -> int:
+    return last // _BLOCK * (1 if test else _BLOCK - 1)
 
-    Both splits take what the test split needs, so a test world has no word that a training world of its size lacks.
+
+def _needed(kind: str, count: int) -> tuple[int, int, int]:
+    """Returns how many words of each list to use, 0 of the middle one for names of two words.
+
+    Both splits take what the test split needs, so a test world has no word that a training world of its size lacks. Worlds
+    beyond that take all words.
     """
     leads, middles, lasts = (len(part) for part in LISTS[kind])
     for three in (False, True):
         for width in range(20, max(leads, middles, lasts) + _BLOCK, _BLOCK):
-            lead, middle, last = min(leads, width), min(middles, width), min(lasts, width)
-            if lead * (middle if three else 1) * (last // _BLOCK) >= count * _SPARE:
-                return lead, middle, last, three
-    room = leads * middles * (lasts // _BLOCK) * (1 if test else _BLOCK - 1)
-    if room < count:
-        raise ConfigError(
-            f"There are names for {room} entities of the kind {kind!r} in the {'test' if test else 'train'} split; "
-            f"{count} were asked for. Ask for fewer documents{', or take the train split' if test else ''}."
-        )
-    return leads, middles, lasts, True
+            lead, middle, last = min(leads, width), min(middles, width) if three else 0, min(lasts, width)
+            if lead * max(middle, 1) * _slots(last, True) >= count * _SPARE:
+                return lead, middle, last
+    return leads, middles, lasts
+
+
+def _given(kind: str, count: int, test: bool, words: int) -> tuple[int, int, int]:
+    """Returns the same for a given number of words; names have two of them where that is enough."""
+    if words < _BLOCK or words % _BLOCK:
+        raise ConfigError(f"words must be a multiple of {_BLOCK}, as one name in {_BLOCK} is held out; got {words}.")
+    lead, middle, last = (min(len(part), words) for part in LISTS[kind])
+    return (lead, 0 if lead * _slots(last, test) >= count else middle, last)
+
+
+def _too_few(kind: str, count: int, split: Split, room: int, words: int | None) -> ConfigError:
+    more = "" if words is None else " or more words"
+    train = "" if split == "train" else ", or take the train split"
+    return ConfigError(
+        f"There are names for {room} entities of the kind {kind!r} in the {split} split; {count} were asked for. "
+        f"Ask for fewer documents{more}{train}."
+    )
