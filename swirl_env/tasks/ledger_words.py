@@ -25,14 +25,23 @@ THEMES: tuple[Theme, ...] = (
     Theme("a print shop", "posters", "rolls", "prints {k} more posters", "puts up {k} posters in town", "are smudged"),
     Theme("a fish farm", "trout", "ponds", "hatches {k} more trout", "sets {k} trout free", "are too small"),
     Theme("a nursery", "seedlings", "trays", "sows {k} more seedlings", "plants {k} seedlings in a park", "wither"),
-    Theme("a toy workshop", "puppets", "chests", "carves {k} more puppets", "donates {k} puppets to a hospital", "have loose strings"),
+    Theme(
+        "a toy workshop",
+        "puppets",
+        "chests",
+        "carves {k} more puppets",
+        "donates {k} puppets to a hospital",
+        "have loose strings",
+    ),
     Theme("a dairy", "cheeses", "racks", "ripens {k} more cheeses", "serves {k} cheeses at a feast", "turn sour"),
     Theme("a bee yard", "jars of honey", "boxes", "fills {k} more jars of honey", "trades {k} jars of honey for wax", "leak"),
     Theme("a tailor shop", "shirts", "trunks", "sews {k} more shirts", "sends {k} shirts to a theatre", "are cut wrong"),
     Theme("a candle shop", "candles", "cartons", "dips {k} more candles", "lights {k} candles at a fair", "are bent"),
     Theme("a flower shop", "tulips", "buckets", "buys {k} more tulips", "ties {k} tulips into wreaths", "fade overnight"),
     Theme("a vineyard", "bottles", "cases", "fills {k} more bottles", "ships {k} bottles to an inn", "have bad corks"),
-    Theme("a stationery", "notebooks", "parcels", "binds {k} more notebooks", "passes {k} notebooks to a club", "have torn covers"),
+    Theme(
+        "a stationery", "notebooks", "parcels", "binds {k} more notebooks", "passes {k} notebooks to a club", "have torn covers"
+    ),
     Theme("a quarry", "paving stones", "carts", "cuts {k} more paving stones", "lays {k} paving stones in a yard", "are chipped"),
 )
 
