@@ -10,6 +10,8 @@ from swirl_env.tools.calc_exact import Number, too_large
 DIGITS = 12
 SHORT = 20
 """Most significant digits of a decimal that is shown in full."""
+MAX_EXACT = 300
+"""Longest exact form of a number that is no whole one."""
 MAX_TEXT = 2000
 """Longest reply, in characters."""
 
@@ -32,7 +34,7 @@ def number_text(value: Number) -> tuple[str, str]:
         return exact, exact
     text = decimal_text(_ROUND.divide(Decimal(value.numerator), Decimal(value.denominator)))
     exact = exact or f"{value.numerator}/{value.denominator}"
-    return text, exact if len(exact) <= MAX_TEXT else text
+    return text, exact if len(exact) <= MAX_EXACT else text
 
 
 def terminating(value: Fraction) -> str | None:

@@ -92,7 +92,7 @@ LATEX = {
     **dict.fromkeys(("frac", "dfrac", "tfrac", "cfrac"), "\\frac"),
     **dict.fromkeys(("binom", "dbinom", "tbinom"), "\\binom"),
     **dict.fromkeys(("ldots", "cdots", "dots"), "..."),
-    **dict.fromkeys(("mod", "bmod"), "mod"),
+    **dict.fromkeys(("mod", "bmod", "pmod"), "mod"),
     **{
         "div": "/",
         "sqrt": "\\sqrt",
@@ -119,6 +119,17 @@ LATEX = {
     **{name: name for name in GREEK},
 }
 """LaTeX command -> the token that it stands for (empty: none)."""
+
+MEASURES = frozenset(
+    "second minute hour day week month year cent penny nickel dime quarter mile yard foot feet inch inche meter metre kilometer"
+    " km cm mm m g kg mg gram kilogram pound lb ounce oz ton liter litre l ml gallon"
+    " quart pint cup h hr min sec s mph kph kmh".split()
+)
+"""Units (singular) that cannot be added to a bare number: five dollars and twenty cents are not twenty-five."""
+UNIT_LETTERS = frozenset("mglhsL")
+"""Letters that are units beside other units."""
+SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+"""Words after a number that multiply it."""
 
 CHARACTERS = str.maketrans(
     {

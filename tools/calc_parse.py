@@ -39,6 +39,7 @@ MAX_DIGITS = 4000
 """Digits of a literal, and about those of any exact number on the way to a result."""
 RELATIONS = {"=": "=", "==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 _STARTERS = frozenset("([{√∞") | {"\\frac", "\\binom", "\\sqrt", "\\lfloor", "\\lceil", "\\sum", "\\prod", "\\int", "\\lim"}
+_SHOWN = frozenset("+-*/^%!()[]{},=|.")
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 
 
@@ -88,7 +89,7 @@ class Parser:
         if not self.token:
             return "the expression ended"
         shown = self.token if self.token.isalnum() and len(self.token) <= 20 else ""
-        shown = shown or (self.token if self.token in "+-*/^%!()[]{},=|" else "")
+        shown = shown or (self.token if set(self.token) <= _SHOWN else "")
         return f"found {shown!r}" if shown else "found something else"
 
     def unexpected(self) -> str:
@@ -155,7 +156,8 @@ class Parser:
                 factors.append(self.sign())
             elif token == "/":
                 self.take()
-                factors.append(("inv", self.sign()))
+                word = self.token[:1].isalpha() and self.is_word(self.token)
+                factors.append(("inv", ("unit", self.take()) if word else self.sign()))
             elif not token or token in "+-),=" or not (self.word_operator(factors) or self.beside(factors)):
                 break
         return ("*", *factors) if len(factors) > 1 else factors[0]
@@ -200,6 +202,9 @@ class Parser:
                 raise CalcError("Words are not part of an expression: write numbers, variables and operators.")
             if type(last) in (int, Fraction) or (type(last) is tuple and last[0] in ("unit", "+")):
                 factors.append(("unit", self.take()))
+                return True
+            if type(last) is tuple and last[0] == "inv" and type(last[1]) in (int, Fraction):
+                factors.append(("inv", ("unit", self.take())))
                 return True
         if isinstance(last, tuple) and last[0] == "unit":
             raise CalcError("Words are not part of an expression: write numbers, variables and operators.")
@@ -261,7 +266,9 @@ class Parser:
     def starts_value(self, place: int) -> bool:
         """Whether the token there begins an operand (words like "of" do not)."""
         token = self.tokens[place] if place < len(self.tokens) else ""
-        return bool(token) and (token[0].isdigit() or token in _STARTERS or (token[0].isalpha() and token not in INFIX_WORDS))
+        return bool(token) and (
+            token[0].isdigit() or token in _STARTERS or (token[0].isalpha() and (token in "xX" or token not in INFIX_WORDS))
+        )
 
     def primary(self) -> Node:
         """A number, name, call, bracket or LaTeX form."""
@@ -463,6 +470,8 @@ class Parser:
             return self.big_operator("summation" if token == "\\sum" else "product")
         if token == "\\int":
             return self.integral()
+        if token == "\\lim":
+            return self.limit()
         self.place -= 1
         self.token = token
         raise CalcError(f"The expression cannot be read: {self.found()} where an operand was expected.")
@@ -486,6 +495,16 @@ class Parser:
         self.expect("^")
         high = self.group()
         return call(name, [self.product(), ("list", variable, low, high)])
+
+    def limit(self) -> Node:
+        """Reads _{x to a} and the body, after a limit sign."""
+        self.expect("_")
+        self.expect("{")
+        variable = self.take()
+        self.expect("->")
+        point = self.sum()
+        self.expect("}")
+        return call("limit", [self.product(), variable, point])
 
     def integral(self) -> Node:
         """(_a^b)? body dx, after an integral sign."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from swirl_env.tools.calc_names import GREEK, MEASURES, UNIT_LETTERS
 from swirl_env.tools.calc_parse import RELATIONS, Node, parse
 from swirl_env.tools.calc_text import CalcError, statements
 
 MAX_STATEMENTS = 50
+_PLAIN = re.compile(r"[0-9+\-*/^%!()., ]+")
 _SIGNS = frozenset(RELATIONS.values())
 _SOLVE = re.compile(r"\s*solve\s+(?!\()(?:for\s+([A-Za-z]\w*)\s*[:,]?\s*(?:in\s+|given\s+)?)?(?:the\s+equation\s+)?", re.I)
 _FOR = re.compile(r",?\s+for\s+([A-Za-z]\w*)\s*\Z")
@@ -36,8 +38,8 @@ def plan(text: str) -> Goal:
         CalcError: where it holds no calculation.
     """
     lines = statements(text)
-    if len(lines) == 1 and "=" not in lines[0]:  # the common case
-        return single(parse(lines[0]))
+    if len(lines) == 1 and _PLAIN.fullmatch(lines[0]):  # the common case
+        return Goal("value", (parse(lines[0]),))
     if len(lines) > MAX_STATEMENTS:
         raise CalcError("There are too many statements.", "limit")
     nodes: list[Node] = []
@@ -48,7 +50,25 @@ def plan(text: str) -> Goal:
         nodes += [parse(part) for part in _split(line)]
     if unknowns:
         return Goal("solve", tuple(symbols_for_units(node) for node in nodes), (), unknowns)
-    return single(nodes[0]) if len(nodes) == 1 else sequence(nodes)
+    goal = single(nodes[0]) if len(nodes) == 1 else sequence(nodes)
+    if goal.kind == "value" and not goal.lets and names(goal.nodes[0]) == {"i"}:
+        goal = Goal("value", (_imaginary(goal.nodes[0]),))
+    if goal.kind == "value" and not goal.lets and not any(map(str.isdigit, text)) and _is_wordy(names(goal.nodes[0])):
+        raise CalcError("There is nothing to calculate: the words in the expression have no value.")
+    return goal
+
+
+def _imaginary(node: Node) -> Node:
+    """Reads i as the imaginary unit, unless a function binds it, as in sum(i, i, 1, 10)."""
+    if node == "i":
+        return ("const", "I")
+    if type(node) is not tuple or (node[0] == "call" and len(node) > 3) or node[0] == "const":
+        return node
+    return (node[0], *(_imaginary(child) for child in node[1:]))
+
+
+def _is_wordy(found: set[str]) -> bool:
+    return any(len(name) > 2 and name not in GREEK for name in found)
 
 
 def _asked(line: str) -> tuple[str, tuple[str, ...]]:
@@ -66,9 +86,12 @@ def _asked(line: str) -> tuple[str, tuple[str, ...]]:
 
 def _split(line: str) -> list[str]:
     """Splits "x + y = 5, x - y = 1" into its equations."""
-    if line.count("=") > 1 and not any(bracket in line for bracket in "([{<>!"):
+    if "=" in line and not any(bracket in line for bracket in "([{<>!"):
         parts = _SYSTEM.split(line)
         if all("=" in part for part in parts):
+            return parts
+        parts = line.split(", ")
+        if "=" in parts[0]:
             return parts
     return [line]
 
@@ -106,6 +129,8 @@ def _valued(node: Node) -> Goal:
 
 def sequence(nodes: list[Node]) -> Goal:
     """Returns the goal of several statements: the last one's, with the assignments before it, or a system of equations."""
+    assigned_names = {node[1] for node in nodes if type(node) is tuple and node[0] in ("=", "==") and type(node[1]) is str}
+    nodes = [_known_units(node, assigned_names) for node in nodes]
     lets: dict[str, Node] = {}
     system = type(nodes[-1]) is tuple and nodes[-1][0] in ("=", "==")
     for node in nodes:
@@ -174,7 +199,29 @@ def without_units(node: Node) -> Node:
     Raises:
         CalcError: where different units are added or compared.
     """
-    return _measure(node)[0] if _has_unit(node) else node
+    if not _has_unit(node):
+        return node
+    if _bare_names(node) - UNIT_LETTERS:  # "rate * 2 / distance": words among variables are variables
+        return symbols_for_units(node)
+    return _measure(node)[0]
+
+
+def _known_units(node: Node, known: set[str]) -> Node:
+    """Reads those units as variables that were given a value."""
+    if type(node) is not tuple or node[0] == "const":
+        return node
+    if node[0] == "unit":
+        return node[1] if node[1] in known else node
+    return (node[0], *(_known_units(child, known) for child in node[1:]))
+
+
+def _bare_names(node: Node) -> set[str]:
+    """Returns the variables of a tree, without its units."""
+    if type(node) is not tuple:
+        return names(node)
+    if node[0] in ("const", "unit"):
+        return set()
+    return set().union(*(_bare_names(child) for child in node[2 if node[0] == "call" else 1 :]))
 
 
 def _has_unit(node: Node) -> bool:
@@ -183,6 +230,8 @@ def _has_unit(node: Node) -> bool:
 
 def _measure(node: Node) -> tuple[Node, dict[str, int]]:
     """Returns a tree without units and the powers of the units that it had."""
+    if type(node) is str and node in UNIT_LETTERS:
+        return 1, {node: 1}
     if type(node) is not tuple or node[0] == "const":
         return node, {}
     if node[0] == "unit":
@@ -194,6 +243,8 @@ def _measure(node: Node) -> tuple[Node, dict[str, int]]:
     if node[0] in _SIGNS or node[0] in ("+", "pct", "call", "list", "and"):
         if any(unit != units[0] for unit in units):
             raise CalcError("The units differ: convert them to one unit first.")
+        if units and node[0] == "+" and len(units) < len(parts) and not MEASURES.isdisjoint(units[0]):
+            raise CalcError("A number with a unit cannot be added to one without.")
         return bare, units[0] if units and node[0] in ("+", "pct", "call") else {}
     sign = -1 if node[0] == "inv" else 1
     total: dict[str, int] = {}

@@ -36,18 +36,27 @@ def _one(gap: Any, unknown: Any) -> dict[str, Any]:
     """One equation in one unknown."""
     if unknown not in gap.free_symbols or gap.expand() == 0:
         return _plain(ANYTHING if gap.equals(0) else NO_SOLUTION)
-    try:
-        found = polynomial_roots(gap, unknown)
-        if found is None:
-            found = [part.get(unknown) for part in sp.solve(gap, unknown, dict=True)]
-    except NotImplementedError:
-        found = [_numerical(gap, unknown)]
+    found = polynomial_roots(gap, unknown) or _closed(gap, unknown)
+    if found is None:
+        reply = _solutions([[(unknown, _numerical(gap, unknown))]])
+        return {**reply, "text": f"{reply['text']} (numerical, there may be others)"}
     if gap.free_symbols == {unknown}:
         real = [solution for solution in found if _is_real(solution)]
         found = sorted(real, key=lambda solution: solution.evalf(20)) or found
     if not found:
         return _plain(NO_SOLUTION)
     return _solutions([[(unknown, solution)] for solution in found])
+
+
+def _closed(gap: Any, unknown: Any) -> list[Any] | None:
+    """Solutions in closed form, None where SymPy knows none."""
+    real = sp.Dummy("x", real=True)
+    if gap.has(sp.Abs, sp.sign, sp.Max, sp.Min, sp.floor, sp.ceiling):  # SymPy solves these over the reals only
+        unknown, gap = real, gap.subs(unknown, real)
+    try:
+        return [part[unknown] for part in sp.solve(gap, unknown, dict=True)]
+    except (NotImplementedError, KeyError):
+        return None
 
 
 def polynomial_roots(gap: Any, unknown: Any) -> list[Any] | None:

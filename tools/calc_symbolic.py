@@ -258,9 +258,11 @@ def number(value: Any) -> str:
     if not (real.is_Number and imaginary.is_Number) or real.has(sp.nan, sp.oo, sp.zoo):
         raise CalcError("The value cannot be computed.")
     size = max(abs(real), abs(imaginary))
+    if size.is_Float and size._prec <= 10:  # all digits cancelled: SymPy's mark of a zero that it could not prove
+        if value.equals(0):
+            return "0"
+        raise CalcError("The value is too close to zero to be computed.")
     parts = [decimal(part) if abs(part) > size * sp.Float("1e-18") else "0" for part in (real, imaginary)]
-    if any(getattr(part, "_prec", 99) <= 10 for part in (real, imaginary)) and value.equals(0):
-        return "0"
     if parts[1] == "0":
         return parts[0]
     unit = {"1": "I", "-1": "-I"}.get(parts[1], f"{parts[1]}*I")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
-from swirl_env.tools.calc_names import CHARACTERS
+from swirl_env.tools.calc_names import CHARACTERS, SCALES
 
 
 class CalcError(Exception):
@@ -33,6 +34,7 @@ _SUPERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿˣ", "0123
 _SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ]+")
 _VULGAR = re.compile("([0-9]?) ?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _CENTS = re.compile(r"(\d[\d.,]*)\s*[¢￠]")
+_CENT_WORDS = re.compile(r"(\d[\d.,]*)\s*cents?\b", re.I)
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ASK = re.compile(
     r"\A\s*(?:please\s+)?(?:what(?:'s|\s+is|\s+are)|how\s+much\s+is|calculate|compute|evaluate|find|determine|work\s+out|answer\s*:"
@@ -41,7 +43,12 @@ _ASK = re.compile(
 )
 _DANGLING = re.compile(r"(?:\s*(?:=|is))*\s*[?_]*\s*\Z")
 
-_PHRASES: list[tuple[re.Pattern[str], str]] = [
+
+def _calculus(name: str) -> Callable[[re.Match[str]], str]:
+    return lambda found: f"{name}({found[1]}, {found[2]})" if found[2] else f"{name}({found[1]})"
+
+
+_PHRASES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
     (re.compile(pattern, re.I), meaning)
     for pattern, meaning in [
         (r"\b(?:the\s+)?square\s+root\s+of\b", " sqrt "),
@@ -49,8 +56,8 @@ _PHRASES: list[tuple[re.Pattern[str], str]] = [
         (r"\b(?:the\s+)?absolute\s+value\s+of\b", " abs "),
         (r"\b(?:the\s+)?factorial\s+of\b", " factorial "),
         (r"\b(?:the\s+)?(sum|product|average|mean|median|gcd|lcm)\s+of\s+([\d., ]+?),?\s+and\s+([\d.]+)", r" \1([\2, \3])"),
-        (r"\b(?:the\s+)?derivative\s+of\b", " diff "),
-        (r"\b(?:the\s+)?integral\s+of\b", " integrate "),
+        (r"\A\s*(?:the\s+)?derivative\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("diff")),
+        (r"\A\s*(?:the\s+)?integral\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("integrate")),
         (r"\bdivided\s+by\b", " / "),
         (r"\bmultiplied\s+by\b", " * "),
         (r"\b(?:raised\s+)?to\s+the\s+power\s+(?:of\s+)?", " ^ "),
@@ -66,6 +73,9 @@ _PHRASES: list[tuple[re.Pattern[str], str]] = [
         (r"\b(?:twice|double)\b", " 2 * "),
         (r"\bpercent(?:age)?\b", " % "),
         (r"\bequals\b", " = "),
+        (r"(?<=\d)\s*(?:degrees?|deg)\b(?!\s*\()", "°"),
+        (r"(?<=[\d)])\s*(dozen|hundred|thousand|million|billion|trillion)s?\b", lambda found: f"*{SCALES[found[1].lower()]} "),
+        (r"(?<=[\w)])\s+per\s+(?=[A-Za-z])", " / "),
         (r"\band\s+(?=\d+\s*/\s*\d)", " "),
     ]
 ]
@@ -118,6 +128,8 @@ def _entity(match: re.Match[str]) -> str:
 
 def _unicode(text: str) -> str:
     """Folds look-alikes, digits of any script, superscripts and fractions into ASCII; drops invisible characters."""
+    if "$" in text:
+        text = _CENT_WORDS.sub(r"(\1/100)", text)
     if text.isascii() and not _CONTROL.search(text):
         return text.replace("$", " ").replace("\t", " ") if "\\$" not in text else text.replace("\\$", " ").replace("$", " ")
     text = "".join(char for char in text if unicodedata.category(char) != "Cf" and char not in "\ufe0f\ufe0e\u20e3")
@@ -146,7 +158,7 @@ def _digit(char: str) -> str:
 def _words(line: str) -> str:
     """Takes off the question around an expression and writes phrases as operators."""
     line = _ASK.sub("", line, count=1) if line[:1].isalpha() or line[:1] == " " else line
-    line = _DANGLING.sub("", line.rstrip(" .?"))
+    line = _DANGLING.sub("", line.rstrip(" .?").lstrip(" ="))
     if any(char.isalpha() for char in line):
         for pattern, meaning in _PHRASES:
             line = pattern.sub(meaning, line)

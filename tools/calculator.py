@@ -38,7 +38,7 @@ class Calculator:
         "for example 15% of 80, 2(3+4)/7, 3x + 5 = 20 or sqrt(2)*10; log is the natural logarithm, angles are in radians."
     )
 
-    def __init__(self, timeout_s: float = 0.8, memory_mb: int = 512, max_chars: int = 10_000, cache: int = 4096) -> None:
+    def __init__(self, timeout_s: float = 0.7, memory_mb: int = 512, max_chars: int = 10_000, cache: int = 4096) -> None:
         self.timeout_s = timeout_s
         self.memory_mb = memory_mb
         self.max_chars = max_chars
