@@ -16,7 +16,7 @@ from swirl_env.types import Grading, Task
 
 MAX_HOPS = 6
 _VALUES = [relation for relation in RELATIONS if relation.is_value]
-_USUAL = {"documents": 1_300, "min_hops": 1, "max_hops": 4, "comparisons": 0.25, "seed": 0, "words": None}
+_USUAL = {"documents": 1_300, "min_hops": 1, "max_hops": 4, "comparisons": 0.25, "seed": 0, "words": None, "values": True}
 
 
 class Atlas(GeneratedTasks):
@@ -26,7 +26,7 @@ class Atlas(GeneratedTasks):
     a larger one, or several seeds: in one corpus every name is unique, so ten small worlds side by side are one large one.
 
     Args:
-        split: ``train`` or ``test``; their entities have no name in common, whatever the other options.
+        split: ``train``, ``validation`` or ``test``; their entities have no name in common, whatever the other options.
         size: how many questions there are.
         documents: how many documents describe the world, 100 to about a million (train: ten million).
         min_hops: fewest searches that a question needs.
@@ -35,6 +35,7 @@ class Atlas(GeneratedTasks):
         seed: which world, and which questions.
         words: how many words of each list names are made of, a multiple of ten; None for as many as a test world of that
             size needs. Give train and test the same number where their sizes differ, and no test name has an unknown word.
+        values: whether the last relation of a chain may lead to a date or an amount; otherwise every answer of a chain is a name.
     """
 
     tools = ("search",)
@@ -49,6 +50,7 @@ class Atlas(GeneratedTasks):
         comparisons: float = 0.25,
         seed: int = 0,
         words: int | None = None,
+        values: bool = True,
     ) -> None:
         check_hops(min_hops, max_hops, 1)
         if not 0 <= comparisons <= 1:
@@ -60,6 +62,7 @@ class Atlas(GeneratedTasks):
             "comparisons": float(comparisons),
             "seed": seed,
             "words": words,
+            "values": values,
         }
         super().__init__("atlas", VERSION, size, split, options, _USUAL)
         self.world = world(documents, split, seed, words)
@@ -67,13 +70,14 @@ class Atlas(GeneratedTasks):
         self.max_steps = max_hops + 3
         self._hops = (min_hops, max_hops)
         self._comparisons = comparisons
+        self._values = values
 
     def draw(self, rng: random.Random, task_id: str) -> Task:
         """Returns the task that `rng` decides."""
         hops = rng.randint(*self._hops)
         if hops > 1 and rng.random() < self._comparisons:
             return self._comparison(rng, task_id, hops)
-        walk = draw_chain(self.world, rng, hops)
+        walk = draw_chain(self.world, rng, hops, self._values)
         last = walk.relations[-1]
         answer = self.world.text(last, walk.facts[-1])
         return self._task(

@@ -83,7 +83,7 @@ class AtlasLedger(GeneratedTasks):
     """Questions that take searches for one or two amounts in an Atlas world, and one or two calculations with them.
 
     Args:
-        split: ``train`` or ``test``; their entities have no name in common, whatever the other options.
+        split: ``train``, ``validation`` or ``test``; their entities have no name in common, whatever the other options.
         size: how many questions there are.
         documents: how many documents describe the world, 100 to about a million (train: ten million).
         min_hops: fewest searches that a question needs.

@@ -44,13 +44,13 @@ def follow(world: World, start: int, relations: Sequence[Relation]) -> Walk:
     return Walk(start, tuple(relations), tuple(facts))
 
 
-def draw_chain(world: World, rng: random.Random, hops: int) -> Walk:
-    """Draws a walk of `hops` relations, the last to an entity, a date or an amount, that meets no entity twice."""
+def draw_chain(world: World, rng: random.Random, hops: int, values: bool = True) -> Walk:
+    """Draws a walk of `hops` relations that meets no entity twice; the last may lead to a date or an amount if `values`."""
     for _ in range(_TRIES):
         kind = rng.choice(KINDS)
         relations: list[Relation] = []
         for left in range(hops, 0, -1):
-            relation = rng.choice([r for r in OF_KIND[kind] if left == 1 or not r.is_value])
+            relation = rng.choice([r for r in OF_KIND[kind] if (values and left == 1) or not r.is_value])
             relations.append(relation)
             kind = relation.object
         walk = follow(world, rng.randrange(world.counts[relations[0].subject]), relations)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator
+from typing import get_args
 
 from swirl_env.corpus import GeneratedCorpus
 from swirl_env.errors import ConfigError
@@ -16,7 +17,7 @@ from swirl_env.tasks.names import Names, Permutation, Split, mix
 from swirl_env.tasks.relations import KINDS, OF_KIND, PASTIMES, RELATIONS, Relation
 from swirl_env.types import Passage
 
-VERSION = 1
+VERSION = 2
 """Part of every fingerprint; to be raised whenever a world's documents or questions change."""
 
 _SHARE = {"firm": 3, "school": 2, "city": 3, "region": 1}
@@ -32,7 +33,7 @@ class World:
 
     Args:
         documents: how many documents describe it (100 or more).
-        split: ``train`` or ``test``; entities of the two never share a name.
+        split: ``train``, ``validation`` or ``test``; their entities never share a name.
         seed: which world of that size.
         words: how many words of each list its names are made of; None for as many as it takes.
     """
@@ -40,8 +41,8 @@ class World:
     def __init__(self, documents: int, split: Split, seed: int, words: int | None = None) -> None:
         if documents < _FEWEST:
             raise ConfigError(f"A world needs at least {_FEWEST} documents; got {documents}.")
-        if split not in ("train", "test"):
-            raise ConfigError(f"The splits of a generated world are 'train' and 'test'; got {split!r}.")
+        if split not in get_args(Split):
+            raise ConfigError(f"The splits of a generated world are {', '.join(get_args(Split))}; got {split!r}.")
         self.documents = documents
         self.split = split
         self.seed = seed

@@ -6,7 +6,7 @@ import hashlib
 import operator
 import random
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, get_args
 
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Corpus
@@ -21,7 +21,7 @@ class GeneratedTasks(ABC):
         name: first part of the task ids.
         version: raised whenever the same options give other tasks.
         size: how many tasks there are.
-        split: ``train`` or ``test``.
+        split: ``train``, ``validation`` or ``test``.
         options: everything else that shapes a task.
         usual: the default of each option; ids name no options where all have their defaults.
     """
@@ -31,8 +31,8 @@ class GeneratedTasks(ABC):
     max_steps: int
 
     def __init__(self, name: str, version: int, size: int, split: Split, options: dict[str, Any], usual: dict[str, Any]) -> None:
-        if split not in ("train", "test"):
-            raise ConfigError(f"The splits of generated tasks are 'train' and 'test'; got {split!r}.")
+        if split not in get_args(Split):
+            raise ConfigError(f"The splits of generated tasks are {', '.join(get_args(Split))}; got {split!r}.")
         if size < 1:
             raise ConfigError(f"size is the number of tasks and must be at least 1; got {size}.")
         self.split: str = split

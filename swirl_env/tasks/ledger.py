@@ -12,7 +12,7 @@ from swirl_env.tasks.ledger_words import THEMES
 from swirl_env.tasks.names import Names, Split
 from swirl_env.types import Task
 
-VERSION = 1
+VERSION = 2
 """To be raised whenever the same options give other tasks."""
 MAX_OPERATIONS = 6
 _PEOPLE = 1_000
@@ -27,7 +27,7 @@ class Ledger(GeneratedTasks):
     answer and the values on the way are stated nowhere in the text, and some texts have a number that plays no part.
 
     Args:
-        split: ``train`` or ``test``; the people of the two have no name in common.
+        split: ``train``, ``validation`` or ``test``; their people have no name in common.
         size: how many questions there are.
         min_operations: fewest calculations that a question needs.
         max_operations: most calculations that a question needs, at most 6. The step budget is three more.

@@ -1,4 +1,4 @@
-"""Names of generated entities: combinations of known words, of which one in ten is kept for the test split.
+"""Names of generated entities: combinations of known words, one in ten kept for the test split and one for validation.
 
 A name is made from its number alone, so worlds of any size need no table, and which combinations are held out depends on
 the words alone: never on a world's seed or size, so no training world holds a test entity.
@@ -11,10 +11,13 @@ from typing import Literal
 from swirl_env.errors import ConfigError
 from swirl_env.tasks import words
 
-Split = Literal["train", "test"]
+Split = Literal["train", "validation", "test"]
 
 _MASK = (1 << 64) - 1
 _BLOCK = 10
+_FIRST = {"test": 0, "validation": 1, "train": 2}
+_PLACES = {"test": 1, "validation": 1, "train": _BLOCK - 2}
+"""Which places of a block of ten combinations each split has, counted from a place that the words alone decide."""
 _SPARE = 5 / 4
 """Combinations offered for one entity, so that worlds of different seeds differ in their names."""
 
@@ -66,7 +69,7 @@ class Names:
     Args:
         kind: key of `LISTS`.
         count: how many entities there are.
-        split: ``train`` or ``test``; the two share words, never a combination.
+        split: ``train``, ``validation`` or ``test``; they share words, never a combination.
         key: decides which combinations are drawn.
         words: how many words of each list to use; None for as many as a test world of that many entities needs.
 
@@ -76,11 +79,10 @@ class Names:
 
     def __init__(self, kind: str, count: int, split: Split, key: int, words: int | None = None) -> None:
         self._lists = LISTS[kind]
-        self._test = split == "test"
-        sizes = _needed(kind, count) if words is None else _given(kind, count, self._test, words)
+        self._first, self._places = _FIRST[split], _PLACES[split]
+        sizes = _needed(kind, count) if words is None else _given(kind, count, split, words)
         self._lead, self._middle, last = sizes
-        # Test names use one last word in each block of ten, train names the other nine.
-        self._slots = _slots(last, self._test)
+        self._slots = _slots(last, split)
         if self._lead * max(self._middle, 1) * self._slots < count:
             raise _too_few(kind, count, split, self._lead * max(self._middle, 1) * self._slots, words)
         self._shuffle = Permutation(self._lead * max(self._middle, 1) * self._slots, key)
@@ -89,40 +91,40 @@ class Names:
         """Returns the name of entity `index`."""
         rest, slot = divmod(self._shuffle(index), self._slots)
         middle, lead = divmod(rest, self._lead)
-        block, place = (slot, 0) if self._test else divmod(slot, _BLOCK - 1)
+        block, place = divmod(slot, self._places)
         held_out = mix((lead * 1_000 + (middle + 1 if self._middle else 0)) * 1_000 + block) % _BLOCK
-        within = held_out if self._test else place + (place >= held_out)
+        within = (held_out + self._first + place) % _BLOCK
         leads, middles, lasts = self._lists
         if self._middle:
             return f"{leads[lead]} {middles[middle]} {lasts[block * _BLOCK + within]}"
         return f"{leads[lead]} {lasts[block * _BLOCK + within]}"
 
 
-def _slots(last: int, test: bool) -> int:
-    return last // _BLOCK * (1 if test else _BLOCK - 1)
+def _slots(last: int, split: Split) -> int:
+    return last // _BLOCK * _PLACES[split]
 
 
 def _needed(kind: str, count: int) -> tuple[int, int, int]:
     """Returns how many words of each list to use, 0 of the middle one for names of two words.
 
-    Both splits take what the test split needs, so a test world has no word that a training world of its size lacks. Worlds
+    All splits take what the test split needs, so a test world has no word that a training world of its size lacks. Worlds
     beyond that take all words.
     """
     leads, middles, lasts = (len(part) for part in LISTS[kind])
     for three in (False, True):
         for width in range(20, max(leads, middles, lasts) + _BLOCK, _BLOCK):
             lead, middle, last = min(leads, width), min(middles, width) if three else 0, min(lasts, width)
-            if lead * max(middle, 1) * _slots(last, True) >= count * _SPARE:
+            if lead * max(middle, 1) * _slots(last, "test") >= count * _SPARE:
                 return lead, middle, last
     return leads, middles, lasts
 
 
-def _given(kind: str, count: int, test: bool, words: int) -> tuple[int, int, int]:
+def _given(kind: str, count: int, split: Split, words: int) -> tuple[int, int, int]:
     """Returns the same for a given number of words; names have two of them where that is enough."""
     if words < _BLOCK or words % _BLOCK:
         raise ConfigError(f"words must be a multiple of {_BLOCK}, as one name in {_BLOCK} is held out; got {words}.")
     lead, middle, last = (min(len(part), words) for part in LISTS[kind])
-    return (lead, 0 if lead * _slots(last, test) >= count else middle, last)
+    return (lead, 0 if lead * _slots(last, split) >= count else middle, last)
 
 
 def _too_few(kind: str, count: int, split: Split, room: int, words: int | None) -> ConfigError:
