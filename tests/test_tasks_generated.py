@@ -26,7 +26,7 @@ from swirl_env.tasks.names import LISTS, Names, Permutation
 from swirl_env.tasks.relations import RELATIONS
 from swirl_env.types import Task
 
-SPLITS = st.sampled_from(["train", "test"])
+SPLITS = st.sampled_from(["train", "validation", "test"])
 SOURCES = (Atlas, Ledger, AtlasLedger)
 NAME = re.compile(r"[A-Z][a-z]+(?: [A-Z][a-z]+){1,2}")
 
@@ -159,14 +159,14 @@ def test_atlas_dates_may_be_written_month_first():
 
 def test_splits_share_words_and_no_names():
     names, vocabulary = {}, {}
-    for split in ("train", "test"):
-        corpora = [world(2_000, split, seed).corpus for seed in range(4)]
+    for split in ("train", "validation", "test"):
+        corpora = [world(2_000, split, seed).corpus for seed in range(8)]
         texts = [p.text for corpus in corpora for p in corpus]
         names[split] = {name for text in texts for name in NAME.findall(text)}
         vocabulary[split] = {word for name in names[split] for word in name.split()}
     assert len(names["test"]) > 500
-    assert not names["train"] & names["test"]
-    assert vocabulary["test"] <= vocabulary["train"]
+    assert not any(names[one] & names[two] for one, two in itertools.combinations(names, 2))
+    assert vocabulary["test"] | vocabulary["validation"] <= vocabulary["train"]
 
 
 def test_worlds_of_different_sizes_share_no_names_between_splits():
@@ -177,10 +177,10 @@ def test_worlds_of_different_sizes_share_no_names_between_splits():
 
 
 def test_all_names_of_two_words_are_shared_out_between_the_splits():
-    sizes = {"train": 20 * 18, "test": 20 * 2}
+    sizes = {"train": 20 * 16, "validation": 20 * 2, "test": 20 * 2}
     made = {s: [Names("person", n, s, 5, words=20)(i) for i in range(n)] for s, n in sizes.items()}
     everyone = {f"{a} {b}" for a, b in itertools.product(words.FIRST[:20], words.LAST[:20])}
-    assert sorted(made["train"] + made["test"]) == sorted(everyone)
+    assert sorted(itertools.chain(*made.values())) == sorted(everyone)
 
 
 @given(n=st.integers(1, 3000), key=st.integers(0, 2**64))
@@ -269,7 +269,7 @@ def test_atlas_ledger_computes_with_what_it_looks_up(split, index, documents):
     ("make", "told"),
     [
         (lambda: Atlas(documents=99), "at least 100"),
-        (lambda: Atlas(split="dev"), "'train' and 'test'"),
+        (lambda: Atlas(split="dev"), "train, validation, test"),
         (lambda: Atlas(min_hops=0), "1 <= min_hops"),
         (lambda: Atlas(max_hops=7), "max_hops <= 6"),
         (lambda: Atlas(comparisons=1.5), "between 0 and 1"),
