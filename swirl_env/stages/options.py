@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from typing import Annotated, Any, TypeVar, get_type_hints
 
 import msgspec
@@ -114,6 +115,14 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
         key = str(error).partition(" - at ")[2].strip("`").removeprefix("$.")
         hint = get_type_hints(kind).get(key)
         raise ConfigError(f"{key or stage}: {mismatch(error, hint, plain.get(key))}.") from error
+
+
+def episode_defaults() -> dict[str, Any]:
+    """Returns the plain keys of conf/episodes.yaml, for stages that run episodes of several kinds."""
+    text = resources.files("swirl_env.conf").joinpath("episodes.yaml").read_text(encoding="utf-8")
+    keys: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
+    judge = next(entry["judge"] for entry in keys.pop("defaults") if "judge" in entry)
+    return {**keys, "judge": {"name": judge}}
 
 
 def _no_tools() -> bool:

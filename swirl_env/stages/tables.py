@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
+from rich.measure import Measurement
 from rich.table import Table
 
 from swirl_env.evaluate import Estimate, Evaluation
@@ -46,7 +49,7 @@ def cells(found: Evaluation) -> dict[str, str]:
 
 
 def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sections: Sequence[int] = ()) -> None:
-    """Prints a table to standard output.
+    """Prints a table to standard output; what a narrow terminal has no room for is left out, and that is said.
 
     Args:
         rows: column -> cell, the same columns in each.
@@ -54,15 +57,36 @@ def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sec
         words: how many of the first columns are names; the others are numbers and stand right.
         sections: indices of rows after which a line is drawn.
     """
-    table = Table(title=title or None, title_justify="left", title_style="bold")
-    for i, column in enumerate(rows[0] if rows else {}):
-        table.add_column(column, justify="left" if i < words else "right", no_wrap=i < words, overflow="fold")
-    for i, row in enumerate(rows):
-        table.add_row(*row.values(), end_section=i in sections)
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN)
+    columns = list(rows[0]) if rows else []
+    hidden: list[str] = []
+    while (table := _table(rows, columns, title, words, sections)) and Measurement.get(
+        console, console.options.update(width=10_000), table
+    ).maximum > console.width:
+        spare = next((column for column in _SPARE if column in columns), None)
+        if spare is None:
+            break
+        columns.remove(spare)
+        hidden.append(spare)
     console.print(table)
+    if hidden:
+        console.print(f"(no room for {', '.join(hidden)}: widen the terminal, or see the files)")
+
+
+_SPARE = ("tool errors", "F1", "tokens", "valid actions", "steps", "seconds", "95 % interval", "kept by outcome", "kept by both")
+"""Columns that a narrow table does without, in this order."""
+
+
+def _table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], title: str, words: int, sections: Sequence[int]) -> Table:
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    for i, column in enumerate(columns):
+        head = column.rpartition(" ")[0] + "\n" + column.rpartition(" ")[2] if i >= words and " " in column else column
+        table.add_column(head, justify="left" if i < words else "right", no_wrap=True)
+    for i, row in enumerate(rows):
+        table.add_row(*(escape(row[column]) for column in columns), end_section=i in sections)
+    return table
 
 
 def markdown(rows: Sequence[Mapping[str, str]], words: int = 1) -> str:

@@ -1,0 +1,202 @@
+"""The main job, ``swirl bench``: agents on tasks, judged at every step, filtered, in one table.
+
+A row is an episode run in a folder of its own, so that a benchmark that was killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swirl_env.cli import Interrupted
+from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, StoreError, UnknownName
+from swirl_env.evaluate import Evaluation, evaluate
+from swirl_env.filters import FILTERS
+from swirl_env.registry import make_agent, make_tasks
+from swirl_env.stages import runs, tables
+from swirl_env.stages.generate import engine_of, generate, quoted
+from swirl_env.stages.options import BenchOptions, EpisodeOptions, episode_defaults
+from swirl_env.store import Store
+from swirl_env.types import Task
+
+_NOISES = (0.0, 0.2, 0.4)
+_FILTERS = ("process", "outcome", "both")
+_ABSENT = (DataNotFound, MissingExtra, UnknownName)
+"""What keeps a row from running without anything being wrong: no data, no torch, no model."""
+
+
+class PlannedTasks:
+    """The tasks of another source that have a gold plan: what the scripted expert can work on.
+
+    A few solutions of GSM8K mark no calculation, and so give no plan.
+
+    Args:
+        tasks: spec of the source.
+    """
+
+    def __init__(self, tasks: Mapping[str, Any]) -> None:
+        source = make_tasks(tasks)
+        self.corpus, self.split = source.corpus, source.split
+        self.tools, self.max_steps = source.tools, source.max_steps
+        self._tasks = [task for task in map(source.__getitem__, range(len(source))) if task.plan]
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __getitem__(self, index: int, /) -> Task:
+        return self._tasks[index]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a task, an agent, and what else differs from the defaults of an episode run."""
+
+    task: str
+    agent: str
+    n: int
+    settings: Mapping[str, Any]
+
+    @property
+    def folder(self) -> str:
+        """Name of the row's run folder, and what ``only=`` looks at."""
+        return f"{self.task}-{self.agent}".lower().replace(" ", "-")
+
+
+@dataclass
+class Result:
+    """What came of a row: an evaluation and how many trajectories each filter keeps, or why it was left out."""
+
+    row: Row
+    found: Evaluation | None = None
+    kept: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    skipped: str = ""
+
+    def cells(self) -> dict[str, str]:
+        """Returns the row as it is printed."""
+        if self.found is None:
+            raise ConfigError(f"The row {self.row.folder} was left out: {self.skipped}")
+        kept = {f"kept by {name}": f"{count:,}" for name, count in self.kept.items()}
+        return {
+            "task": self.row.task,
+            "agent": self.row.agent,
+            **tables.cells(self.found),
+            **kept,
+            "seconds": f"{self.seconds:.1f}",
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the row as plain values, for JSON."""
+        found = None if self.found is None else self.found.to_dict()
+        head = {"task": self.row.task, "agent": self.row.agent, "settings": dict(self.row.settings)}
+        return {**head, "skipped": self.skipped, "evaluation": found, "kept": self.kept, "seconds": round(self.seconds, 2)}
+
+
+def rows(options: BenchOptions) -> list[Row]:
+    """Returns the rows of the main job, those on real sets where there is a folder to read them from."""
+    found = [
+        Row(label, f"scripted {noise:g}", options.n, {"task": {"name": task}, "agent": {"name": "scripted", "noise": noise}})
+        if noise is not None
+        else Row(label, "random", options.n, {"task": {"name": task}, "agent": {"name": "random"}})
+        for label, task in (("Atlas", "atlas"), ("Ledger", "ledger"), ("AtlasLedger", "atlas_ledger"))
+        for noise in (*_NOISES, None)
+    ]
+    if options.data_dir is not None:
+        found += _real_rows(options)
+    if options.only is not None:
+        found = [row for row in found if any(part.lower() in row.folder for part in options.only)]
+        if not found:
+            raise ConfigError(f"No row's name holds any of {', '.join(options.only)}; rows are named like atlas-scripted-0.2.")
+    return found
+
+
+def _real_rows(options: BenchOptions) -> Iterator[Row]:
+    hotpotqa = {"name": "hotpotqa", "split": "dev500", "data_dir": options.data_dir}
+    gsm8k = {"name": "gsm8k", "split": "test", "data_dir": options.data_dir}
+    model = {"name": "transformers", "model": options.model, "dtype": "bfloat16", "max_new_tokens": 64}
+    planned = {"name": f"{__name__}:PlannedTasks", "tasks": gsm8k}
+    yield Row("HotpotQA", "retrieval", options.n, {"task": hotpotqa, "agent": {"name": "retrieval"}})
+    yield Row("GSM8K", "scripted", options.n, {"task": planned, "agent": {"name": "scripted"}})
+    if options.n_model:
+        name = options.model.rpartition(":")[2].rpartition("/")[2]
+        for label, task in (("HotpotQA", hotpotqa), ("GSM8K", gsm8k)):
+            yield Row(label, name, options.n_model, {"task": task, "agent": model, "max_steps": 4, "slots": options.n_model})
+
+
+def run(options: BenchOptions) -> None:
+    """Runs the benchmark, prints its table and writes it as JSON and Markdown."""
+    path = Path(options.out)
+    if path.is_dir() and any(path.iterdir()) and not options.resume:
+        raise StoreError(f"{path} already holds files. To go on with a benchmark add resume=true; else choose another out=.")
+    wanted = rows(options)
+    results: list[Result] = []
+    try:
+        for i, row in enumerate(wanted, start=1):
+            results.append(run_row(row, options, f"[{i}/{len(wanted)}]"))
+    except KeyboardInterrupt:
+        raise Interrupted(f"To go on: swirl bench out={quoted(path)} resume=true (and what else you gave)") from None
+    write(path, results)
+    _print(path, results, options)
+
+
+def run_row(row: Row, options: BenchOptions, count: str) -> Result:
+    """Generates, judges, filters and evaluates one row."""
+    begun = time.perf_counter()
+    label = f"{count} {row.task}, {row.agent}"
+    asked = {**episode_defaults(), **row.settings, "n": row.n, "seed": options.seed, "resume": options.resume}
+    asked = {**asked, "slots": row.settings.get("slots", options.slots), "out": str(Path(options.out) / row.folder)}
+    try:
+        episodes = runs.agreed(msgspec.convert(asked, EpisodeOptions))
+        engine, agent = engine_of(episodes), make_agent(episodes.agent)
+    except _ABSENT as error:
+        print(f"{label}: left out. {error}", file=sys.stderr)
+        return Result(row, skipped=str(error))
+    with runs.opened(episodes) as store:
+        tally = generate(episodes, store, engine, agent, label)
+        kept = {name: _select(store, name) for name in _FILTERS}
+        found = evaluate(store)
+    seconds = time.perf_counter() - begun
+    print(f"{label}: {tally}, {seconds:.1f} s", file=sys.stderr)
+    return Result(row, found, kept, seconds)
+
+
+def _select(store: Store, name: str) -> int:
+    """Saves what a filter chooses and returns how many that are."""
+    selection = store.filter(FILTERS[name])
+    store.save(selection)
+    return selection.kept
+
+
+def write(path: Path, results: Sequence[Result]) -> None:
+    """Writes the table into the benchmark's folder, as JSON and as Markdown."""
+    path.mkdir(parents=True, exist_ok=True)
+    runs.write_json(path / "bench.json", {"rows": [result.to_dict() for result in results]})
+    lines = [f"- {result.row.task}, {result.row.agent}: left out. {result.skipped}\n" for result in results if result.skipped]
+    done = [result.cells() for result in results if result.found is not None]
+    text = tables.markdown(done, words=2) + ("\n" + "".join(lines) if lines else "")
+    (path / "bench.md").write_text(text, encoding="utf-8")
+
+
+def _print(path: Path, results: Sequence[Result], options: BenchOptions) -> None:
+    done = [result for result in results if result.found is not None]
+    ends = [i for i, (a, b) in enumerate(itertools.pairwise(done)) if a.row.task != b.row.task]
+    lines = [result.cells() for result in done]
+    tables.show(lines, "Shares in percent; steps and tokens an episode", words=2, sections=ends)
+    if options.data_dir is None:
+        print(
+            "HotpotQA and GSM8K were left out: set SWIRL_DATA_DIR (or data_dir=) to the folder that holds hotpotqa/ and gsm8k/."
+        )
+    for result in results:
+        if result.skipped:
+            print(f"{result.row.task}, {result.row.agent} was left out: {result.skipped}")
+    print(f"results are in {path}: bench.md, bench.json, and a run folder a row")
+    if done:
+        first = quoted(path / done[0].row.folder)
+        print(f"next: swirl eval out={first}   or   swirl filter out={first}")
