@@ -11,6 +11,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
+
+_WORTH_SHARING = 16
+"""Fewer ids than this that all rows begin with are read by each row for itself."""
 
 
 class Request(NamedTuple):
@@ -49,11 +53,12 @@ def generate(model: Any, requests: Sequence[Request], temperature: float = 1.0, 
     if not alive:
         return done
     steps = max(requests[i].limit for i in alive)
-    ids, mask = _pad_left([requests[i].ids for i in alive], steps, model.device)  # [B, S], [B, S + T]
+    rows = [tuple(requests[i].ids) for i in alive]
+    cache, shared = _read_shared(model, rows)
+    ids, mask = _pad_left([row[shared:] for row in rows], shared, steps, model.device)  # [B, S], [B, shared + S + T]
     draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
-    length = ids.shape[1]
-    position = mask[:, :length].long().cumsum(-1).sub_(1).clamp_(min=0)  # [B, S]
-    cache = None
+    length = mask.shape[1] - steps
+    position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, shared:]  # [B, S]
     for t in range(steps):
         out = model(
             input_ids=ids,
@@ -133,12 +138,41 @@ def _draws(seed: int, n: int) -> Tensor:
     return torch.rand(n, generator=torch.Generator().manual_seed(seed))
 
 
-def _pad_left(rows: Sequence[Sequence[int]], more: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Returns ids [B, S] padded on the left, and the mask [B, S + more] with ones for all that follows."""
+def _read_shared(model: Any, rows: Sequence[tuple[int, ...]]) -> tuple[Any, int]:
+    """Reads what all rows begin with once instead of once a row.
+
+    Prompts share their instructions, and samples of one state all of it: more than half of the reading, mostly.
+
+    Returns:
+        The cache, spread over the rows, and the number of ids that it holds; None and 0 where that would not pay, or where
+        the model looks back over a window: the padding that comes to stand between would count as part of it.
+    """
+    first, last = min(rows), max(rows)  # what these two share, all share
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    shared = min(same, min(map(len, rows)) - 1)  # one id must be left to read for each row
+    if len(rows) == 1 or shared < _WORTH_SHARING or not _looks_back_on_all(model.config):
+        return None, 0
+    out = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True, logits_to_keep=1)
+    if type(out.past_key_values) is not DynamicCache:
+        return None, 0
+    out.past_key_values.batch_repeat_interleave(len(rows))
+    return out.past_key_values, shared
+
+
+def _looks_back_on_all(config: Any) -> bool:
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    kinds = getattr(text, "layer_types", None)
+    if kinds is not None:
+        return all(kind == "full_attention" for kind in kinds)
+    return getattr(text, "sliding_window", None) is None
+
+
+def _pad_left(rows: Sequence[Sequence[int]], before: int, after: int, device: Any) -> tuple[Tensor, Tensor]:
+    """Returns ids [B, S] padded on the left, and the mask [B, before + S + after], zero at the padding alone."""
     length = max(len(row) for row in rows)
     ids = torch.zeros(len(rows), length, dtype=torch.long)
-    mask = torch.ones(len(rows), length + more, dtype=torch.long)
+    mask = torch.ones(len(rows), before + length + after, dtype=torch.long)
     for i, row in enumerate(rows):
         ids[i, length - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[i, : length - len(row)] = 0
+        mask[i, before : before + length - len(row)] = 0
     return ids.to(device), mask.to(device)

@@ -391,3 +391,32 @@ def test_folders_and_adapters_load(tmp_path: Path) -> None:
     with tuned.disable_adapter():
         assert plain.act([state])[0].logprobs == pytest.approx(recomputed(tuned, plain.act([state])[0]), abs=1e-4)
     assert lora.fingerprint != plain.fingerprint
+
+
+# Reading what rows share
+
+
+@pytest.mark.parametrize("make", [tiny_lm.llama, tiny_lm.gemma2])
+def test_rows_that_begin_alike_are_read_as_if_alone(make: Any) -> None:
+    model = make(300)
+    rng = np.random.default_rng(1)
+    opening = rng.integers(0, 300, 40).tolist()
+    rows = [opening + rng.integers(0, 300, n).tolist() for n in (1, 30, 7)] + [[*opening, 5], opening]
+    requests = [Request(tuple(row), 8, lambda ids: False, seed) for seed, row in enumerate(rows)]
+    together = generate(model, requests)
+    for request, generation in zip(requests, together, strict=True):
+        alone = generate(model, [request])[0]
+        assert generation.ids == alone.ids
+        assert generation.logprobs == pytest.approx(alone.logprobs, abs=1e-5)
+
+
+def test_shared_reading_is_done_once_and_not_with_windows() -> None:
+    def read(model: Any) -> list[tuple[int, int]]:
+        sizes: list[tuple[int, int]] = []
+        forward = model.forward
+        model.forward = lambda *args, **kwargs: sizes.append(tuple(kwargs["input_ids"].shape)) or forward(*args, **kwargs)
+        generate(model, [Request((*range(40), i), 2, lambda ids: False) for i in range(3)])
+        return sizes
+
+    assert read(tiny_lm.llama(300)) == [(1, 40), (3, 1), (3, 1)]
+    assert read(tiny_lm.gemma2(300)) == [(3, 41), (3, 1)]
