@@ -1,9 +1,12 @@
 """The contract suite: on every registered plugin, and on plugins that each break one promise."""
 
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
 from swirl_env import registry
@@ -11,31 +14,61 @@ from swirl_env.actions import XmlFormat
 from swirl_env.contract import CONTRACTS, Finding, assert_contract, check, detect
 from swirl_env.corpus import MemoryCorpus
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, UnknownName
+from swirl_env.rollout import collect
 from swirl_env.types import Action, Passage, PlanStep, Task, ToolResult, Verdict
+from swirl_env.vector import ToolVectorEnv
 
-ATLAS = {"name": "atlas", "documents": 400, "size": 60}
-JUDGES = ["rules", "outcome"]
-
-OPTIONS = {
-    ("judge", "weighted"): {"judges": {"rules": 0.5, "outcome": 0.5}},
-    ("judge", "cached"): {"judge": "rules"},
-    ("task", "atlas"): ATLAS,
+SMALL = {
+    ("task", "atlas"): {"documents": 400, "size": 60},
     ("task", "atlas_ledger"): {"documents": 400, "size": 60},
     ("task", "ledger"): {"size": 60},
+    ("judge", "weighted"): {"judges": {"rules": 0.7, "outcome": 0.3}},
+    ("judge", "cached"): {"judge": "rules"},
 }
-"""Options with which a built-in is small, or can be built at all."""
-
-SKIPPED = {("agent", "human"): "asks at a terminal"}
+"""Options with which a built-in is small, or at its most telling."""
 
 REGISTERED = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]
 
 
+class Lenient(EchoAgent):
+    """A model that likes every step."""
+
+    def _one(self, state):
+        return Action("It helps.\nGOOD")
+
+
+def options_of(kind, name, tmp_path):
+    """Returns options for plugins that cannot be built without."""
+    if (kind, name) == ("judge", "llm"):
+        return {"agent": Lenient()}
+    if (kind, name) == ("agent", "replay"):
+        venv = ToolVectorEnv(SumTasks(), 4, tools=[EchoTool()], judge=None)
+        return {"trajectories": list(collect(EchoAgent(), venv, 20))}
+    if (kind, name) == ("task", "jsonl"):
+        (tmp_path / "own.jsonl").write_text('{"question": "1 + 1?", "answer": 2}\n{"question": "Where?", "answer": "Oslo"}\n')
+        return {"path": str(tmp_path / "own.jsonl")}
+    if (kind, name) == ("agent", "transformers"):
+        tiny_lm = pytest.importorskip("tiny_lm", exc_type=ImportError)
+        tokenizer = tiny_lm.tokenizer()
+        model = tiny_lm.llama(len(tokenizer), context=8192)
+        return {"model": model, "tokenizer": tokenizer, "max_new_tokens": 4}
+    return SMALL.get((kind, name), {})
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("SWIRL_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
 @pytest.mark.parametrize(("kind", "name"), REGISTERED, ids=[f"{kind}-{name}" for kind, name in REGISTERED])
-def test_every_registered_plugin_keeps_its_contract(kind, name):
-    if (kind, name) in SKIPPED:
-        pytest.skip(SKIPPED[kind, name])
+def test_every_registered_plugin_keeps_its_contract(kind, name, tmp_path, monkeypatch):
+    if name == "human":
+        pytest.skip("asks at a terminal")
+    data = Path(os.environ.get("SWIRL_DATA_DIR") or ROOT.parent / "shared" / "data").resolve()
+    if data.is_dir():
+        monkeypatch.setenv("SWIRL_DATA_DIR", str(data))
     try:
-        assert_contract(kind, name, **OPTIONS.get((kind, name), {}))
+        assert_contract(kind, name, **options_of(kind, name, tmp_path))
     except (DataNotFound, MissingExtra) as absent:
         pytest.skip(str(absent))
 
