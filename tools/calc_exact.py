@@ -135,7 +135,7 @@ def progression(values: list[Number], dots: int) -> Number:
 
 def power(base: Number, exponent: Number) -> Number:
     """Returns base ** exponent; a negative base with an odd root gives the real root."""
-    if type(exponent) is not int:
+    if isinstance(exponent, Fraction):
         return _rational_power(base, exponent)
     if exponent == 0 or base == 1:
         return 1
@@ -161,7 +161,7 @@ def guard(base: Number, exponent: Number) -> None:
         raise too_large()
     size = math.log2(abs(base.numerator)) - math.log2(base.denominator)
     if abs(size) < 1e-9:
-        size = float(Fraction(abs(base)) - 1) / math.log(2)
+        size = float(abs(Fraction(base)) - 1) / math.log(2)
     if abs(size) * abs(float(exponent)) > MAX_LOG_BITS:
         raise too_large()
 
@@ -177,7 +177,7 @@ def _rational_power(base: Number, exponent: Fraction) -> Number:
         raise Irrational
     if base < 0 and degree % 2 == 0:
         raise Irrational
-    found = Fraction(root_of(abs(base.numerator), degree), root_of(base.denominator, degree))
+    found: Number = Fraction(root_of(abs(base.numerator), degree), root_of(base.denominator, degree))
     return power(bounded(-found if base < 0 else found), exponent.numerator)
 
 
@@ -260,8 +260,8 @@ def round_half_up(value: Number, places: Number = 0) -> Number:
     """Rounds; halves go away from zero, as taught in schools."""
     if type(places) is not int or abs(places) > 1000:
         raise CalcError("The number of places to round to must be a small whole number.")
-    scale = Fraction(10) ** places
-    scaled = abs(value) * scale
+    scale = Fraction(10**places) if places >= 0 else Fraction(1, 10**-places)
+    scaled = abs(Fraction(value)) * scale
     rounded = math.floor(scaled + Fraction(1, 2)) / scale
     return -rounded if value < 0 else rounded
 

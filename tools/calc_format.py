@@ -24,7 +24,7 @@ def number_text(value: Number) -> tuple[str, str]:
     Raises:
         CalcError: for one that is too long to show.
     """
-    if type(value) is int:
+    if isinstance(value, int):
         text = str(value)
         if len(text) > MAX_TEXT:
             raise too_large()

@@ -288,7 +288,7 @@ class Parser:
         return node
 
     def bracket(self) -> Node:
-        """( ... ), [ ... ] or { ... }; with commas, or in square brackets, a list."""
+        """( ... ), [ ... ] or { ... }; with commas a list."""
         opener = self.take()
         self.enter()
         outer, bars = self.arguments, self.bars
@@ -298,7 +298,7 @@ class Parser:
         self.depth -= 1
         if not items:
             raise CalcError("The brackets are empty: an operand is missing.")
-        return items[0] if len(items) == 1 and opener != "[" else ("list", *items)
+        return items[0] if len(items) == 1 else ("list", *items)
 
     def items(self, closer: str) -> list[Node]:
         """Comma-separated relations up to the closing bracket, which is taken."""
@@ -318,7 +318,8 @@ class Parser:
         """A literal: thousands groups, blanks between groups and mixed numbers belong to it."""
         text = self.take()
         token = self.token
-        if token == THOUSANDS and not self.arguments:
+        following = self.tokens[self.place + 1 : self.place + 2] if token == THOUSANDS else []
+        if following and (not self.arguments or following[0][0] == "0"):  # no argument begins with 000
             text = self.grouped(text)
             token = self.token
         if token and token[0].isdigit() and text.isdigit():
@@ -460,7 +461,7 @@ class Parser:
         if token == "\\binom":
             return call("binomial", [self.group(), self.group()])
         if token == "\\sqrt":
-            degree = self.bracket()[1] if self.token == "[" else None
+            degree = self.bracket() if self.token == "[" else None
             return call("sqrt", [self.group()]) if degree is None else call("root", [self.group(), degree])
         if token in ("\\lfloor", "\\lceil"):
             node = self.sum()

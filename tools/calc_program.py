@@ -112,6 +112,7 @@ def single(node: Node) -> Goal:
     if head in ("=", "=="):
         node = symbols_for_units(node)
         left, right = node[1:]
+        _assignable(left)
         if type(left) is str and left not in names(right):
             return _valued(right)
         if type(right) is str and right not in names(left):
@@ -119,6 +120,12 @@ def single(node: Node) -> Goal:
     else:
         node = without_units(node)
     return Goal("solve" if names(node) else "truth", (node,))
+
+
+def _assignable(left: Node) -> None:
+    """Refuses e = 5, after which e would be two things."""
+    if type(left) is tuple and left[0] == "const":
+        raise CalcError("The name on the left is a constant: choose another one.")
 
 
 def _valued(node: Node) -> Goal:
@@ -131,6 +138,8 @@ def sequence(nodes: list[Node]) -> Goal:
     """Returns the goal of several statements: the last one's, with the assignments before it, or a system of equations."""
     assigned_names = {node[1] for node in nodes if type(node) is tuple and node[0] in ("=", "==") and type(node[1]) is str}
     nodes = [_known_units(node, assigned_names) for node in nodes]
+    for node in nodes:
+        _assignable(node[1] if type(node) is tuple and node[0] in ("=", "==") else 0)
     lets: dict[str, Node] = {}
     system = type(nodes[-1]) is tuple and nodes[-1][0] in ("=", "==")
     for node in nodes:

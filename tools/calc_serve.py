@@ -20,7 +20,7 @@ from typing import Any
 WALL = 1.5
 """Elapsed time over processor time at which a calculation is killed too, for machines under load."""
 _POLL_S = 2.0
-_FATE = {signal.SIGPROF: "timeout", signal.SIGALRM: "timeout"}
+_FATE: dict[int, str] = {signal.SIGPROF: "timeout", signal.SIGALRM: "timeout"}
 _SENTENCES = {"timeout": "The calculation took too long.", "limit": "The calculation needs too much memory."}
 
 
@@ -47,12 +47,11 @@ def respond(line: bytes, answer: Any, failed: type[Exception]) -> tuple[bytes, b
     except (MemoryError, RecursionError):
         reply, fit = {"error": "limit", "text": _SENTENCES["limit"]}, False
     except Exception as error:
-        known = isinstance(error, failed)
-        reply = {
-            "error": error.kind if known else "invalid",
-            "text": str(error) if known else "The expression cannot be evaluated.",
-        }  # type: ignore[attr-defined]
-        fit = True
+        # CalcError says what it is; anything else is SymPy's own trouble, and its words may quote the input.
+        kind, text = "invalid", "The expression cannot be evaluated."
+        if isinstance(error, failed):
+            kind, text = getattr(error, "kind", kind), str(error)
+        reply, fit = {"error": kind, "text": text}, True
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     return json.dumps(reply).encode() + b"\n", fit
@@ -80,7 +79,7 @@ def write(data: bytes) -> None:
 def keep(answer: Any, failed: type[Exception]) -> None:
     """The keeper: forks a solver, waits for its end, forks the next."""
     parent = os.getppid()
-    signal.signal(signal.SIGALRM, lambda *_: os.getppid() == parent or stop())
+    signal.signal(signal.SIGALRM, lambda *_: stop() if os.getppid() != parent else None)
     signal.setitimer(signal.ITIMER_REAL, _POLL_S, _POLL_S)
     first, warm = b'{"ready": true}\n', False
     while True:
@@ -105,7 +104,11 @@ def keep(answer: Any, failed: type[Exception]) -> None:
 def warm_up(answer: Any) -> None:
     """Loads what SymPy imports late and fills its caches, while the first solver is at work already: later ones inherit it."""
     x = "x"
-    goals = [("solve", (("=", ("^", x, 3), x),)), ("solve", (("=", ("call", "cos", x), x),)), ("solve", (("<", ("^", x, 2), 4),))]
+    goals: list[tuple[str, Any]] = [
+        ("solve", (("=", ("^", x, 3), x),)),
+        ("solve", (("=", ("call", "cos", x), x),)),
+        ("solve", (("<", ("^", x, 2), 4),)),
+    ]
     goals += [("value", (("call", name, ("*", x, ("call", "exp", x)), x),)) for name in ("diff", "integrate")]
     goals += [("value", (("call", "limit", ("*", ("call", "sin", x), ("inv", x)), x, 0),))]
     goals += [("value", (("call", "simplify", ("*", ("+", ("^", x, 2), -1), ("inv", ("+", x, -1)))),))]

@@ -39,7 +39,10 @@ def to_sympy(value: Value) -> Any:
 def to_exact(value: Value) -> Value:
     """Returns a rational SymPy number as int or Fraction, anything else unchanged."""
     if isinstance(value, sp.Rational):
-        return bounded(Fraction(int(value.p), int(value.q)))
+        try:
+            return bounded(Fraction(int(value.p), int(value.q)))
+        except Irrational:
+            return floating(value)
     return value
 
 
@@ -64,10 +67,19 @@ def build(node: Node, lets: dict[str, Value]) -> Value:
     if head == "+":
         exact = [value for value in values if type(value) in (int, Fraction)]
         rest = [scalar(value) for value in values if type(value) not in (int, Fraction)]
-        return to_exact(sp.Add(to_sympy(add(exact)), *rest)) if rest else add(exact)
+        try:
+            total = add(exact)
+        except Irrational:
+            total = sp.Add(*map(floating, exact))
+        return to_exact(sp.Add(to_sympy(total), *rest)) if rest else total
     if head == "neg":
         return -values[0] if type(values[0]) in (int, Fraction) else to_exact(-scalar(values[0]))
     return to_exact(apply_operator(head, values))
+
+
+def floating(value: Value) -> Any:
+    """Returns a rational whose exact form has become too long as a floating-point number."""
+    return sp.Float(to_sympy(value), 40)
 
 
 def refuse() -> Any:
@@ -91,7 +103,11 @@ def multiply(node: Node, lets: dict[str, Value]) -> Value:
         inverse = type(factor) is tuple and factor[0] == "inv"
         value = build(factor[1] if inverse else factor, lets)
         if type(value) in (int, Fraction):
-            exact = divide(exact, value) if inverse else bounded(exact * value)
+            try:
+                exact = divide(exact, value) if inverse else bounded(exact * value)
+            except Irrational:
+                rest.append(floating(exact) / floating(value) if inverse else floating(exact) * floating(value))
+                exact = 1
         else:
             value = scalar(value)
             if inverse and value.is_number and (value.is_zero or value.equals(0)):
@@ -209,7 +225,7 @@ def holds(node: Node, lets: dict[str, Value]) -> bool:
     if gap.equals(0):
         return COMPARE[node[0]](0, 0)
     if node[0] in ("=", "==", "!="):
-        return node[0] == "!="
+        return bool(node[0] == "!=")
     value = gap.evalf(20)
     if not value.is_real:
         raise CalcError("Complex numbers cannot be ordered.")

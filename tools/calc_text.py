@@ -48,38 +48,36 @@ def _calculus(name: str) -> Callable[[re.Match[str]], str]:
     return lambda found: f"{name}({found[1]}, {found[2]})" if found[2] else f"{name}({found[1]})"
 
 
-_PHRASES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
-    (re.compile(pattern, re.I), meaning)
-    for pattern, meaning in [
-        (r"\b(?:the\s+)?square\s+root\s+of\b", " sqrt "),
-        (r"\b(?:the\s+)?cube\s+root\s+of\b", " cbrt "),
-        (r"\b(?:the\s+)?absolute\s+value\s+of\b", " abs "),
-        (r"\b(?:the\s+)?factorial\s+of\b", " factorial "),
-        (r"\b(?:the\s+)?(sum|product|average|mean|median|gcd|lcm)\s+of\s+([\d., ]+?),?\s+and\s+([\d.]+)", r" \1([\2, \3])"),
-        (r"\A\s*(?:the\s+)?derivative\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("diff")),
-        (r"\A\s*(?:the\s+)?integral\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("integrate")),
-        (r"\bdivided\s+by\b", " / "),
-        (r"\bmultiplied\s+by\b", " * "),
-        (r"\b(?:raised\s+)?to\s+the\s+power\s+(?:of\s+)?", " ^ "),
-        (r"\bplus\b", " + "),
-        (r"\bminus\b", " - "),
-        (r"\btimes\b", " * "),
-        (r"(?<=[\d)\s])over(?=[\s(\d])", " / "),
-        (r"\bsquared\b", "^2 "),
-        (r"\bcubed\b", "^3 "),
-        (r"\b(?:a\s+)?half\s+of\b", " 1/2 of "),
-        (r"\b(?:a\s+)?(?:third)\s+of\b", " 1/3 of "),
-        (r"\b(?:a\s+)?(?:quarter|fourth)\s+of\b", " 1/4 of "),
-        (r"\b(?:twice|double)\b", " 2 * "),
-        (r"\bpercent(?:age)?\b", " % "),
-        (r"\bequals\b", " = "),
-        (r"(?<=\d)\s*(?:degrees?|deg)\b(?!\s*\()", "°"),
-        (r"(?<=[\d)])\s*(dozen|hundred|thousand|million|billion|trillion)s?\b", lambda found: f"*{SCALES[found[1].lower()]} "),
-        (r"(?<=[\w)])\s+per\s+(?=[A-Za-z])", " / "),
-        (r"\band\s+(?=\d+\s*/\s*\d)", " "),
-    ]
+_TABLE: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
+    (r"\b(?:the\s+)?square\s+root\s+of\b", " sqrt "),
+    (r"\b(?:the\s+)?cube\s+root\s+of\b", " cbrt "),
+    (r"\b(?:the\s+)?absolute\s+value\s+of\b", " abs "),
+    (r"\b(?:the\s+)?factorial\s+of\b", " factorial "),
+    (r"\b(?:the\s+)?(sum|product|average|mean|median|gcd|lcm)\s+of\s+([\d., ]+?),?\s+and\s+([\d.]+)", r" \1([\2, \3])"),
+    (r"\A\s*(?:the\s+)?derivative\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("diff")),
+    (r"\A\s*(?:the\s+)?integral\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("integrate")),
+    (r"\bdivided\s+by\b", " / "),
+    (r"\bmultiplied\s+by\b", " * "),
+    (r"\b(?:raised\s+)?to\s+the\s+power\s+(?:of\s+)?", " ^ "),
+    (r"\bplus\b", " + "),
+    (r"\bminus\b", " - "),
+    (r"\btimes\b", " * "),
+    (r"(?<=[\d)\s])over(?=[\s(\d])", " / "),
+    (r"\bsquared\b", "^2 "),
+    (r"\bcubed\b", "^3 "),
+    (r"\b(?:a\s+)?half\s+of\b", " 1/2 of "),
+    (r"\b(?:a\s+)?(?:third)\s+of\b", " 1/3 of "),
+    (r"\b(?:a\s+)?(?:quarter|fourth)\s+of\b", " 1/4 of "),
+    (r"\b(?:twice|double)\b", " 2 * "),
+    (r"\bpercent(?:age)?\b", " % "),
+    (r"\bequals\b", " = "),
+    (r"(?<=\d)\s*(?:degrees?|deg)\b(?!\s*\()", "°"),
+    (r"(?<=[\d)])\s*(dozen|hundred|thousand|million|billion|trillion)s?\b", lambda found: f"*{SCALES[found[1].lower()]} "),
+    (r"(?<=[\w)])\s+per\s+(?=[A-Za-z])", " / "),
+    (r"\band\s+(?=\d+\s*/\s*\d)", " "),
 ]
 """Words that models write for operators. A phrase that is not here stays as it is and is refused, never guessed."""
+_PHRASES = [(re.compile(pattern, re.I), meaning) for pattern, meaning in _TABLE]
 
 
 def statements(text: str) -> list[str]:
