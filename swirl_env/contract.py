@@ -38,7 +38,7 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
         **options: of the plugin. A tool that takes a ``corpus`` and is given none gets a small one, a format two tags.
 
     Returns:
-        One finding a rule; where a plugin cannot be built or lacks what the others need, the findings up to there.
+        One finding a rule; where a plugin cannot be built or breaks a rule that others rest on, the findings up to there.
 
     Raises:
         SwirlError: where the plugin is not there to be checked: an unknown name or option, a missing extra, absent data.
@@ -53,15 +53,16 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
         raise
     except Exception as error:
         return [Finding("can be built", False, f"expected a plugin, got {said(error)}; mend its module or constructor.")]
-    rules = CONTRACTS[kind or detect(plugin)]
+    contract = CONTRACTS[kind or detect(plugin)]
     findings = [Finding("can be built", True, f"Is imported and built as {type(plugin).__name__}.")]
-    for rule in rules.FIRST:
-        findings.append(run_rule(rule, plugin))
-        if not findings[-1].ok:
-            return findings
-    findings += [run_rule(rule, plugin) for rule in rules.RULES]
+    for at, rule in enumerate(contract.RULES, 1):
+        found = run_rule(rule, plugin)
+        left = len(contract.RULES) - at
+        if not found.ok and rule in contract.GATES and left:
+            return [*findings, Finding(found.name, False, f"{found.message} (This comes before {left} other promises.)")]
+        findings.append(found)
     if isinstance(spec, str | Mapping):
-        findings += [run_rule(rule, plugin, _build(kind, spec, options)) for rule in rules.TWIN_RULES]
+        findings += [run_rule(rule, plugin, _build(kind, spec, options)) for rule in contract.TWIN_RULES]
     return findings
 
 

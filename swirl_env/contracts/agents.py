@@ -129,6 +129,13 @@ def _named(state: State) -> str:
     return f"step {len(state.steps) + 1} of {shown(state.task.question)!r}"
 
 
-FIRST = (has_act, actions_are_well_formed)
-RULES = (one_action_a_state, actions_can_be_stored, equal_states_give_equal_actions, leaves_its_input_alone)
+RULES = (
+    has_act,
+    actions_are_well_formed,
+    one_action_a_state,
+    actions_can_be_stored,
+    equal_states_give_equal_actions,
+    leaves_its_input_alone,
+)
+GATES = (has_act, actions_are_well_formed)
 TWIN_RULES = (built_twice_it_acts_the_same,)

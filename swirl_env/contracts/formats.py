@@ -104,8 +104,8 @@ def _parse(fmt: Any, text: str) -> Any:
     return read
 
 
-FIRST = (has_its_methods,)
 RULES = (
+    has_its_methods,
     what_it_writes_it_reads,
     spans_hold_the_element,
     text_after_a_complete_element_changes_nothing,
@@ -115,4 +115,5 @@ RULES = (
     malformed_actions_are_corrected,
     instructions_name_every_tool,
 )
+GATES = (has_its_methods,)
 TWIN_RULES = ()

@@ -112,6 +112,14 @@ def _finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-FIRST = (has_judge, survives_every_step)
-RULES = (one_verdict_a_step, statuses_are_consistent, verdicts_can_be_stored, a_batch_equals_singles, leaves_its_input_alone)
+RULES = (
+    has_judge,
+    survives_every_step,
+    one_verdict_a_step,
+    statuses_are_consistent,
+    verdicts_can_be_stored,
+    a_batch_equals_singles,
+    leaves_its_input_alone,
+)
+GATES = (has_judge, survives_every_step)
 TWIN_RULES = (built_twice_it_judges_the_same,)

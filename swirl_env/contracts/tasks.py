@@ -164,8 +164,9 @@ def _sample(tasks: Any, most: int = SAMPLE) -> Iterator[tuple[int, Any]]:
         yield i, attempt(tasks.__getitem__, i, given=f"tasks[{i}] with len {n}", fix="give a task for every index below len")
 
 
-FIRST = (has_length_items_and_attributes, items_are_tasks)
 RULES = (
+    has_length_items_and_attributes,
+    items_are_tasks,
     tools_exist,
     indexing_ends_where_it_should,
     ids_are_unique,
@@ -176,4 +177,5 @@ RULES = (
     passage_ids_are_unique,
     evidence_is_in_the_corpus,
 )
+GATES = (has_length_items_and_attributes, items_are_tasks)
 TWIN_RULES = (built_twice_it_is_the_same,)

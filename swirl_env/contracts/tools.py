@@ -124,13 +124,16 @@ def _well_formed(query: str, result: Any) -> None:
     expect(isinstance(result.data, dict), f"expected a dict as data {given}, got {type(result.data).__name__}.")
 
 
-FIRST = (has_tag_description_and_run, one_result_a_query, results_are_well_formed)
 RULES = (
+    has_tag_description_and_run,
     tag_is_an_xml_name,
     description_is_one_line,
+    one_result_a_query,
+    results_are_well_formed,
     results_can_be_stored,
     a_batch_equals_singles,
     survives_hostile_input,
     survives_a_megabyte,
 )
+GATES = (has_tag_description_and_run, one_result_a_query, results_are_well_formed)
 TWIN_RULES = ()
