@@ -101,6 +101,10 @@ class Renderer:
             ids += after[1:] if stored and after and stored[-1] == after[0] and after[0] in self.control_ids else after
         return Rendered(tuple(ids), tuple(spans), tuple(sampled))
 
+    def text_ids(self, text: str) -> tuple[int, ...]:
+        """Returns the ids of a message's text: no control token among them, whatever stands in it."""
+        return self._encode_text(text)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids. Special tokens are left out: they say where a turn ends and are no text."""
         kwargs = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}

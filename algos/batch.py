@@ -222,8 +222,8 @@ def collate(rows: Sequence[Sequence[Segment]], pad_id: int = 0) -> TokenBatch:
         for segment in row:
             for offset, step, k in segment.targets:
                 targets.append((b, _before(segment, offset), segment.ids[offset], step, k))
-    columns = torch.tensor(targets, dtype=torch.long).reshape(-1, 5).T  # [5, M]
-    return TokenBatch(ids, positions, mask, *columns, sum(map(row_tokens, rows)))  # type: ignore[arg-type]
+    row_of, before, token, step_of, place = torch.tensor(targets, dtype=torch.long).reshape(-1, 5).unbind(1)
+    return TokenBatch(ids, positions, mask, row_of, before, token, step_of, place, sum(map(row_tokens, rows)))
 
 
 def _look(mask: Tensor, segment: Segment) -> None:

@@ -201,7 +201,7 @@ def _read(rewards: ArrayLike, valid: ArrayLike) -> tuple[Floats, NDArray[np.bool
 def _sums(r: Floats, v: NDArray[np.bool_], key: NDArray[np.integer]) -> tuple[Floats, Floats]:
     """Returns for every element the sum and the count of the valid ones that share its key."""
     _, index = np.unique(key, return_inverse=True)
-    return np.bincount(index, r * v)[index], np.bincount(index, v.astype(np.float64))[index]
+    return np.asarray(np.bincount(index, r * v)[index]), np.asarray(np.bincount(index, v.astype(np.float64))[index])
 
 
 def _others_mean(r: Floats, v: NDArray[np.bool_], key: NDArray[np.integer]) -> Floats:

@@ -5,6 +5,7 @@ A step of n episodes makes one call to each tool that they use and one to the ju
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 
@@ -91,6 +92,12 @@ class Engine:
         self.prompt: Prompt = prompt
         self.grader = grader
 
+    def with_tasks(self, tasks: TaskSource) -> Engine:
+        """Returns an engine with other questions and the same tools, judge and settings."""
+        clone = copy.copy(self)
+        clone.tasks = tasks
+        return clone
+
     def begin(self, task: Task, seed: int = 0) -> State:
         """Returns the first state of an episode on `task`."""
         prompt = build_prompt(task, list(self.tools.values()), self.format, self.settings, self.prompt)
@@ -111,10 +118,7 @@ class Engine:
             n transitions, exactly those that n single calls would give.
         """
         live = [i for i, action in enumerate(actions) if action.error is None]
-        acted = [_cleaned(actions[i]) for i in live]
-        calls = [self.format.parse(action.text) for action in acted]
-        results = self._run_tools(calls)
-        tried = [SubTrajectory(states[i], a, c, r) for i, a, c, r in zip(live, acted, calls, results, strict=True)]
+        tried = self._try([states[i] for i in live], [actions[i] for i in live])
         verdicts = self._judge(tried)
         outcomes = self._grade(tried)
         moved = [self._advance(*parts) for parts in zip(tried, verdicts, outcomes, strict=True)]
@@ -122,6 +126,27 @@ class Engine:
             return moved
         taken = dict(zip(live, moved, strict=True))
         return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
+
+    def rate(self, states: Sequence[State], actions: Sequence[Action], *, tools: bool = True) -> list[Step]:
+        """Judges actions at frozen states; no episode moves on (SWiRL, stage 2).
+
+        Args:
+            states: n states.
+            actions: n actions, one a state.
+            tools: whether calls are run, for judges that rate a call by what it finds; the paper runs none.
+
+        Returns:
+            n steps with their verdicts and without observations.
+        """
+        tried = self._try(states, actions, tools)
+        verdicts = self._judge(tried)
+        return [Step(s.action, s.call, s.result, "", v) for s, v in zip(tried, verdicts, strict=True)]
+
+    def _try(self, states: Sequence[State], actions: Sequence[Action], tools: bool = True) -> list[SubTrajectory]:
+        acted = [_cleaned(action) for action in actions]
+        calls = [self.format.parse(action.text) for action in acted]
+        results = self._run_tools(calls) if tools else [None] * len(calls)
+        return [SubTrajectory(*parts) for parts in zip(states, acted, calls, results, strict=True)]
 
     def _run_tools(self, calls: Sequence[ParsedAction]) -> list[ToolResult | None]:
         """Returns the result of each call (None where nothing was called), with one batch a tool."""

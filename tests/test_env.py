@@ -255,3 +255,14 @@ def test_next_state_counts_its_characters():
 
 def test_ids_are_registered():
     assert set(swirl_env.ENV_IDS) < {str(i) for i in gym.registry}
+
+
+def test_rating_at_frozen_states_moves_no_episode():
+    tool, judge = EchoTool(), CallJudge()
+    engine = Engine(SumTasks(), [tool], judge)
+    state = engine.begin(SumTasks()[1])
+    actions = [Action("<echo>a</echo>"), Action("<answer>2</answer>"), Action("?")]
+    steps = engine.rate([state] * 3, actions)
+    assert [s.verdict.reward for s in steps] == [0.5, 1.0, 0.0] and steps[0].result == ToolResult("A")
+    assert engine.rate([state], actions[:1], tools=False)[0].result is None
+    assert tool.batches == [1] and judge.batches == [3, 1]

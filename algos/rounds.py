@@ -1,0 +1,73 @@
+"""Stored trajectories that an algorithm trains on for a while: its own rollouts of a round, or demonstrations given to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from swirl_env.algos.run import Run
+from swirl_env.errors import ConfigError
+from swirl_env.filters import FILTERS
+from swirl_env.types import Trajectory
+
+
+@dataclass(slots=True)
+class Rounds:
+    """Draws trajectories, filters them, and deals them out to updates.
+
+    Raises:
+        ConfigError: for an unknown filter.
+    """
+
+    filter: str
+    """Which are kept: ``none``, ``process``, ``outcome``, ``both``."""
+    states: Literal["own", "stored"]
+    """``own`` rollouts of the policy at the start of each round, or the trajectories ``stored`` with the run."""
+    questions: int
+    """Questions a round of own rollouts."""
+    samples: int
+    """Episodes a question."""
+    updates: int
+    """Updates a round."""
+    rounds: int = 0
+    """How many rounds; the trajectories of the last stay in use. 0 for no end."""
+    enough: int = 1
+    """Kept steps that a round of own rollouts needs; more questions are drawn until it has them."""
+    _number: int = -1
+    _kept: Sequence[Trajectory] = ()
+
+    def __post_init__(self) -> None:
+        if self.filter not in FILTERS:
+            raise ConfigError(f"filter is one of {', '.join(FILTERS)}; got {self.filter!r}.")
+        if self.states not in ("own", "stored"):
+            raise ConfigError(f"states is 'own' or 'stored'; got {self.states!r}.")
+
+    def at(self, run: Run, update: int) -> Sequence[Trajectory]:
+        """Returns the kept trajectories of the round that an update belongs to; none where nothing passes the filter."""
+        number = 0 if self.states == "stored" else update // self.updates
+        number = min(number, self.rounds - 1) if self.rounds else number
+        if number != self._number:
+            self._number, self._kept = number, self._begin(run, number)
+        return self._kept
+
+    def deal(self, run: Run, update: int, each: int) -> list[Trajectory]:
+        """Returns `each` kept trajectories for an update, in a new random order each time all have been dealt."""
+        kept = self.at(run, update)
+        places = (divmod(place, len(kept)) for place in range(update * each, (update + 1) * each))
+        return [kept[int(run.rng(1, epoch).permutation(len(kept))[at])] for epoch, at in places]
+
+    def _begin(self, run: Run, number: int) -> list[Trajectory]:
+        keep = FILTERS[self.filter]
+        if self.states == "stored":
+            if not run.stored:
+                raise ConfigError("states='stored' trains on stored trajectories, and this run was given none.")
+            return [t for t in run.stored if keep(t) and t.steps]
+
+        def roll() -> list[Trajectory]:
+            found: list[Trajectory] = []
+            while sum(len(t.steps) for t in found) < self.enough and not run.done:
+                found += [t for t in run.rollouts(self.questions, self.samples) if keep(t) and t.steps]
+            return found
+
+        return run.recall(f"round-{number}", number * self.updates, roll)

@@ -1,0 +1,335 @@
+"""What an algorithm works with: rollouts of the current policy, judged actions, updates, and what all of it cost.
+
+A run lives in a folder: ``metrics.jsonl`` (a line an update), ``timing.jsonl``, ``checkpoints/``. Everything drawn at random
+follows from the run's seed and the number of the update, so a killed run that goes on from its last checkpoint ends with the
+same weights and the same metrics.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from accelerate.utils import gather_object
+from numpy.typing import ArrayLike
+
+from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.algos.batch import TokenStep
+from swirl_env.algos.trainer import Trainer
+from swirl_env.errors import ConfigError
+from swirl_env.rollout import collect, episode_seed
+from swirl_env.store import Store
+from swirl_env.types import State, Step, Trajectory
+from swirl_env.vector import ToolVectorEnv
+
+Evaluate = Callable[[TransformersAgent], dict[str, float]]
+"""Measures the policy; its figures go into the metrics."""
+
+
+class Algorithm(Protocol):
+    """A way to train a policy; its options are its constructor's."""
+
+    def train(self, run: Run) -> None:
+        """Trains until ``run.done``."""
+        ...
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a run has cost so far."""
+
+    sampled_tokens: int = 0
+    """Tokens drawn from the policy: rollouts and resampled actions, not evaluation."""
+    trained_tokens: int = 0
+    """Tokens computed in the forward passes of updates."""
+    judge_calls: int = 0
+    """Steps given to the judge."""
+    episodes: int = 0
+    updates: int = 0
+    questions: int = 0
+    """Questions drawn so far; the next rollouts begin there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run ends: at whichever comes first; 0 for no limit."""
+
+    sampled_tokens: int = 0
+    updates: int = 0
+
+
+class Run:
+    """One training run.
+
+    Args:
+        agent: the policy as an agent; it generates with the very weights that `trainer` updates.
+        venv: questions, tools and judge of the rollouts.
+        trainer: makes the updates.
+        folder: where metrics and checkpoints go.
+        limits: when to stop.
+        seed: seed of everything drawn at random.
+        stored: trajectories to train on beside own rollouts (demonstrations, say).
+        evaluate: measures the policy; called every `eval_every` updates and at the end.
+        eval_every: updates between evaluations; 0 for the end alone.
+        save_every: updates between checkpoints; 0 for none.
+        resume: go on from the last checkpoint in the folder, if there is one.
+    """
+
+    def __init__(
+        self,
+        agent: TransformersAgent,
+        venv: ToolVectorEnv,
+        trainer: Trainer,
+        folder: Path,
+        limits: Limits,
+        *,
+        seed: int = 0,
+        stored: Sequence[Trajectory] = (),
+        evaluate: Evaluate | None = None,
+        eval_every: int = 0,
+        save_every: int = 0,
+        resume: bool = False,
+    ) -> None:
+        self.agent, self.venv, self.trainer = agent, venv, trainer
+        self.folder, self.limits, self.seed = Path(folder), limits, seed
+        self.stored = list(stored)
+        self.spent = Spent()
+        self._evaluate, self._eval_every, self._save_every = evaluate, eval_every, save_every
+        self._began = time.monotonic()
+        self._main = trainer.accelerator.is_main_process
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (resume and self._load_last()):
+            self._start_files()
+
+    @property
+    def done(self) -> bool:
+        """Whether a limit has been reached."""
+        limits, spent = self.limits, self.spent
+        return bool(
+            (limits.sampled_tokens and spent.sampled_tokens >= limits.sampled_tokens)
+            or (limits.updates and spent.updates >= limits.updates)
+        )
+
+    def updates(self, until: int | None = None) -> Iterator[int]:
+        """Yields the numbers of the updates to come, from where the run stands, until a limit or update `until`."""
+        while not self.done and (until is None or self.spent.updates < until):
+            number = self.spent.updates
+            yield number
+            if self.spent.updates == number:
+                return  # nothing was trained: the algorithm has run out of signal or of states
+
+    def rng(self, *what: int) -> np.random.Generator:
+        """Returns a generator for a purpose, the same whenever the run comes back to it."""
+        return np.random.default_rng([self.seed, *what])
+
+    def rollouts(self, questions: int, samples: int = 1) -> list[Trajectory]:
+        """Returns finished episodes of the current policy on the next questions, `samples` on each.
+
+        Each process runs its share; all get all. The questions come in order and begin anew when they run out.
+        """
+        engine, first = self.venv.engine, self.spent.questions
+        tasks = engine.tasks
+        if questions > len(tasks):
+            raise ConfigError(f"{questions} questions were asked for at a time, but there are only {len(tasks)}.")
+        order = [(first + i) % len(tasks) for i in range(questions)]
+        share = _Chosen(tasks, order[self._rank :: self._world])
+        venv = ToolVectorEnv(engine.with_tasks(share), self.venv.num_envs)
+        seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
+        with self._generating():
+            mine = list(collect(self.agent, venv, len(share) * samples, seed, samples=samples, name=self.agent.name))
+        found: list[Trajectory] = gather_object(mine) if self._world > 1 else mine
+        place = {tasks[i].id: n for n, i in enumerate(order)}
+        found.sort(key=lambda t: (place[t.task.id], t.sample))
+        self.spent.questions = first + questions
+        self.spent.episodes += len(found)
+        self._count([step for t in found for step in t.steps])
+        return found
+
+    def recall(self, name: str, start: int, make: Callable[[], list[Trajectory]]) -> list[Trajectory]:
+        """Returns what `make` gives at update `start`, or what it gave then, where the run was resumed after it.
+
+        Args:
+            name: what it is called in the run's ``rollouts`` folder.
+            start: the update before which it is made.
+            make: makes it with the weights of that moment.
+        """
+        folder = self.folder / "rollouts" / name
+        if self.spent.updates > start:
+            return list(Store(folder, "r"))
+        found = make()
+        if self._main:
+            shutil.rmtree(folder, ignore_errors=True)
+            with Store(folder) as store:
+                for trajectory in found:
+                    store.append(trajectory)
+        return found
+
+    def resample(self, states: Sequence[State], samples: int) -> list[list[Step]]:
+        """Returns judged actions of the current policy at frozen states: for each state, `samples` steps.
+
+        Steps of an action that failed (a state that the model cannot hold) have unscored verdicts and no tokens.
+        """
+        mine = range(self._rank, len(states), self._world)
+        asked = [_reseeded(states[i], self.seed, self.spent.updates, k) for i in mine for k in range(samples)]
+        with self._generating():
+            actions = self.agent.act(asked)
+        tools = bool(getattr(self.venv.engine.judge, "needs_results", False))
+        steps = self.venv.engine.rate(asked, actions, tools=tools)
+        pairs = [(i, steps[n * samples : (n + 1) * samples]) for n, i in enumerate(mine)]
+        pairs = gather_object(pairs) if self._world > 1 else pairs
+        found = [group for _, group in sorted(pairs, key=lambda pair: pair[0])]
+        self._count([step for group in found for step in group])
+        return found
+
+    def update(self, steps: Sequence[TokenStep], advantages: ArrayLike, valid: ArrayLike, **said: float) -> None:
+        """Makes one update and writes its metrics.
+
+        Args:
+            steps: N steps of the global batch, those of an episode together; each process trains on its share.
+            advantages: [N].
+            valid: [N] bool.
+            **said: what the algorithm wants in the metrics beside the trainer's.
+        """
+        gain, usable = np.asarray(advantages, dtype=np.float64), np.asarray(valid, dtype=np.bool_)
+        mine = [i for i, step in enumerate(steps) if step.episode % self._world == self._rank]
+        metrics = self.trainer.update([steps[i] for i in mine], gain[mine], usable[mine])
+        self.spent.trained_tokens += int(metrics.pop("tokens"))
+        self.spent.updates += 1
+        row = {"update": self.spent.updates, **metrics, **said, **_counts(self.spent)}
+        if self._evaluate is not None and (self.done or self._due(self._eval_every)):
+            row |= self.evaluate()
+        self._write("metrics.jsonl", row)
+        self._write("timing.jsonl", {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
+        if self._due(self._save_every):
+            self._save()
+
+    def evaluate(self) -> dict[str, float]:
+        """Returns what `evaluate` measures now; costs nothing of the budget."""
+        with self._generating():
+            return {} if self._evaluate is None else self._evaluate(self.agent)
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Returns the metrics written so far, a dict an update."""
+        return _read_rows(self.folder / "metrics.jsonl")
+
+    @property
+    def _rank(self) -> int:
+        return int(self.trainer.accelerator.process_index)
+
+    @property
+    def _world(self) -> int:
+        return int(self.trainer.accelerator.num_processes)
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.spent.updates % every == 0
+
+    def _generating(self) -> _Evaluating:
+        return _Evaluating(self.agent.model)
+
+    def _count(self, steps: Sequence[Step]) -> None:
+        self.spent.sampled_tokens += sum(len(step.action.token_ids) for step in steps)
+        self.spent.judge_calls += 0 if self.venv.engine.judge is None else len(steps)
+
+    # Files.
+
+    def _start_files(self) -> None:
+        if self._main:
+            for name in ("metrics.jsonl", "timing.jsonl"):
+                (self.folder / name).write_text("")
+            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
+
+    def _write(self, name: str, row: dict[str, Any]) -> None:
+        if self._main:
+            with (self.folder / name).open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def _save(self) -> None:
+        """Writes a checkpoint under a temporary name and renames it, so that a kill leaves the one before; keeps two."""
+        folder = self.folder / "checkpoints"
+        fresh = folder / ".writing"
+        if self._main:
+            shutil.rmtree(fresh, ignore_errors=True)
+            fresh.mkdir(parents=True)
+        self.trainer.accelerator.wait_for_everyone()
+        self.trainer.save(fresh)
+        if self._main:
+            (fresh / "spent.json").write_text(json.dumps(asdict(self.spent)))
+            os.replace(fresh, folder / f"{self.spent.updates:08d}")
+            for old in _checkpoints(folder)[:-2]:
+                shutil.rmtree(old)
+        self.trainer.accelerator.wait_for_everyone()
+
+    def _load_last(self) -> bool:
+        """Goes on from the last whole checkpoint and drops the metrics written after it."""
+        found = _checkpoints(self.folder / "checkpoints")
+        if not found:
+            return False
+        self.trainer.load(found[-1])
+        kept = json.loads((found[-1] / "spent.json").read_text())
+        self.spent = Spent(**{field.name: kept[field.name] for field in fields(Spent)})
+        if self._main:
+            for name in ("metrics.jsonl", "timing.jsonl"):
+                rows = [row for row in _read_rows(self.folder / name) if row["update"] <= self.spent.updates]
+                text = "".join(json.dumps(row) + "\n" for row in rows)
+                (self.folder / f".{name}").write_text(text)
+                os.replace(self.folder / f".{name}", self.folder / name)
+        return True
+
+
+class _Chosen:
+    """Some of the questions of a task source."""
+
+    def __init__(self, tasks: Any, order: Sequence[int]) -> None:
+        self._tasks, self._order = tasks, order
+        self.corpus, self.split = tasks.corpus, tasks.split
+        self.tools, self.max_steps = tasks.tools, tasks.max_steps
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> Any:
+        return self._tasks[self._order[index]]
+
+
+class _Evaluating:
+    """Puts a model into evaluation mode for a while (no dropout while it generates)."""
+
+    def __init__(self, model: Any) -> None:
+        self._model, self._training = model, model.training
+
+    def __enter__(self) -> None:
+        self._model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self._model.train(self._training)
+
+
+def _reseeded(state: State, seed: int, update: int, sample: int) -> State:
+    """Returns the state with a seed of its own, so that the samples at it differ."""
+    return State(
+        state.task, state.settings, state.turns, state.steps,
+        episode_seed(seed, f"{state.seed}/{update}", sample), state.chars,
+    )  # fmt: skip
+
+
+def _counts(spent: Spent) -> dict[str, int]:
+    return {field.name: getattr(spent, field.name) for field in fields(Spent) if field.name != "updates"}
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("[0-9]*") if (p / "spent.json").is_file())
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    """Returns the whole lines of a JSONL file; a torn last line is left out."""
+    if not path.is_file():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]

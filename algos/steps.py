@@ -1,0 +1,84 @@
+"""Trajectories as columns: what credit rules and the trainer read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swirl_env.agents.hf_render import Renderer
+from swirl_env.algos.batch import TokenStep
+from swirl_env.transcript import kept_text, subtrajectories
+from swirl_env.types import Action, State, SubTrajectory, Trajectory, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class StepTable:
+    """N steps of some trajectories, those of one together and in order."""
+
+    steps: list[TokenStep]
+    reward: NDArray[np.float64]
+    """[N] reward of the step's verdict; NaN where it has none."""
+    scored: NDArray[np.bool_]
+    """[N] whether the verdict is scored."""
+    episode: NDArray[np.int64]
+    """[N] index of the trajectory."""
+    question: NDArray[np.int64]
+    """[N] index of the task among the tasks at hand."""
+    position: NDArray[np.int64]
+    """[N] place of the step in its episode."""
+    outcome: NDArray[np.float64]
+    """[N] 1.0 where the episode's answer is right, 0.0 where it is not; NaN where that is not known."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """[N] whether the outcome of the step's episode is known."""
+        return np.isfinite(self.outcome)
+
+
+def tabulate(trajectories: Iterable[Trajectory], renderer: Renderer) -> StepTable:
+    """Returns the steps of trajectories; episodes that ended in an error are left out.
+
+    Actions that carry token ids keep them. Others (demonstrations, agents without tokens) are tokenised here.
+    """
+    kept = [t for t in trajectories if t.ended != "error"]
+    question: dict[str, int] = {}
+    steps: list[TokenStep] = []
+    rows: list[tuple[float, int, int, int, float]] = []
+    for episode, trajectory in enumerate(kept):
+        number = question.setdefault(trajectory.task.id, len(question))
+        correct = trajectory.outcome.correct
+        won = np.nan if correct is None else float(correct)
+        for position, sub in enumerate(subtrajectories(trajectory)):
+            steps.append(token_step(sub, renderer, episode))
+            rows.append((reward_of(trajectory.steps[position].verdict), episode, number, position, won))
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 5).T
+    reward, won_of = columns[0], columns[4]
+    episode_of, question_of, position_of = (column.astype(np.int64) for column in columns[1:4])
+    return StepTable(steps, reward, np.isfinite(reward), episode_of, question_of, position_of, won_of)
+
+
+def reward_of(verdict: Verdict) -> float:
+    """Returns the reward of a scored verdict, NaN for any other."""
+    return float("nan") if verdict.reward is None or verdict.status != "scored" else verdict.reward
+
+
+def token_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> TokenStep:
+    """Returns a step as token ids: those it was sampled with, or its kept text tokenised where it has none."""
+    action = sub.action
+    if action.token_ids and action.prompt_ids and renderer.owns(action):
+        return TokenStep(action.prompt_ids, action.token_ids, action.logprobs, episode)
+    text = kept_text(action, sub.call, sub.state.settings)
+    return TokenStep(renderer.ids(sub.state), renderer.text_ids(text), (), episode)
+
+
+def action_step(action: Action, episode: int = 0) -> TokenStep:
+    """Returns an action sampled at a frozen state as a step."""
+    return TokenStep(action.prompt_ids, action.token_ids, action.logprobs, episode)
+
+
+def states_of(trajectories: Sequence[Trajectory]) -> list[list[State]]:
+    """Returns the K states of each trajectory."""
+    return [[sub.state for sub in subtrajectories(t)] for t in trajectories]

@@ -1,0 +1,203 @@
+"""Supervised warm start of the embedded policy on the noisy scripted expert, kept in the cache under what it depends on.
+
+Every demonstration is seen once, and they come from several worlds: names are to be copied from the context, and a policy
+that meets the same facts too often learns them by heart instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+import random
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from filelock import FileLock
+
+from swirl_env.agents.hf_load import quiet
+from swirl_env.agents.hf_render import Renderer
+from swirl_env.algos import batch as batch_module
+from swirl_env.algos import embedded, scoring
+from swirl_env.algos.batch import Segment, collate, row_tokens
+from swirl_env.algos.embedded import Setting, build_model, build_tokenizer, setting_of
+from swirl_env.algos.scoring import ActionScorer
+from swirl_env.corpus_cache import cache_root
+from swirl_env.registry import make_agent
+from swirl_env.rollout import collect
+from swirl_env.tasks.atlas_world import VERSION as WORLD_VERSION
+from swirl_env.transcript import subtrajectories
+from swirl_env.types import Trajectory
+
+WARM_START_VERSION = 1
+"""Raised where code that is not hashed below changes what comes out."""
+_WINDOW = 16
+"""Batches that are sorted by length together: less padding, and each batch still has a fair mix."""
+_SLOTS = 64
+_T = TypeVar("_T")
+Report = Callable[[int, int, str], None]
+"""Told (updates done, updates in all, how it goes)."""
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """How the supervised training is done."""
+
+    updates: int = 900
+    batch: int = 32
+    """Demonstrations an update."""
+    lr: float = 3e-3
+    decay: float = 0.4
+    """Share of the updates, the last ones, over which the learning rate falls to 0."""
+    worlds: int = 4
+    """Training worlds that the demonstrations come from, in turn."""
+    kinds: tuple[str, ...] = ("wrong_entity", "repeat", "premature")
+    """Kinds of stray actions (see `ScriptedAgent`); an action left open would take an end that the policy cannot see."""
+    max_grad_norm: float = 1.0
+
+
+def warm_start(
+    setting: str | Setting,
+    seed: int = 0,
+    *,
+    config: WarmStart | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    report: Report | None = None,
+) -> Path:
+    """Returns the folder of the warm-started policy, an ordinary checkpoint of transformers; trains it where it is not cached.
+
+    Args:
+        setting: name of a setting, or one of your own.
+        seed: initial weights, worlds, demonstrations and their order all follow from it.
+        config: see `WarmStart`.
+        cache_dir: where it is kept; by default as for search indexes.
+        report: told about the progress.
+    """
+    setting, config = setting_of(setting), config or WarmStart()
+    root = cache_root(cache_dir) / "warm-starts"
+    root.mkdir(parents=True, exist_ok=True)
+    target = root / f"{setting.name}-{seed}-{fingerprint(setting, seed, config)}"
+    if target.is_dir():
+        return target
+    with FileLock(f"{target}.lock"):
+        if not target.is_dir():
+            # Written aside and renamed: a killed run leaves no folder that looks whole.
+            aside = Path(tempfile.mkdtemp(prefix=".training-", dir=root))
+            try:
+                model, tokenizer, losses = train(setting, seed, config, report)
+                save(model, tokenizer, aside)
+                said = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
+                (aside / "warm_start.json").write_text(json.dumps(said, indent=1) + "\n")
+                aside.chmod(0o755)
+                os.rename(aside, target)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    return target
+
+
+def fingerprint(setting: Setting, seed: int, config: WarmStart) -> str:
+    """Returns the hash of everything that a warm start follows from: settings, code, worlds, expert, and torch's version."""
+    code = [inspect.getsource(module) for module in (embedded, batch_module, scoring, inspect.getmodule(warm_start))]
+    expert = inspect.getsource(inspect.getmodule(type(make_agent("scripted"))))  # type: ignore[arg-type]
+    said = (WARM_START_VERSION, WORLD_VERSION, torch.__version__, asdict(setting), seed, asdict(config), code, expert)
+    return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Writes model and tokenizer as an ordinary checkpoint."""
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+
+def train(setting: Setting, seed: int, config: WarmStart, report: Report | None = None) -> tuple[Any, Any, list[float]]:
+    """Returns the trained model, its tokenizer, and the loss (nats an action token) over each tenth of the updates."""
+    tokenizer = build_tokenizer()
+    model = build_model(len(tokenizer), seed)
+    scorer = ActionScorer(model.train())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: learning_rate(config, update))
+    losses: list[float] = []
+    with one_thread():
+        for rows in batches(setting, seed, config, Renderer(tokenizer)):
+            loss = -scorer(collate([[row] for row in rows])).mean()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+            if report is not None:
+                report(len(losses), config.updates, f"loss {losses[-1]:.3f}")
+    tenth = max(1, len(losses) // 10)
+    return model.eval(), tokenizer, [sum(part) / len(part) for part in _chunks(losses, tenth)]
+
+
+def learning_rate(config: WarmStart, update: int) -> float:
+    """Returns the factor on the learning rate at an update: 1, then falling to 0 in a straight line."""
+    return min(1.0, (config.updates - update) / max(1.0, config.decay * config.updates))
+
+
+def batches(setting: Setting, seed: int, config: WarmStart, renderer: Renderer) -> Iterator[list[Segment]]:
+    """Yields the demonstrations of each update as token rows, similar lengths together."""
+    rng = random.Random(seed)
+    window: list[Segment] = []
+    size = config.batch * _WINDOW
+    left = config.batch * config.updates
+    for trajectory in demonstrations(setting, seed, config, left):
+        window.append(row_of(trajectory, renderer))
+        left -= 1
+        if len(window) == size or not left:
+            window.sort(key=lambda row: row_tokens([row]))
+            found = list(_chunks(window, config.batch))
+            rng.shuffle(found)
+            yield from found
+            window = []
+
+
+def demonstrations(setting: Setting, seed: int, config: WarmStart, episodes: int) -> Iterator[Trajectory]:
+    """Yields episodes of the noisy expert, right and wrong ones alike, from `config.worlds` training worlds in turn."""
+    expert = make_agent("scripted", noise=setting.noise, seed=seed, kinds=config.kinds, reasoning=False)
+    for world in range(config.worlds):
+        share = (episodes * (world + 1)) // config.worlds - (episodes * world) // config.worlds
+        venv = setting.env("train", warm_start_world(seed, world), _SLOTS, judge=None)
+        yield from collect(expert, venv, share, seed)
+
+
+def warm_start_world(seed: int, world: int) -> int:
+    """Returns the seed of a training world of the warm start: a range of its own, apart from the small seeds of training."""
+    return 1_000_000 + 1_000 * seed + world
+
+
+def row_of(trajectory: Trajectory, renderer: Renderer) -> Segment:
+    """Returns an episode as one row of tokens in which those of its actions carry loss."""
+    *_, last = subtrajectories(trajectory)
+    state = renderer.render(last.state)
+    final = renderer.text_ids(last.action.text)
+    ids = [*state.ids, *final]
+    spans = [*state.spans, (len(state.ids), len(ids))]
+    targets = [(i, step, i - start) for step, (start, end) in enumerate(spans) for i in range(start, end)]
+    return Segment(ids, targets=targets)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Lets torch compute on one thread: at this size more of them lose more to waiting than they gain."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _chunks(items: Sequence[_T], size: int) -> Iterator[list[_T]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])
