@@ -120,14 +120,14 @@ def rows(options: BenchOptions) -> list[Row]:
 def _real_rows(options: BenchOptions) -> Iterator[Row]:
     hotpotqa = {"name": "hotpotqa", "split": "dev500", "data_dir": options.data_dir}
     gsm8k = {"name": "gsm8k", "split": "test", "data_dir": options.data_dir}
-    model = {"name": "transformers", "model": options.model, "dtype": "bfloat16", "max_new_tokens": 64}
+    model = {"name": "transformers", "model": options.model, "dtype": "bfloat16", "temperature": 0.0, "max_new_tokens": 64}
     planned = {"name": f"{__name__}:PlannedTasks", "tasks": gsm8k}
     yield Row("HotpotQA", "retrieval", options.n, {"task": hotpotqa, "agent": {"name": "retrieval"}})
     yield Row("GSM8K", "scripted", options.n, {"task": planned, "agent": {"name": "scripted"}})
     if options.n_model:
         name = options.model.rpartition(":")[2].rpartition("/")[2]
         for label, task in (("HotpotQA", hotpotqa), ("GSM8K", gsm8k)):
-            yield Row(label, name, options.n_model, {"task": task, "agent": model, "max_steps": 4, "slots": options.n_model})
+            yield Row(label, name, options.n_model, {"task": task, "agent": model, "max_steps": 3, "slots": options.n_model})
 
 
 def run(options: BenchOptions) -> None:

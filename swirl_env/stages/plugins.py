@@ -67,15 +67,16 @@ def parameters(group: str, name: str) -> dict[str, inspect.Parameter]:
 def defaults(group: str, name: str) -> dict[str, Any]:
     """Returns the configuration of a choice: its name and options, with ``???`` where a value is required.
 
-    Options whose default no configuration can hold are left out, and so are those that only code can give.
+    Options whose default no configuration can hold are left out, and so are those that only code can give (functions).
     """
     config: dict[str, Any] = {"name": name}
+    hints = _hints(factory(group, name))
     for option, parameter in parameters(group, name).items():
         if option in _GIVEN.get(group, ()):
             config[option] = None
         elif parameter.default is parameter.empty:
             config[option] = MISSING
-        elif _is_plain(parameter.default):
+        elif _is_plain(parameter.default) and (parameter.default is not None or _is_checked(hints.get(option, Any))):
             config[option] = parameter.default
     return config
 
