@@ -1,5 +1,6 @@
 """The contract suite: on every registered plugin, and on plugins that each break one promise."""
 
+import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,7 @@ class Lenient(EchoAgent):
         return Action("It helps.\nGOOD")
 
 
-def options_of(kind, name, tmp_path):
+def options_of(kind, name, tmp_path, request):
     """Returns options for plugins that cannot be built without."""
     if (kind, name) == ("judge", "llm"):
         return {"agent": Lenient()}
@@ -49,6 +50,9 @@ def options_of(kind, name, tmp_path):
         return {"path": str(tmp_path / "own.jsonl")}
     if (kind, name) == ("agent", "transformers"):
         tiny_lm = pytest.importorskip("tiny_lm", exc_type=ImportError)
+        torch = tiny_lm.torch
+        request.addfinalizer(functools.partial(torch.set_num_threads, torch.get_num_threads()))
+        torch.set_num_threads(1)  # threads that wait for one another on a busy machine cost ten times what they save here
         tokenizer = tiny_lm.tokenizer()
         model = tiny_lm.llama(len(tokenizer), context=8192)
         return {"model": model, "tokenizer": tokenizer, "max_new_tokens": 4}
@@ -61,14 +65,14 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 @pytest.mark.parametrize(("kind", "name"), REGISTERED, ids=[f"{kind}-{name}" for kind, name in REGISTERED])
-def test_every_registered_plugin_keeps_its_contract(kind, name, tmp_path, monkeypatch):
+def test_every_registered_plugin_keeps_its_contract(kind, name, tmp_path, monkeypatch, request):
     if name == "human":
         pytest.skip("asks at a terminal")
     data = Path(os.environ.get("SWIRL_DATA_DIR") or ROOT.parent / "shared" / "data").resolve()
     if data.is_dir():
         monkeypatch.setenv("SWIRL_DATA_DIR", str(data))
     try:
-        assert_contract(kind, name, **options_of(kind, name, tmp_path))
+        assert_contract(kind, name, **options_of(kind, name, tmp_path, request))
     except (DataNotFound, MissingExtra) as absent:
         pytest.skip(str(absent))
 
