@@ -83,7 +83,7 @@ def _names(line: str, question: str) -> Iterator[str]:
 def _guess(state: State) -> str:
     question = _plain(state.task.question)
     passages = list(_passages(state))
-    sides = [name.rstrip(".") for name in _NAME.findall(question)[-2:] if name.lower() not in ("which", "who", "what")]
+    sides: list[str] = [name.rstrip(".") for name in _NAME.findall(question)[-2:] if name.lower() not in ("which", "who", "what")]
     if _CHOICE.search(question) and len(sides) == 2:
         shown = "\n".join(line for _, line in passages)
         return max(sides, key=shown.count)
