@@ -327,7 +327,7 @@ class Parser:
                 while len(self.token) == 3 and self.token.isdigit():
                     text += self.take()
             if self.token.isdigit() and self.tokens[self.place + 1 : self.place + 2] == ["/"]:
-                return self.mixed_number(int(text))
+                return self.mixed_number(literal(text))
         return literal(text)
 
     def grouped(self, text: str) -> str:
@@ -342,12 +342,12 @@ class Parser:
                 break
         return "".join(parts)
 
-    def mixed_number(self, whole: int) -> Node:
+    def mixed_number(self, whole: Node) -> Node:
         """1 1/2, of which the whole has been read."""
-        top = int(self.take())
+        top = literal(self.take())
         self.take()
-        bottom = literal(self.token)
-        if type(bottom) is not int or not 0 < top < bottom:
+        bottom = literal(self.token) if self.token.isdigit() else 0
+        if not 0 < top < bottom:
             raise CalcError("Two numbers stand side by side: put an operator between them.")
         self.take()
         return ("+", whole, ("*", top, ("inv", bottom)))
