@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from playing import play, same
 
 import swirl_env
 from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
@@ -131,38 +132,18 @@ ACTIONS = [
 ]
 
 
-def play(venv, steps=12):
-    """Everything that a vector environment gives over some steps, infos included."""
-    log = [venv.reset(seed=7)]
-    for t in range(steps):
-        actions = tuple(ACTIONS[(t * 3 + i) % len(ACTIONS)] for i in range(venv.num_envs))
-        log.append(venv.step(actions))
-    venv.close()
-    return log
-
-
-def same(a, b):
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, np.ndarray):
-        return a.dtype == b.dtype and a.tolist() == b.tolist()
-    if isinstance(a, (tuple, list)):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    return a == b
-
-
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 def test_vector_environments_agree_step_for_step(mode):
     options = {"tasks": SumTasks(), "tools": [EchoTool()], "judge": CallJudge()}
     kwargs = {"num_envs": 5, "vector_kwargs": {"autoreset_mode": mode}, **options}
-    single = play(gym.make_vec("swirl_env/ToolUse-v0", vectorization_mode="sync", **kwargs))
-    ours = play(ToolVectorEnv(num_envs=5, autoreset_mode=mode, **options))
+    single = play(gym.make_vec("swirl_env/ToolUse-v0", vectorization_mode="sync", **kwargs), ACTIONS)
+    ours = play(ToolVectorEnv(num_envs=5, autoreset_mode=mode, **options), ACTIONS)
     assert same(single, ours)
     if mode is AutoresetMode.NEXT_STEP:
-        assert same(play(gym.make_vec("swirl_env/ToolUse-v0", vectorization_mode="async", **kwargs)), ours)
+        assert same(play(gym.make_vec("swirl_env/ToolUse-v0", vectorization_mode="async", **kwargs), ACTIONS), ours)
         by_id = gym.make_vec("swirl_env/ToolUse-v0", num_envs=5, vectorization_mode="vector_entry_point", **options)
         assert isinstance(by_id.unwrapped, ToolVectorEnv)
-        assert same(play(by_id), ours)
+        assert same(play(by_id, ACTIONS), ours)
 
 
 def test_a_vector_step_makes_one_tool_call_and_one_judge_call():
