@@ -129,7 +129,7 @@ def taught():
 def prepared(taught, folder: Path, seed=3, lr=5e-3, **kwargs):
     model, agent = policy_from(taught[0])
     trainer = Trainer(model, TrainConfig(lr=lr))
-    return Run(agent, environment(), trainer, folder, kwargs.pop("limits", Limits(updates=45)), seed=seed, **kwargs)
+    return Run(agent, environment(), trainer, folder, kwargs.pop("limits", Limits(updates=60)), seed=seed, **kwargs)
 
 
 SMALL = {"questions": 64, "filter": "none"}
@@ -141,7 +141,7 @@ OPTIONS = {
     "rft": (Rft, {"questions": 64, "updates_per_round": 8, "episodes_per_update": 24}, 2e-3),
     "reinforce": (Reinforce, {"episodes_per_update": 32}, 5e-3),
     "grpo": (Grpo, {"questions_per_update": 6, "samples": 6}, 5e-3),
-    "return_to_go": (ReturnToGo, {"episodes_per_update": 32}, 2e-3),
+    "return_to_go": (ReturnToGo, {"episodes_per_update": 32}, 1e-3),
 }
 
 
@@ -157,7 +157,7 @@ def test_every_algorithm_improves_the_policy(name, taught, tmp_path):
     after = success(run.agent)
     assert after > taught[1] + 0.1, (taught[1], after)
     rows = run.read_metrics()
-    assert [row["update"] for row in rows] == list(range(1, 46))
+    assert [row["update"] for row in rows] == list(range(1, 61))
     for count in ("sampled_tokens", "trained_tokens", "judge_calls", "episodes"):
         values = [row[count] for row in rows]
         assert values == sorted(values) and values[-1] > 0, count
