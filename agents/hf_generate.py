@@ -114,7 +114,7 @@ def _invert(p: Tensor, draws: Tensor) -> Tensor:
     """Returns the first token at which the cumulative sum of `p` [B, V] exceeds the draw [B] of its total."""
     # In blocks: the running sum over a whole vocabulary in float32 would lose the rare tokens at its end.
     size = 256
-    p = torch.nn.functional.pad(p, (0, -p.shape[-1] % size)).unflatten(-1, (-1, size))  # [B, N, 256]
+    p = torch.nn.functional.pad(p, (0, -p.shape[-1] % size)).reshape(len(p), -1, size)  # [B, N, 256]
     blocks = p.sum(-1).cumsum(-1)  # [B, N]
     target = draws.to(p.dtype)[:, None] * blocks[:, -1:]  # [B, 1]
     block = torch.searchsorted(blocks, target, right=True).clamp_(max=blocks.shape[-1] - 1)  # [B, 1]

@@ -13,34 +13,32 @@ from typing import Any
 import msgspec
 
 from swirl_env.protocols import Agent, Judge, Tool
-from swirl_env.registry import KINDS, Spec, entries, load
+from swirl_env.registry import KINDS, Spec, entries, given_options, make
 
 
 def fingerprint(plugin: Spec, kind: str = "judge") -> str:
     """Returns ``name-hash`` of a plugin: what it is called, and a hash of its options; fit for a file name.
 
-    A plugin that has a `fingerprint` of its own is taken at its word. Else the options are those of its constructor: for a
-    spec the given ones and the defaults, for an object its attributes of the same names (all its public ones where it has
-    options but no attribute is named like one).
+    A plugin that has a `fingerprint` of its own is taken at its word. Else the options of its constructor count: its
+    attributes of the same names, with or without an underscore before them; where it has not all of these, what the
+    registry was given to build it; else the attributes there are.
 
     Args:
-        plugin: a name, a mapping with ``name`` and options, or the object.
-        kind: what it is, to find out what a spec's factory takes by default.
+        plugin: the object; or a name, or a mapping with ``name`` and options, which is built to find out.
+        kind: what it is, for building it.
     """
-    if isinstance(plugin, str):
-        plugin = {"name": plugin}
-    if isinstance(plugin, Mapping):
-        given = dict(plugin)
-        name = str(given.pop("name", ""))
-        return named(name, {**_defaults(load(kind, name)), **given})
-    own = getattr(plugin, "fingerprint", None)
+    built = make(kind, plugin)
+    own = getattr(built, "fingerprint", None)
     if isinstance(own, str):
         return own
-    options = _defaults(type(plugin), every=True)
-    taken = {key: getattr(plugin, key) for key in options if hasattr(plugin, key)}
-    if options and not taken:
-        taken = {key: value for key, value in getattr(plugin, "__dict__", {}).items() if not key.startswith("_")}
-    return named(_name_of(type(plugin)), taken)
+    options = _options(type(built))
+    held = {key: getattr(built, name) for key in options for name in (f"_{key}", key) if hasattr(built, name)}
+    given = given_options(built)
+    if len(held) < len(options) and given is not None:
+        held = {**{key: value for key, value in options.items() if value is not inspect.Parameter.empty}, **given}
+    if options and not held:
+        held = {key: value for key, value in getattr(built, "__dict__", {}).items() if not key.startswith("_")}
+    return named(_name_of(type(built)), held)
 
 
 def named(name: str, options: Mapping[str, Any]) -> str:
@@ -62,17 +60,17 @@ def _plain(value: object) -> object:
     return fingerprint(value) if plugin else f"{type(value).__module__}:{type(value).__qualname__}"
 
 
-def _defaults(factory: Any, every: bool = False) -> dict[str, Any]:
-    """Returns the options of a factory with their defaults; with `every`, those without a default too."""
+def _options(cls: Any) -> dict[str, Any]:
+    """Returns the options that a constructor takes, with their defaults (`inspect.Parameter.empty` where there is none)."""
     try:
-        parameters = inspect.signature(factory).parameters.values()
+        parameters = inspect.signature(cls).parameters.values()
     except (TypeError, ValueError):
         return {}
-    return {p.name: p.default for p in parameters if every or p.default is not p.empty}
+    return {p.name: p.default for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 @functools.cache
-def _name_of(cls: type) -> str:
+def _name_of(cls: Any) -> str:
     """Returns the registered name of a class, or where it stands."""
     path = f"{cls.__module__}:{cls.__qualname__}"
     return next((entry.name for kind in KINDS for entry in entries(kind).values() if entry.value == path), path)

@@ -5,9 +5,11 @@ Anywhere a name is taken, ``"package.module:Attr"`` and a ready object are too.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
@@ -116,7 +118,21 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
         if option not in taken and not anything:
             raise unknown_name(f"option of the {kind} {name!r}", option, taken)
     offered = {key: value for key, value in defaults.items() if key in taken and key not in given}
-    return factory(**given, **offered)
+    plugin = factory(**given, **offered)
+    with contextlib.suppress(TypeError):  # an object that can be neither hashed nor referred to weakly
+        _given[plugin] = given
+    return plugin
+
+
+_given: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+
+
+def given_options(plugin: object) -> Mapping[str, Any] | None:
+    """Returns the options that `make` was given for a plugin; None where it did not build it."""
+    try:
+        return _given.get(plugin)
+    except TypeError:
+        return None
 
 
 def make_tool(name: Spec, **given: Any) -> Tool:

@@ -3,6 +3,8 @@
 import multiprocessing
 import pickle
 import sqlite3
+import sys
+import types
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -174,11 +176,30 @@ def test_the_cache_has_the_fingerprint_of_its_judge(tmp_path: Path) -> None:
 
 
 def test_a_fingerprint_names_a_judge_with_its_options() -> None:
-    assert fingerprint("weighted") == fingerprint({"name": "weighted"})
-    assert fingerprint("weighted") != fingerprint({"name": "weighted", "judges": {"rules": 1.0}})
-    assert fingerprint("weighted").startswith("weighted-")
+    rules = fingerprint("rules")
+    assert rules.startswith("rules-") and rules == fingerprint({"name": "rules", "good": 1.0}) == fingerprint(make_judge("rules"))
+    assert rules != fingerprint({"name": "rules", "good": 2.0})
     one = WeightedJudge([{"judge": Fixed(), "part": "a"}])
     assert one.fingerprint == fingerprint(one) != WeightedJudge([{"judge": Fixed(), "part": "a", "weight": 2.0}]).fingerprint
+
+
+class Secretive:
+    """Keeps its option where nobody finds it."""
+
+    def __init__(self, level: int = 1) -> None:
+        self._hidden = {level}
+
+    def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+        return [Verdict.good()] * len(steps)
+
+
+def test_options_that_an_object_does_not_show_are_those_it_was_built_with() -> None:
+    name = f"{__name__}:Secretive"
+    sys.modules[__name__] = sys.modules.get(__name__) or types.ModuleType(__name__)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "Secretive", Secretive, raising=False)
+        assert fingerprint({"name": name}) == fingerprint({"name": name, "level": 1})
+        assert fingerprint({"name": name}) != fingerprint({"name": name, "level": 2})
 
 
 def test_what_a_judge_counts_is_no_part_of_its_fingerprint() -> None:
