@@ -32,7 +32,11 @@ class Tool(Protocol):
 
 @runtime_checkable
 class Judge(Protocol):
-    """Rates single steps."""
+    """Rates single steps.
+
+    A judge that rates a call by what it found says so with an attribute ``needs_results = True``: then calls are run even
+    where an action is only judged and the episode does not go on (`swirl_env.engine.Engine.rate`).
+    """
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict a step, in their order; what cannot be judged is `Verdict.failed`, never a zero."""

@@ -40,6 +40,7 @@ class CachedJudge:
         self.inner = make_judge(judge)
         self.fingerprint = fingerprint(self.inner)
         """That of the judge behind the cache: its verdicts are the same with and without one."""
+        self.needs_results = bool(getattr(self.inner, "needs_results", False))
         self.path = cache_root(cache_dir) / "judges" / "verdicts.sqlite"
         self.stats: Counter[str] = Counter()
         """Counts since the start: hits, misses, failed (verdicts not kept), errors (of the cache itself)."""

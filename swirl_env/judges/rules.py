@@ -33,6 +33,9 @@ class RulesJudge:
         require_computed: whether a right answer is BAD until its value has been computed.
     """
 
+    needs_results = True
+    """A search is rated by the passages it brings (see `swirl_env.protocols.Judge`)."""
+
     def __init__(self, good: float = 1.0, bad: float = 0.0, require_evidence: bool = True, require_computed: bool = True) -> None:
         self._good = float(good)
         self._bad = float(bad)

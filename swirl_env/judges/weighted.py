@@ -41,6 +41,7 @@ class WeightedJudge:
             self.judges[part] = (make_judge(spec), float(weight))
         if not self.judges:
             raise ConfigError("The weighted judge needs at least one judge, e.g. judges={'rules': 0.7, 'outcome': 0.3}.")
+        self.needs_results = any(getattr(judge, "needs_results", False) for judge, _ in self.judges.values())
         parts = {part: [fingerprint(judge), weight] for part, (judge, weight) in self.judges.items()}
         self.fingerprint = named(self.name, parts)
 

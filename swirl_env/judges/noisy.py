@@ -1,0 +1,51 @@
+"""Makes another judge err at a known rate, to measure what a training method needs of its judge."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from swirl_env.errors import ConfigError
+from swirl_env.fingerprint import fingerprint, named
+from swirl_env.registry import Spec, make_judge
+from swirl_env.types import SubTrajectory, Verdict
+
+
+class NoisyJudge:
+    """Swaps GOOD and BAD in another judge's verdicts at random; equal steps of an episode get equal errors.
+
+    A swapped verdict has reward 1 or 0, whatever scale the judge uses. Verdicts without a label pass unchanged.
+
+    Args:
+        judge: spec of the judge to disturb.
+        flip: chance that a label is swapped, either way.
+        lenient: chance that a BAD that was not swapped becomes GOOD all the same: a judge that is easily pleased.
+        seed: seed of the errors.
+    """
+
+    name = "noisy"
+
+    def __init__(self, judge: Spec = "rules", flip: float = 0.1, lenient: float = 0.0, seed: int = 0) -> None:
+        for option, rate in (("flip", flip), ("lenient", lenient)):
+            if not 0 <= rate <= 1:
+                raise ConfigError(f"{option} is a chance between 0 and 1; got {rate}.")
+        self.inner = make_judge(judge)
+        self.flip, self.lenient, self.seed = flip, lenient, seed
+        self.needs_results = bool(getattr(self.inner, "needs_results", False))
+        self.fingerprint = named(self.name, [fingerprint(self.inner), flip, lenient, seed])
+
+    def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+        """Returns one verdict a step."""
+        return [self._disturb(step, verdict) for step, verdict in zip(steps, self.inner.judge(steps), strict=True)]
+
+    def _disturb(self, step: SubTrajectory, verdict: Verdict) -> Verdict:
+        if verdict.label is None:
+            return verdict
+        rng = random.Random(f"{self.seed} {step.state.task.id} {step.state.seed} {len(step.state.steps)} {step.action.text}")
+        good = verdict.label == "GOOD"
+        said = good != (rng.random() < self.flip)
+        said = said or rng.random() < self.lenient
+        if said == good:
+            return verdict
+        critique = f"(an error on purpose) {verdict.critique}"
+        return Verdict.good(critique, self.name) if said else Verdict.bad(critique, self.name)
