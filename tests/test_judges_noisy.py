@@ -1,8 +1,8 @@
 """The noisy judge errs at the rates it is given, and always alike."""
 
 import pytest
-from fakes import CallJudge, SumTasks
 
+from fakes import CallJudge, SumTasks
 from swirl_env.actions import XmlFormat
 from swirl_env.errors import ConfigError
 from swirl_env.judges.noisy import NoisyJudge
