@@ -38,7 +38,7 @@ def fingerprint(plugin: Spec, kind: str = "judge") -> str:
         held = {**{key: value for key, value in options.items() if value is not inspect.Parameter.empty}, **given}
     if options and not held:
         held = {key: value for key, value in getattr(built, "__dict__", {}).items() if not key.startswith("_")}
-    return named(_name_of(type(built)), held)
+    return named(_name_of(f"{type(built).__module__}:{type(built).__qualname__}"), held)
 
 
 def named(name: str, options: Mapping[str, Any]) -> str:
@@ -70,7 +70,6 @@ def _options(cls: Any) -> dict[str, Any]:
 
 
 @functools.cache
-def _name_of(cls: Any) -> str:
-    """Returns the registered name of a class, or where it stands."""
-    path = f"{cls.__module__}:{cls.__qualname__}"
+def _name_of(path: str) -> str:
+    """Returns the registered name of a class, or its path where it has none."""
     return next((entry.name for kind in KINDS for entry in entries(kind).values() if entry.value == path), path)
