@@ -79,7 +79,7 @@ def _unknown_key(stage: str, cause: OmegaConfBaseException) -> SwirlError:
             f"No tool {name!r} is chosen, so {wanted} has no place: choose it too, tool=[{near[0] if near else name}]."
         )
     prefix = wanted.removesuffix(key)
-    known = [f"{prefix}{name}" for name in node if name not in ("name", "hydra")]
+    known = [f"{prefix}{name}" for name in map(str, node) if name not in ("name", "hydra")]
     known += ["tool"] if "task" in known and "tool" not in known else []
     near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""

@@ -53,10 +53,10 @@ def _group_lines(groups: Sequence[str], config: DictConfig) -> Iterator[str]:
 
 def _key_lines(stage: str, config: DictConfig, groups: Sequence[str]) -> Iterator[str]:
     said = _comments(stage)
-    for key in config:
+    values: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+    for key, value in values.items():
         if key not in groups:
-            value = OmegaConf.to_container(config, resolve=False)[key]  # type: ignore[index, call-overload]
-            yield from _row(str(key), f"= {_shown(value)}", said.get(str(key), ""))
+            yield from _row(key, f"= {_shown(value)}", said.get(key, ""))
 
 
 def _option_blocks(group: str, config: DictConfig) -> Iterator[str]:

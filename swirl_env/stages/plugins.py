@@ -121,7 +121,7 @@ def spec(group: str, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _hints(made: Callable[..., Any] | None) -> dict[str, Any]:
-    target = made.__init__ if inspect.isclass(made) else made  # type: ignore[misc]
+    target = made.__init__ if inspect.isclass(made) else made
     try:
         return typing.get_type_hints(target)
     except Exception:  # annotations of strangers may name anything; values then pass as they are

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -21,22 +20,6 @@ class Advance(Protocol):
 
     def __call__(self, count: int = 1, note: str = "") -> None:
         """Adds `count` to what is done; `note` says how it goes."""
-
-
-class StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what is standard error at the time, so that a progress bar and log lines do not mix."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> object:  # type: ignore[override]
-        """The current standard error."""
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, value: object) -> None:
-        """Ignored: the stream is looked up at each record."""
 
 
 @contextmanager
@@ -71,13 +54,13 @@ def _bar(what: str, total: int, done: int, console: Console) -> Iterator[Advance
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done, rate="", note="")
         begun = time.monotonic()
-        count = 0
+        new = 0
 
-        def advance(step: int = 1, note: str = "") -> None:
-            nonlocal count
-            count += step
-            rate = count / max(time.monotonic() - begun, 1e-9)
-            bar.update(task, advance=step, note=note, rate=_rate(rate))
+        def advance(count: int = 1, note: str = "") -> None:
+            nonlocal new
+            new += count
+            rate = new / max(time.monotonic() - begun, 1e-9)
+            bar.update(task, advance=count, note=note, rate=_rate(rate))
 
         yield advance
 
@@ -86,9 +69,9 @@ def _lines(what: str, total: int, done: int) -> Advance:
     begun = last = time.monotonic()
     first = done
 
-    def advance(step: int = 1, note: str = "") -> None:
+    def advance(count: int = 1, note: str = "") -> None:
         nonlocal last, done
-        done += step
+        done += count
         now = time.monotonic()
         if now - last >= _EVERY:
             last = now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from omegaconf import OmegaConf
@@ -16,11 +16,12 @@ from swirl_env.registry import Spec
 from swirl_env.stages.options import EpisodeOptions
 from swirl_env.store import Store
 
+E = TypeVar("E", bound=EpisodeOptions)
 _FREE = ("out", "resume", "slots")
 """Keys that do not change what an episode is; a run may be continued with others."""
 
 
-def agreed(options: EpisodeOptions, given: Collection[str] | None = None) -> EpisodeOptions:
+def agreed(options: E, given: Collection[str] | None = None) -> E:
     """Returns the options to run with, given what the run folder holds; writes nothing.
 
     Args:
