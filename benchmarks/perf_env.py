@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -101,11 +102,10 @@ def vector_step(size: int = 6_400) -> Report:
     """Times steps of 64 episodes in lockstep, per action, beside 64 single environments in Gymnasium's own vector."""
     recorded = Recorded(episodes(size))
     options: dict[str, Any] = {"tools": [recorded.tool], "judge": "rules"}
-    steps, tool = _lockstep(ToolVectorEnv(recorded, SLOTS, autoreset_mode="Disabled", **options), recorded, size // SLOTS)
-    n = max(1, size // SLOTS // 4)
+    steps, tool = _lockstep(ToolVectorEnv(recorded, SLOTS, autoreset_mode="Disabled", **options), recorded, 3 * size)
     kwargs: dict[str, Any] = {"num_envs": SLOTS, "vectorization_mode": "sync", "vector_kwargs": {"autoreset_mode": "Disabled"}}
-    single, _ = _lockstep(gym.make_vec("swirl_env/ToolUse-v0", tasks=recorded, **kwargs, **options), recorded, n)
-    resets, _ = _with_resets(ToolVectorEnv(recorded, SLOTS, **options), recorded, size // 4)
+    single, _ = _lockstep(gym.make_vec("swirl_env/ToolUse-v0", tasks=recorded, **kwargs, **options), recorded, size)
+    resets, _ = _with_resets(ToolVectorEnv(recorded, SLOTS, **options), recorded, 3 * size)
     over = row("ToolVectorEnv over the tool", np.subtract(steps, tool), baseline="SyncVectorEnv", ratio=_ratio(single, steps))
     return Report(
         "vector_step",
@@ -148,31 +148,46 @@ def _single(env: gym.Env[Any, Any], recorded: Recorded) -> tuple[list[int], list
     return steps, tools, rewards
 
 
-def _lockstep(venv: gym.vector.VectorEnv[Any, Any, Any], recorded: Recorded, rounds: int) -> tuple[list[float], list[float]]:
-    """Plays 64 episodes at a time until the first of them ends; returns nanoseconds an action, and of the tool alone."""
+def _lockstep(venv: gym.vector.VectorEnv[Any, Any, Any], recorded: Recorded, actions: int) -> tuple[list[float], list[float]]:
+    """Plays on, with a fresh episode (off the clock) for each that ends; returns nanoseconds an action, and of the tool alone."""
     clock = time.perf_counter_ns
-    steps, tools = [], []
+    steps: list[float] = []
+    tools: list[float] = []
+    waiting = itertools.cycle(recorded.tasks)
+    playing = [""] * SLOTS
+    over = np.ones(SLOTS, dtype=np.bool_)
+    scripts: list[Iterator[str]] = [iter(())] * SLOTS
+    venv.reset(seed=0)
     settle()
-    for start_at in range(rounds):
-        tasks = recorded.tasks[start_at * SLOTS : (start_at + 1) * SLOTS]
-        ours = isinstance(venv.unwrapped, ToolVectorEnv)
-        venv.reset(options={"task_id": [task.id for task in tasks]} if ours else {})
-        for env, task in zip(getattr(venv.unwrapped, "envs", ()), tasks, strict=False):
-            env.reset(options={"task_id": task.id})
-        for actions in _together(tasks, recorded):
-            start = clock()
-            *_, infos = venv.step(actions)
-            steps.append((clock() - start) / SLOTS)
-            queries = [call.query for call in infos["call"] if isinstance(call, ToolCall)]
-            start = clock()
-            recorded.tool.run(queries)
-            tools.append((clock() - start) / SLOTS)
+    while len(steps) * SLOTS < actions:
+        for i in np.flatnonzero(over):
+            playing[i] = next(waiting).id
+            scripts[i] = iter(recorded.actions[playing[i]])
+        _restart(venv, playing, over)
+        chosen = tuple(next(script) for script in scripts)
+        start = clock()
+        _, _, terminated, truncated, infos = venv.step(chosen)
+        steps.append((clock() - start) / SLOTS)
+        over = terminated | truncated
+        queries = [call.query for call in infos["call"] if isinstance(call, ToolCall)]
+        start = clock()
+        recorded.tool.run(queries)
+        tools.append((clock() - start) / SLOTS)
     return steps, tools
 
 
-def _together(tasks: Sequence[Task], recorded: Recorded) -> Iterator[tuple[str, ...]]:
-    """Yields the actions of step 1, 2, ... of all tasks, up to and with the step in which the first episode ends."""
-    return zip(*(recorded.actions[task.id] for task in tasks), strict=False)
+def _restart(venv: gym.vector.VectorEnv[Any, Any, Any], playing: Sequence[str], over: np.ndarray[Any, Any]) -> None:
+    """Begins the named episodes where the last one is over."""
+    if not over.any():
+        return
+    venv.reset(options={"task_id": list(playing), "reset_mask": over} if _is_ours(venv) else {"reset_mask": over.copy()})
+    if not _is_ours(venv):
+        for i in np.flatnonzero(over):
+            venv.unwrapped.envs[i].reset(options={"task_id": playing[i]})  # type: ignore[attr-defined]
+
+
+def _is_ours(venv: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
+    return isinstance(venv.unwrapped, ToolVectorEnv)
 
 
 def _with_resets(venv: ToolVectorEnv, recorded: Recorded, actions: int) -> tuple[list[float], int]:

@@ -51,7 +51,7 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
         plugin = _build(kind, spec, options)
     except SwirlError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return [Finding("can be built", False, f"expected a plugin, got {said(error)}; mend its module or constructor.")]
     contract = CONTRACTS[kind or detect(plugin)]
     findings = [Finding("can be built", True, f"Is imported and built as {type(plugin).__name__}.")]

@@ -115,6 +115,11 @@ class Fussy(Tool):
         return ToolResult(query.encode().decode())
 
 
+class Leaves(Tool):
+    def one(self, query):
+        return sys.exit("no such thing") if "\x00" in query else ToolResult("fine")
+
+
 class Slim(Tool):
     def one(self, query):
         if len(query) > 99_999:
@@ -183,6 +188,7 @@ def named(**attributes):
         (Novel(), "results are well formed", "invalid, timeout"),
         (Silent(), "results are well formed", "no text"),
         (Fussy(), "survives hostile input", "UnicodeEncodeError"),
+        (Leaves(), "survives hostile input", "SystemExit: no such thing"),
         (Slim(), "survives a megabyte", "MemoryError: too much"),
         (Arrays(), "results can be stored", "data {'scores': (1.0, 2.0)} reads back as something else"),
         (Nan(), "results can be stored", "nan"),

@@ -48,7 +48,7 @@ def run_rule(rule: Callable[..., None], *plugins: Any) -> Finding:
         rule(*plugins)
     except Broken as broken:
         return Finding(name, False, str(broken))
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Finding(name, False, f"expected no exception, got {said(error)}; let it answer instead of raising.")
     return Finding(name, True, (rule.__doc__ or "").strip().partition("\n")[0])
 
@@ -64,7 +64,7 @@ def attempt(call: Callable[..., Any], *args: Any, given: str, fix: str) -> Any:
     """
     try:
         return call(*args)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise Broken(f"expected an answer for {given}, got {said(error)}; {fix}.") from error
 
 
