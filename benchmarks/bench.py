@@ -198,5 +198,4 @@ def _print(path: Path, results: Sequence[Result], options: BenchOptions) -> None
             print(f"{result.row.task}, {result.row.agent} was left out: {result.skipped}")
     print(f"results are in {path}: bench.md, bench.json, and a run folder a row")
     if done:
-        first = quoted(path / done[0].row.folder)
-        print(f"next: swirl eval out={first}   or   swirl filter out={first}")
+        print(f"next: swirl eval out={quoted(path / done[0].row.folder)}")

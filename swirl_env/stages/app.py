@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -51,8 +52,11 @@ def run_stage(stage: str, argv: Sequence[str]) -> int:
         argv = [arg for arg in argv if arg not in _SWEEP]
         fixed = ",".join(_fixed_keys(argv))
         argv = [f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]", *argv, "--multirun"]  # flags last, for argparse
+    sweeps: list[str] = []
     with _one_line_errors(stage), _program(f"swirl {stage}", argv):
-        hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage))()
+        hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage, sweeps))()
+    if len(sweeps) > 1:
+        print(f"next, to compare the {len(sweeps)} runs: swirl eval out={shlex.quote(sweeps[0])}")
     return 0
 
 
@@ -63,8 +67,11 @@ class _Failed(BaseException):
         self.error = error
 
 
-def _task(stage: str) -> Callable[[DictConfig], None]:
-    """Returns the stage's task function. In a sweep errors are left to hydra: it says which job failed and runs the others."""
+def _task(stage: str, sweeps: list[str]) -> Callable[[DictConfig], None]:
+    """Returns the stage's task function; it notes in `sweeps` the folder of the sweep that it is run for.
+
+    In a sweep errors are left to hydra: it says which job failed and runs the others.
+    """
     main: Callable[[DictConfig], None] = importlib.import_module(f"swirl_env.stages.{MODULES.get(stage, stage)}").main
 
     @functools.wraps(main)
@@ -75,6 +82,8 @@ def _task(stage: str) -> Callable[[DictConfig], None]:
             if HydraConfig.get().mode == RunMode.RUN:
                 raise _Failed(error) from error
             raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            sweeps.append(HydraConfig.get().sweep.dir)
 
     return task
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from typing import Annotated, Any, TypeVar, get_type_hints
 
@@ -108,7 +109,7 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
     if issubclass(kind, EpisodeOptions) and "tool" not in plain and _no_tools():
         plain["tool"] = {}
     if "out" in plain and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        plain["out"] = HydraConfig.get().runtime.output_dir
+        plain["out"] = os.path.relpath(HydraConfig.get().runtime.output_dir)
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:

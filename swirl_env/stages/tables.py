@@ -72,17 +72,20 @@ def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sec
         hidden.append(spare)
     console.print(table)
     if hidden:
-        console.print(f"(no room for {', '.join(hidden)}: widen the terminal, or see the files)")
+        console.print(f"(no room for {', '.join(hidden)}: a wider terminal shows them, and so do the files)")
 
 
-_SPARE = ("tool errors", "F1", "tokens", "valid actions", "steps", "seconds", "95 % interval", "kept by outcome", "kept by both")
+_SPARE = ("tool errors", "F1", "tokens", "valid actions", "steps", "seconds", "kept by outcome", "kept by both", "95 % interval")
 """Columns that a narrow table does without, in this order."""
 
 
 def _table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], title: str, words: int, sections: Sequence[int]) -> Table:
-    table = Table(title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    table = Table(
+        title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+    )
     for i, column in enumerate(columns):
-        head = column.rpartition(" ")[0] + "\n" + column.rpartition(" ")[2] if i >= words and " " in column else column
+        first, _, last = column.rpartition(" ")
+        head = f"{first.removesuffix(' by')}\n{last}" if i >= words and first else column
         table.add_column(head, justify="left" if i < words else "right", no_wrap=True)
     for i, row in enumerate(rows):
         table.add_row(*(escape(row[column]) for column in columns), end_section=i in sections)
