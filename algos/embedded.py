@@ -61,7 +61,7 @@ class Setting:
     """Size of a training world."""
     test_documents: int = 1_300
     """Size of a validation or test world."""
-    top_k: int = 2
+    top_k: int = 1
     """Documents a search shows."""
 
     def tasks(self, split: Split = "train", seed: int = 0, size: int = 100_000) -> TaskSource:
@@ -108,7 +108,7 @@ def setting_of(setting: str | Setting) -> Setting:
 
 def embedded_agent(folder: Path | str, **options: Any) -> TransformersAgent:
     """Returns the policy saved in a folder as an agent; `options` are those of `TransformersAgent`."""
-    return TransformersAgent(str(folder), **{"device": "cpu", "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 128, **options})
+    return TransformersAgent(str(folder), **{"device": "cpu", "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 32, **options})
 
 
 def build_model(vocabulary: int, seed: int) -> Any:
