@@ -6,10 +6,11 @@ transformers, hydra and sympy come with the plugins and commands that use them.
 
 import gymnasium
 
+from swirl_env.function_tool import tool
 from swirl_env.registry import make_agent, make_judge, make_tasks, make_tool
 
 __version__ = "0.1.0"
-__all__ = ["ENV_IDS", "__version__", "make_agent", "make_judge", "make_tasks", "make_tool"]
+__all__ = ["ENV_IDS", "__version__", "make_agent", "make_judge", "make_tasks", "make_tool", "tool"]
 
 ENV_IDS = {
     "swirl_env/Atlas-v0": "atlas",

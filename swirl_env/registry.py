@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from swirl_env.errors import MissingExtra, PluginError, UnknownName, unknown_name
+from swirl_env.errors import ConfigError, MissingExtra, PluginError, UnknownName, unknown_name
 from swirl_env.protocols import ActionFormat, Agent, Judge, TaskSource, Tool
 
 KINDS = {"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks", "format": "formats", "algo": "algos"}
@@ -67,12 +67,15 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     else:
         path = name
     module, _, attr = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *attr.split("."))):
+        raise UnknownName(f"A {kind} outside the registry is named 'package.module:Attr'; got {name!r}.")
     try:
         target: Any = importlib.import_module(module)
-        for part in attr.split("."):
-            target = getattr(target, part)
     except ModuleNotFoundError as error:
         raise missing(kind, name, error) from error
+    try:
+        for part in attr.split("."):
+            target = getattr(target, part)
     except AttributeError as error:
         raise UnknownName(f"Module {module!r} has no {attr!r} (asked for as the {kind} {name!r}).") from error
     return cast("Callable[..., Any]", target)
@@ -92,16 +95,64 @@ def options(factory: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(factory).parameters)
 
 
+def required(factory: Callable[..., Any]) -> set[str]:
+    """Returns the options of a factory that have no default."""
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name for name, p in options(factory).items() if p.default is p.empty and p.kind in named}
+
+
+def conforming(kind: str, plugin: Any) -> Any:
+    """Returns a plugin that has what its kind is used by.
+
+    Raises:
+        PluginError: where something is missing, or a class came in place of an instance.
+    """
+    lacking = [member for member in _MEMBERS[kind] if not _has(plugin, member)]
+    if isinstance(plugin, type):
+        raise PluginError(f"Expected a {kind}, got the class {plugin.__name__}; give an instance of it, {plugin.__name__}(...).")
+    if lacking:
+        raise PluginError(
+            f"Expected a {kind}, got {plugin!r:.80}, which has no {', '.join(map(repr, lacking))}. A {kind} has "
+            f"{', '.join(map(repr, _MEMBERS[kind]))} (see swirl_env.protocols)."
+        )
+    return plugin
+
+
+_MEMBERS = {
+    "tool": ("tag", "description", "run"),
+    "judge": ("judge",),
+    "agent": ("act",),
+    "task": ("corpus", "tools", "max_steps", "__len__", "__getitem__"),
+    "format": ("stop", "parse", "call", "answer", "instructions", "correction"),
+}
+"""Kind -> what a plugin of it must have to be used at all; the rest of its contract is for `swirl_env.contract`."""
+
+
+def _has(plugin: object, member: str) -> bool:
+    """Whether an object has a member; a property is not asked for its value, which may be costly."""
+    return inspect.getattr_static(plugin, member, _MEMBERS) is not _MEMBERS or hasattr(plugin, member)
+
+
+def _is_ready(kind: str, target: object) -> bool:
+    """Whether what stands at a path is a plugin (of a kind, or of any where that is not known) and not a factory of them."""
+    if isinstance(target, type) or inspect.isroutine(target):
+        return False
+    kinds = [_MEMBERS[kind]] if kind in _MEMBERS else _MEMBERS.values()
+    return any(all(_has(target, member) for member in members) for members in kinds)
+
+
 def make(kind: str, spec: Spec, **defaults: Any) -> Any:
     """Builds a plugin.
 
     Args:
         kind: what to build (a key of `KINDS`).
-        spec: name, ``"package.module:Attr"``, mapping with ``name`` and options, or a ready object (returned as it is).
+        spec: name, ``"package.module:Attr"`` (of a factory or a ready object), mapping with ``name`` and options, or a ready
+            object (returned as it is).
         **defaults: offered to the factory where it takes them and `spec` does not set them (e.g. a tool's ``corpus``).
 
     Raises:
         UnknownName: for an unknown name or option.
+        ConfigError: where an option without a default is not given.
     """
     if isinstance(spec, str):
         spec = {"name": spec}
@@ -112,12 +163,18 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
     if not isinstance(name, str):
         raise UnknownName(f"A {kind} given as a mapping needs a 'name'; got the keys {sorted(map(str, spec))}.")
     factory = load(kind, name)
+    if _is_ready(kind, factory):
+        if given:
+            raise ConfigError(f"{name!r} is a ready {kind}, which takes no options; got {', '.join(given)}.")
+        return factory
     taken = options(factory)
     anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
     for option in given:
         if option not in taken and not anything:
             raise unknown_name(f"option of the {kind} {name!r}", option, taken)
     offered = {key: value for key, value in defaults.items() if key in taken and key not in given}
+    if lacking := sorted(required(factory) - given.keys() - offered.keys()):
+        raise ConfigError(f"The {kind} {name!r} needs a value for {', '.join(map(repr, lacking))}: give {lacking[0]}=...")
     plugin = factory(**given, **offered)
     with contextlib.suppress(TypeError):  # an object that can be neither hashed nor referred to weakly
         _given[plugin] = given

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+import swirl_env
 from swirl_env import registry
-from swirl_env.errors import MissingExtra, PluginError, UnknownName
+from swirl_env.contract import assert_contract
+from swirl_env.errors import ConfigError, MissingExtra, PluginError, UnknownName
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {"swirl_env": "swirl_env", "agents": "swirl_env.agents", "tools": "swirl_env.tools"}
@@ -18,7 +20,7 @@ ROOMS |= {"algos": "swirl_env.algos", "benchmarks": "swirl_env.benchmarks"}
 
 FLOORS = [
     "types errors actions grading",
-    "protocols registry spaces transcript prompts render corpus corpus_cache plan fingerprint folders",
+    "protocols registry function_tool chance spaces transcript prompts render corpus corpus_cache plan fingerprint folders",
     "tools agents judges tasks",
     "engine env vector rollout store reader records verdicts filters evaluate export codec contract contracts",
     "algos",
@@ -154,3 +156,44 @@ def test_a_path_or_an_object_serves_as_a_name():
     assert isinstance(registry.make_tool("fakes:EchoTool"), EchoTool)
     tool = EchoTool()
     assert registry.make_tool(tool) is tool
+
+
+def test_what_cannot_be_built_says_what_it_needs():
+    with pytest.raises(ConfigError, match=r"The tool 'search' needs a value for 'corpus': give corpus="):
+        registry.make_tool("search")
+    with pytest.raises(ConfigError, match=r"The agent 'replay' needs a value for 'trajectories'"):
+        registry.make_agent("replay")
+    for path in (":X", "os:", ".os:path", "a b:c"):
+        with pytest.raises(UnknownName, match="outside the registry"):
+            registry.make_tool(path)
+
+
+@swirl_env.tool
+def backwards(text: str) -> str:
+    """writes a word backwards."""
+    if not text.isalpha():
+        raise ValueError("That is no word.")
+    return {"boom": None}.get(text, text[::-1])[:]
+
+
+def test_a_function_becomes_a_tool():
+    results = backwards.run(["abc", "1 2", "boom", "xy"])
+    assert [(r.text, r.error) for r in results[:2]] == [("cba", None), ("That is no word.", "invalid")]
+    assert results[2].error == "unavailable" and results[3].text == "yx" and backwards("abc") == "cba"
+    assert (backwards.tag, backwards.description) == ("backwards", "writes a word backwards.")
+    assert swirl_env.tool(tag="rev", description="d")(lambda text: text[::-1]).run(["ab"])[0].text == "ba"
+    with pytest.raises(ConfigError, match="a tag and a description"):
+        swirl_env.tool(lambda text: text)
+
+
+def test_a_path_may_lead_to_a_ready_tool(monkeypatch):
+    import sys
+    import types
+
+    module = types.ModuleType("a_strangers_module")
+    module.backwards = backwards
+    monkeypatch.setitem(sys.modules, "a_strangers_module", module)
+    assert registry.make_tool("a_strangers_module:backwards") is backwards
+    assert_contract("tool", "a_strangers_module:backwards")
+    with pytest.raises(ConfigError, match="takes no options; got top_k"):
+        registry.make_tool("a_strangers_module:backwards", top_k=3)
