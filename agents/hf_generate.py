@@ -53,9 +53,12 @@ def generate(model: Any, requests: Sequence[Request], temperature: float = 1.0, 
     if not alive:
         return done
     steps = max(requests[i].limit for i in alive)
-    rows = [tuple(requests[i].ids) for i in alive]
+    # Samples of one state have one prompt: it is read once, and its cache and logits are handed to all of them.
+    rows = list(dict.fromkeys(tuple(requests[i].ids) for i in alive))
+    number = {row: i for i, row in enumerate(rows)}
+    spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
     cache, shared = _read_shared(model, rows)
-    ids, mask = _pad_left([row[shared:] for row in rows], shared, steps, model.device)  # [B, S], [B, shared + S + T]
+    ids, mask = _pad_left([row[shared:] for row in rows], shared, steps, model.device)  # [U, S], [U, shared + S + T]
     draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
     length = mask.shape[1] - steps
     position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, shared:]  # [B, S]
@@ -68,8 +71,11 @@ def generate(model: Any, requests: Sequence[Request], temperature: float = 1.0, 
             use_cache=True,
             logits_to_keep=1,
         )
-        cache = out.past_key_values
-        tokens, logprobs = choose(out.logits[:, -1], draws[:, t], temperature, top_p)  # [B], [B]
+        cache, logits = out.past_key_values, out.logits[:, -1]
+        if t == 0 and len(rows) < len(alive):
+            cache.batch_select_indices(spread)
+            logits, mask, position = logits[spread], mask[spread], position[spread]
+        tokens, logprobs = choose(logits, draws[:, t], temperature, top_p)  # [B], [B]
         going = []
         for row, (i, token, logprob) in enumerate(zip(alive, tokens.tolist(), logprobs.tolist(), strict=True)):
             done[i].ids.append(token)

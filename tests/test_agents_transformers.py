@@ -420,3 +420,20 @@ def test_shared_reading_is_done_once_and_not_with_windows() -> None:
 
     assert read(tiny_lm.llama(300)) == [(1, 40), (3, 1), (3, 1)]
     assert read(tiny_lm.gemma2(300)) == [(3, 41), (3, 1)]
+
+
+@pytest.mark.parametrize("make", [tiny_lm.llama, tiny_lm.gemma2])
+def test_samples_of_one_prompt_are_sampled_as_if_alone_from_one_reading(make: Any) -> None:
+    model = make(300)
+    one, two = tuple(range(7, 31)), tuple(range(90, 100))
+    requests = [Request(row, 6, lambda ids: False, seed) for seed, row in enumerate([one, two, one, one, two])]
+    alone = [generate(model, [request])[0] for request in requests]
+    sizes: list[tuple[int, int]] = []
+    forward = model.forward
+    model.forward = lambda *args, **kwargs: sizes.append(tuple(kwargs["input_ids"].shape)) or forward(*args, **kwargs)
+    together = generate(model, requests)
+    assert sizes == [(2, 24)] + [(5, 1)] * 5
+    assert [g.ids for g in together] == [g.ids for g in alone]
+    assert len({tuple(together[i].ids) for i in (0, 2, 3)}) == 3  # seeds tell the samples apart
+    for mine, other in zip(together, alone, strict=True):
+        assert mine.logprobs == pytest.approx(other.logprobs, abs=1e-5)
