@@ -34,7 +34,9 @@ def escape(text: str) -> str:
     ``<`` is written ``&lt;`` wherever markup could begin with it (a letter, ``/``, ``|``, ``!``, ``?`` or ``_`` follows),
     and so is the bracket of ``[INST]``. Comparisons such as ``3 < 4`` stay as they are.
     """
-    return _MARKUP.sub(lambda match: _ESCAPES[match.group()], text) if "<" in text or "[" in text else text
+    if "<" not in text and "INST]" not in text:  # most results, at a tenth of the cost
+        return text
+    return _MARKUP.sub(lambda match: _ESCAPES[match.group()], text)
 
 
 def clean(text: str) -> str:
