@@ -19,9 +19,9 @@ from swirl_env.cli import Interrupted
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, StoreError, UnknownName
 from swirl_env.evaluate import Evaluation, evaluate
 from swirl_env.filters import FILTERS
-from swirl_env.registry import make_agent, make_tasks
+from swirl_env.registry import make_tasks
 from swirl_env.stages import runs, tables
-from swirl_env.stages.generate import engine_of, generate, quoted
+from swirl_env.stages.generate import generate, prepared, quoted
 from swirl_env.stages.options import BenchOptions, EpisodeOptions, episode_defaults
 from swirl_env.store import Store
 from swirl_env.types import Task
@@ -122,11 +122,10 @@ def _real_rows(options: BenchOptions) -> Iterator[Row]:
     gsm8k = {"name": "gsm8k", "split": "test", "data_dir": options.data_dir}
     model = {"name": "transformers", "model": options.model, "dtype": "bfloat16", "temperature": 0.0, "max_new_tokens": 64}
     planned = {"name": f"{__name__}:PlannedTasks", "tasks": gsm8k}
-    yield Row("HotpotQA", "retrieval", options.n, {"task": hotpotqa, "agent": {"name": "retrieval"}})
-    yield Row("GSM8K", "scripted", options.n, {"task": planned, "agent": {"name": "scripted"}})
-    if options.n_model:
-        name = options.model.rpartition(":")[2].rpartition("/")[2]
-        for label, task in (("HotpotQA", hotpotqa), ("GSM8K", gsm8k)):
+    name = options.model.rpartition(":")[2].rpartition("/")[2]
+    for label, task, expert, work in (("HotpotQA", hotpotqa, "retrieval", hotpotqa), ("GSM8K", gsm8k, "scripted", planned)):
+        yield Row(label, expert, options.n, {"task": work, "agent": {"name": expert}})
+        if options.n_model:
             yield Row(label, name, options.n_model, {"task": task, "agent": model, "max_steps": 3, "slots": options.n_model})
 
 
@@ -154,7 +153,7 @@ def run_row(row: Row, options: BenchOptions, count: str) -> Result:
     asked = {**asked, "slots": row.settings.get("slots", options.slots), "out": str(Path(options.out) / row.folder)}
     try:
         episodes = runs.agreed(msgspec.convert(asked, EpisodeOptions))
-        engine, agent = engine_of(episodes), make_agent(episodes.agent)
+        engine, agent = prepared(episodes)
     except _ABSENT as error:
         print(f"{label}: left out. {error}", file=sys.stderr)
         return Result(row, skipped=str(error))

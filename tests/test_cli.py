@@ -195,7 +195,9 @@ def test_options_come_from_the_signature():
     }
     assert defaults("tool", "search")["corpus"] is None  # the program's to give
     assert defaults("agent", "transformers")["model"] == "???"
-    assert set(defaults("agent", "human")) == {"name"}  # functions are no configuration
+    assert "judges" in defaults("judge", "weighted") and set(defaults("agent", "human")) == {
+        "name"
+    }  # functions are no configuration
     assert docs(RulesJudge)["good"] == "reward of a GOOD step."
     assert spec("judge", {"name": "none"}) is None
 
@@ -214,6 +216,22 @@ def test_options_of_the_tasks_own_tools_need_no_choice_of_tools(swirl):
     assert code == 0 and Store("run", "r").config().count("top_k: 3") == 1
     (trajectory,) = Store("run", "r")
     assert len(trajectory.settings.tools) == 2
+
+
+def test_an_option_may_be_a_plugin_with_options(swirl):
+    code, _, err = swirl("generate", "task=ledger", "judge=weighted", "judge.judges={rules: 1, outcome: 3}", "n=2", "out=run")
+    assert code == 0, err
+    assert [t.steps[-1].verdict.parts for t in Store("run", "r")] == [{"rules": 1.0, "outcome": 1.0}] * 2
+
+
+def test_a_users_own_config_files_take_part(swirl, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/hard.yaml").write_text(
+        "defaults: [generate, {override agent: random}, _self_]\nn: 3\ntask: {max_hops: 2}\n"
+    )
+    code, _, err = swirl("generate", "--config-dir", "mine", "--config-name", "hard", "out=run")
+    assert code == 0, err
+    assert {t.agent for t in Store("run", "r")} == {"random"} and len(Store("run", "r")) == 3
 
 
 def test_no_judge_and_no_tools(swirl):
@@ -238,11 +256,16 @@ def test_no_judge_and_no_tools(swirl):
         (["agent.noise=high"], "agent.noise: expected float, got str; got 'high'."),
         (["agent=scripted,random"], "To run one after the other add --multirun (-m)"),
         (["n=[1"], "Expected key=value, got 'n=[1'"),
+        (["agent.noise.x=1"], "agent.noise is a value, not a section"),
+        (["+sed=3"], "No key of `swirl generate` named 'sed'. Did you mean 'seed'?"),
+        (["out="], "out: expected str of length >= 1; got ''."),
+        (["task.size=5", "n=6"], "Ask for fewer (n=null for all), or raise samples."),
         (["agent=transformers"], "The agent 'transformers' needs a value for 'model': give agent.model=..."),
     ],
 )
-def test_mistakes_are_explained_in_one_line(swirl, argv, says):
+def test_mistakes_are_explained_in_one_line_and_leave_nothing(swirl, tmp_path, argv, says):
     assert says in error_of(swirl("generate", *argv))
+    assert not (tmp_path / "runs").exists()
 
 
 def test_other_mistakes(swirl, tmp_path):

@@ -149,3 +149,10 @@ def test_verdicts_that_a_kill_kept_from_the_table_are_added(swirl):
 def test_a_mistake_leaves_no_folder(swirl):
     code, _, err = swirl("task=ledger", "out=run", "n=1", "task.split=nope")
     assert code == 2 and not Path("run").exists(), err
+
+
+def test_a_run_that_stored_nothing_may_be_begun_anew(swirl):
+    code, _, err = swirl("task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=scripted", "n=2", "out=run")
+    assert code == 2 and "gold plan" in err
+    code, out, err = swirl("task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=fakes:EchoAgent", "n=2", "out=run")
+    assert code == 0 and "2 episodes" in out, err

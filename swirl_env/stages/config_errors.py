@@ -85,8 +85,10 @@ def _unknown_key(stage: str, cause: OmegaConfBaseException) -> SwirlError:
     hint = f" Did you mean {near[0]}?" if near else ""
     if prefix and node.get("name"):
         what = f"The {top} {str(node['name'])!r} has no option {key!r}.{hint} Its options: {', '.join(known) or 'none'}."
+    elif top in GROUPS and "." in wanted:
+        what = f"{prefix.removesuffix('.')} is a value, not a section: {wanted} has no place in it."
     elif top in GROUPS:
-        what = f"`swirl {stage}` has no group {top!r} here.{hint}"
+        what = f"`swirl {stage}` has no group {top!r}.{hint}"
     else:
         what = f"`swirl {stage}` has no key {wanted!r}.{hint} Known: {', '.join(known)}."
     return UnknownName(what)

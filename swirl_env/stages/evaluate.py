@@ -8,9 +8,8 @@ from omegaconf import DictConfig
 
 from swirl_env.errors import ConfigError
 from swirl_env.evaluate import Evaluation, evaluate
-from swirl_env.registry import make_agent
 from swirl_env.stages import runs, tables
-from swirl_env.stages.generate import engine_of, generate, given_keys, quoted
+from swirl_env.stages.generate import generate, given_keys, prepared, quoted
 from swirl_env.stages.options import EvalOptions, read
 from swirl_env.store import Store
 
@@ -36,7 +35,7 @@ def main(config: DictConfig) -> None:
 def _generate(options: EvalOptions) -> None:
     """Runs the episodes that are to be evaluated."""
     options = runs.agreed(options, given_keys() - {"verdicts"})
-    engine, agent = engine_of(options), make_agent(options.agent)
+    engine, agent = prepared(options)
     with runs.opened(options) as store:
         generate(options, store, engine, agent)
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from swirl_env.cli import Interrupted
 from swirl_env.engine import Engine
 from swirl_env.env import build_engine
+from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.rollout import collect
@@ -26,7 +27,7 @@ from swirl_env.vector import ToolVectorEnv
 def main(config: DictConfig) -> None:
     """Runs the stage."""
     options = runs.agreed(read("generate", EpisodeOptions, config), given_keys())
-    engine, agent = engine_of(options), make_agent(options.agent)
+    engine, agent = prepared(options)
     with runs.opened(options) as store:
         tally = generate(options, store, engine, agent)
     print(f"{tally} in {store.path}")
@@ -51,6 +52,28 @@ def engine_of(options: EpisodeOptions) -> Engine:
         prompt=options.prompt,
         max_chars=options.max_chars,
     )
+
+
+def prepared(options: EpisodeOptions) -> tuple[Engine, Agent]:
+    """Returns engine and agent; whatever is wrong with the options comes out here, before anything is written."""
+    engine, agent = engine_of(options), make_agent(options.agent)
+    count_of(options, engine)
+    return engine, agent
+
+
+def count_of(options: EpisodeOptions, engine: Engine) -> int:
+    """Returns how many episodes to run: ``n``, or all.
+
+    Raises:
+        ConfigError: where there are not so many.
+    """
+    room = len(engine.tasks) * options.samples
+    if options.n is not None and options.n > room:
+        raise ConfigError(
+            f"n={options.n} episodes were asked for, but {len(engine.tasks)} questions x {options.samples} samples give {room}. "
+            f"Ask for fewer (n=null for all), or raise samples."
+        )
+    return room if options.n is None else options.n
 
 
 class Tally:
@@ -92,7 +115,7 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
     """
     table = None if options.judge is None else runs.table_name(options.judge, engine.judge)
     tally = _take_stock(store, table)
-    episodes = len(engine.tasks) * options.samples if options.n is None else options.n
+    episodes = count_of(options, engine)
     venv = ToolVectorEnv(engine, min(options.slots, episodes))
     found = collect(
         agent, venv, episodes, options.seed, samples=options.samples, done=store.keys(), name=str(options.agent["name"])

@@ -11,12 +11,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.prompts import Prompt
 from swirl_env.stages.config_errors import mismatch, missing_value
 from swirl_env.stages.plugins import spec
 from swirl_env.types import History
 
+Folder = Annotated[str, msgspec.Meta(min_length=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Plugin = dict[str, Any]
 O = TypeVar("O", bound="Options")  # noqa: E741 -- the letter of "options"
@@ -44,7 +45,7 @@ class EpisodeOptions(Options, frozen=True, kw_only=True):
     prompt: Prompt
     slots: Count
     resume: bool
-    out: str | None
+    out: Folder | None
 
 
 class EvalOptions(EpisodeOptions, frozen=True, kw_only=True):
@@ -63,7 +64,7 @@ class JudgeOptions(Options, frozen=True, kw_only=True):
     """Options of ``swirl judge``."""
 
     judge: Plugin
-    out: str
+    out: Folder
     batch: Count
 
 
@@ -71,7 +72,7 @@ class FilterOptions(Options, frozen=True, kw_only=True):
     """Options of ``swirl filter``."""
 
     filter: dict[str, Plugin]
-    out: str
+    out: Folder
     verdicts: str | None
     limit: Annotated[int, msgspec.Meta(ge=0)] | None
     equal: bool
@@ -81,7 +82,7 @@ class FilterOptions(Options, frozen=True, kw_only=True):
 class BenchOptions(Options, frozen=True, kw_only=True):
     """Options of ``swirl bench``."""
 
-    out: str
+    out: Folder
     resume: bool
     n: Count
     n_model: Annotated[int, msgspec.Meta(ge=0)]
@@ -110,6 +111,8 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
         plain["tool"] = {}
     if "out" in plain and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         plain["out"] = os.path.relpath(HydraConfig.get().runtime.output_dir)
+    if unknown := plain.keys() - set(kind.__struct_fields__):  # added with +key=value
+        raise unknown_name(f"key of `swirl {stage}`", sorted(unknown)[0], kind.__struct_fields__)
     try:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:

@@ -12,13 +12,12 @@ from rich.text import Text
 from swirl_env.cli import Interrupted
 from swirl_env.engine import Engine, Transition
 from swirl_env.env import find_task
-from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.render import render_verdict
 from swirl_env.rollout import episode_seed
 from swirl_env.stages import runs
-from swirl_env.stages.generate import engine_of, given_keys, quoted
+from swirl_env.stages.generate import count_of, engine_of, given_keys, quoted
 from swirl_env.stages.options import PlayOptions, read
 from swirl_env.transcript import observe
 from swirl_env.types import Step, Task
@@ -74,12 +73,7 @@ def _episodes(engine: Engine, options: PlayOptions) -> Iterator[tuple[Task, int]
     if options.task_id is not None:
         yield from ((find_task(engine.tasks, options.task_id), sample) for sample in range(options.samples))
         return
-    room = len(engine.tasks) * options.samples
-    if options.n is not None and options.n > room:
-        raise ConfigError(
-            f"n={options.n} episodes were asked for, but {len(engine.tasks)} questions x {options.samples} give {room}."
-        )
-    for k in range(room if options.n is None else options.n):
+    for k in range(count_of(options, engine)):
         yield engine.tasks[k // options.samples], k % options.samples
 
 

@@ -76,7 +76,7 @@ def defaults(group: str, name: str) -> dict[str, Any]:
             config[option] = None
         elif parameter.default is parameter.empty:
             config[option] = MISSING
-        elif _is_plain(parameter.default) and (parameter.default is not None or _is_checked(hints.get(option, Any))):
+        elif _is_plain(parameter.default) and not _is_code(hints.get(option, Any)):
             config[option] = parameter.default
     return config
 
@@ -145,6 +145,12 @@ def _is_checked(hint: Any) -> bool:
     if origin in (typing.Union, types.UnionType, list, tuple, dict, Sequence, Mapping, typing.Literal):
         return origin is typing.Literal or all(map(_is_checked, typing.get_args(hint)))
     return hint in (str, int, float, bool, type(None), Any, Ellipsis)
+
+
+def _is_code(hint: Any) -> bool:
+    """Whether an option takes functions, or None, and nothing else."""
+    origin, inner = typing.get_origin(hint), [arg for arg in typing.get_args(hint) if arg is not type(None)]
+    return origin is Callable or (origin in (typing.Union, types.UnionType) and all(map(_is_code, inner)))
 
 
 def docs(made: Callable[..., Any] | None) -> dict[str, str]:

@@ -34,9 +34,9 @@ def agreed(options: E, given: Collection[str] | None = None) -> E:
         ConfigError: where a run would be continued with another configuration.
     """
     path = Path(options.out or "")
-    stored = _stored(path)
-    if stored is None:
-        if path.is_dir() and any((path / "trajectories").glob("*.jsonl")):
+    stored, begun = _stored(path), any(file.stat().st_size for file in (path / "trajectories").glob("*.jsonl"))
+    if stored is None or not begun:
+        if begun:
             raise StoreError(
                 f"{path} holds episodes but no config.yaml, so nobody can tell whether they fit. Choose another out=."
             )
