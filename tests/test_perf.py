@@ -7,7 +7,11 @@ from swirl_env.benchmarks import perf
 from swirl_env.benchmarks.perf_timing import Report, Row, row
 
 
-@pytest.mark.parametrize("name", list(perf.BENCHMARKS))
+NEEDS_WEIGHTS = {"train"}
+"""Benchmarks of real language models, too slow for a test even when tiny."""
+
+
+@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - NEEDS_WEIGHTS))
 def test_every_benchmark_runs_and_writes_its_figures(name, tmp_path, capsys):
     path = tmp_path / "deep" / "figures.json"
     assert perf.main([name, "--quick", "--json", str(path)]) == 0
