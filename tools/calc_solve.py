@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from fractions import Fraction
 from typing import Any
 
 import sympy as sp
 
+from swirl_env.tools.calc_exact import Irrational
+from swirl_env.tools.calc_exact import logarithm as exact_logarithm
 from swirl_env.tools.calc_linear import ANYTHING, NO_SOLUTION
 from swirl_env.tools.calc_text import CalcError
 
@@ -36,7 +40,9 @@ def _one(gap: Any, unknown: Any) -> dict[str, Any]:
     """One equation in one unknown."""
     if unknown not in gap.free_symbols or gap.expand() == 0:
         return _plain(ANYTHING if gap.equals(0) else NO_SOLUTION)
-    found = polynomial_roots(gap, unknown) or _closed(gap, unknown)
+    found = None
+    for method in (polynomial_roots, exponential_root, _closed):
+        found = method(gap, unknown) if found is None else found
     if found is None:
         reply = _solutions([[(unknown, _numerical(gap, unknown))]])
         return {**reply, "text": f"{reply['text']} (numerical, there may be others)"}
@@ -69,6 +75,35 @@ def polynomial_roots(gap: Any, unknown: Any) -> list[Any] | None:
     a, b, c = coefficients
     root = sp.sqrt(b * b - 4 * a * c)
     return list(dict.fromkeys([(-b - root) / (2 * a), (-b + root) / (2 * a)]))
+
+
+def exponential_root(gap: Any, unknown: Any) -> list[Any] | None:
+    """The root of c*b**(m*x + n) = d with b and d/c positive, as in doubling times; else None.
+
+    SymPy's general solver raises numbers to the power of whatever approximates the logarithm, and may never return.
+    """
+    constant, rest = gap.as_independent(unknown, as_Add=True)
+    factor, power = rest.as_independent(unknown, as_Add=False)
+    base, exponent = power.as_base_exp()
+    if not (
+        base.is_positive
+        and base.is_number
+        and base != 1
+        and exponent.is_polynomial(unknown)
+        and sp.degree(exponent, unknown) == 1
+    ):
+        return None
+    ratio = -constant / factor
+    if gap.free_symbols != {unknown} or not ratio.is_real:
+        return None
+    if not ratio.is_positive:
+        return []
+    logarithm = sp.log(ratio) / sp.log(base)
+    if ratio.is_Rational and base.is_Rational:
+        with contextlib.suppress(Irrational):
+            logarithm = sp.Integer(exact_logarithm(*(Fraction(int(n.p), int(n.q)) for n in (ratio, base))))
+    slope, offset = sp.Poly(exponent, unknown).all_coeffs()
+    return [(logarithm - offset) / slope]
 
 
 def _is_real(value: Any) -> bool:
