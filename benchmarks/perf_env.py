@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -65,6 +66,39 @@ class Recorded:
         return self._by_id.get(task_id)
 
 
+class BareEnv(gym.Env[str, str]):
+    """The least that an environment of this kind does, as one would write it for a single experiment."""
+
+    observation_space = gym.spaces.Text(1)
+    action_space = gym.spaces.Text(1)
+    _form = re.compile(r"<(search_query|answer)>(.*?)</\1>", re.DOTALL)
+
+    def __init__(self, recorded: Recorded) -> None:
+        self.recorded = recorded
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        """Begins the episode of ``options["task_id"]``."""
+        task = self.recorded.find((options or {})["task_id"])
+        assert task is not None
+        self.task, self.text, self.taken = task, task.question, 0
+        return self.text, {}
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        """Reads the action, calls the tool, adds to the text; a reward at the end alone."""
+        self.taken += 1
+        last = self.taken >= self.recorded.max_steps
+        found = self._form.search(action)
+        if found is None:
+            return "Write a query or an answer.", 0.0, False, last, {"call": None}
+        kind, content = found[1], found[2].strip()
+        if kind == "answer":
+            return "", float(content.lower() == (self.task.answer or "").lower()), True, False, {"call": None}
+        (result,) = self.recorded.tool.run([content])
+        observation = f"{content} -> {result.text}"
+        self.text += action + observation
+        return observation, 0.0, False, last, {"call": ToolCall(kind, content, *found.span())}
+
+
 def episodes(n: int, noise: float = 0.2) -> list[Trajectory]:
     """Returns n judged episodes of the noisy expert on Atlas, with a real search over its passages."""
     tasks = make_tasks("atlas", size=n)
@@ -81,8 +115,9 @@ def env_step(size: int = 3_000) -> Report:
     options: dict[str, Any] = {"tasks": recorded, "tools": [recorded.tool], "judge": "rules"}
     steps, tool, judged = _single(ToolUseEnv(**options), recorded)
     wrapped, _, _ = _single(gym.make("swirl_env/ToolUse-v0", **options), recorded)
+    bare, _, _ = _single(BareEnv(recorded), recorded)
     null, _, _ = _single(ToolUseEnv(**{**options, "judge": None}), recorded)
-    over = row("step over the tool", np.subtract(steps, tool), baseline="tool alone", ratio=_ratio(tool, steps))
+    over = row("step over the tool", np.subtract(steps, tool), baseline="bare environment", ratio=_ratio(bare, steps))
     chars = [sum(len(s.observation) + len(s.action.text) for s in t.steps) + len(t.prompt) for t in played]
     return Report(
         "env_step",
@@ -90,8 +125,9 @@ def env_step(size: int = 3_000) -> Report:
         f"final states of {np.median(chars):,.0f} characters (median)",
         (
             row("tool alone", tool),
-            row("env.step, no judge", null),
-            row("env.step, rules judge, full record", steps, baseline="tool alone", ratio=_ratio(tool, steps)),
+            row("bare environment: no judge, no record, nothing escaped", bare),
+            row("env.step, no judge", null, baseline="bare environment", ratio=_ratio(bare, null)),
+            row("env.step, rules judge, full record", steps, baseline="bare environment", ratio=_ratio(bare, steps)),
             row("the same through gym.make's wrappers", wrapped),
             _barred(over, ENV_BAR_US),
         ),
@@ -160,7 +196,7 @@ def _lockstep(venv: gym.vector.VectorEnv[Any, Any, Any], recorded: Recorded, act
     venv.reset(seed=0)
     settle()
     while len(steps) * SLOTS < actions:
-        for i in np.flatnonzero(over):
+        for i in np.flatnonzero(over).tolist():
             playing[i] = next(waiting).id
             scripts[i] = iter(recorded.actions[playing[i]])
         _restart(venv, playing, over)
@@ -182,7 +218,7 @@ def _restart(venv: gym.vector.VectorEnv[Any, Any, Any], playing: Sequence[str], 
         return
     venv.reset(options={"task_id": list(playing), "reset_mask": over} if _is_ours(venv) else {"reset_mask": over.copy()})
     if not _is_ours(venv):
-        for i in np.flatnonzero(over):
+        for i in np.flatnonzero(over).tolist():
             venv.unwrapped.envs[i].reset(options={"task_id": playing[i]})  # type: ignore[attr-defined]
 
 
