@@ -29,7 +29,8 @@ class Screen:
     """The terminal; knows what it has shown, so that a human agent, which shows what it acts on, does not show it again."""
 
     def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False)
+        self._console.soft_wrap = not self._console.is_terminal  # whole words in a terminal, whole lines elsewhere
         self._seen = ""
 
     def show(self, text: str, style: str = "") -> None:
