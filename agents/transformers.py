@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
+
+# Threads of OpenMP that wait actively stall each other for seconds wherever other work shares the cores: beside three busy
+# processes on two cores, generation was over 10 times slower. Read when torch loads; a setting of the user's own stands.
+if "GOMP_SPINCOUNT" not in os.environ:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from swirl_env.agents.hf_generate import Generation, Request, generate
 from swirl_env.agents.hf_load import load_model, load_tokenizer, pick_device
