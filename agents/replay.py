@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from swirl_env.codec import decode_trajectory
 from swirl_env.errors import ConfigError, DataNotFound
 from swirl_env.types import Action, State, Trajectory
+from swirl_env.verdicts import read_heads
 
 
 class ReplayAgent:
@@ -43,9 +45,10 @@ class ReplayAgent:
 
 
 def _stored(folder: Path) -> Iterable[Trajectory]:
-    """Returns the trajectories of a run folder."""
-    from swirl_env.store import Store
-
+    """Yields the trajectories of a run folder, those that ended in an error left out."""
     if not folder.is_dir():
         raise DataNotFound(f"Expected a run folder at {folder}; there is none. Give the folder that `swirl generate` named.")
-    return Store(folder)
+    for file in sorted((folder / "trajectories").glob("*.jsonl")):
+        for _, _, head, line in read_heads(file):
+            if not head.failed:
+                yield decode_trajectory(line)

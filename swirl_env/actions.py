@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from swirl_env.types import Answer, Malformed, ParsedAction, ToolCall
 
 ANSWER = "answer"
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""What a JSON escape can write and no file can hold."""
 
 
 class TagScanner:
@@ -107,7 +109,7 @@ class HermesFormat:
             return Malformed(read, start, end)
         if read[0] not in self.tools:
             return Malformed("There is no tool of that name.", start, end)
-        return ToolCall(*read, start, end)
+        return ToolCall(read[0], _LONE_SURROGATE.sub("\ufffd", read[1]), start, end)
 
     def call(self, tool: str, query: str) -> str:
         """Writes a tool call."""

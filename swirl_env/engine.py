@@ -6,14 +6,16 @@ A step of n episodes makes one call to each tool that they use and one to the ju
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import get_args
 
-from swirl_env.errors import ConfigError
+from swirl_env.actions import ANSWER
+from swirl_env.calls import run_grader, run_judge, run_tool
+from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
 from swirl_env.prompts import Prompt, build_prompt
 from swirl_env.protocols import Grader, Judge, TaskSource, Tool
-from swirl_env.registry import Spec, make, make_format
+from swirl_env.registry import Spec, conforming, make, make_format
 from swirl_env.transcript import clean, initial_state, next_state, observe
 from swirl_env.types import (
     Action,
@@ -34,8 +36,6 @@ from swirl_env.types import (
     Trajectory,
     Verdict,
 )
-
-log = logging.getLogger(__name__)
 
 
 class Transition(Record, frozen=True):
@@ -75,18 +75,11 @@ class Engine:
         max_chars: int = 100_000,
         grader: Grader | None = None,
     ) -> None:
-        self.tasks = tasks
-        chosen = tasks.tools if tools is None else tools
-        self.tools: dict[str, Tool] = {}
-        for spec in chosen:
-            tool: Tool = make("tool", spec, corpus=tasks.corpus)
-            if tool.tag in self.tools or tool.tag == "answer":
-                raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
-            self.tools[tool.tag] = tool
-        self.judge: Judge | None = None if judge is None else make("judge", judge)
+        self.tasks: TaskSource = conforming("task", tasks)
+        self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
+        self.judge: Judge | None = None if judge is None else conforming("judge", make("judge", judge))
         steps = tasks.max_steps if max_steps is None else max_steps
-        if steps < 1:
-            raise ConfigError(f"max_steps counts the actions of an episode and must be at least 1; got {steps}.")
+        _check_settings(steps, history, prompt, max_chars)
         self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
         self.format = make_format(format, self.settings.tools)
         self.prompt: Prompt = prompt
@@ -173,8 +166,7 @@ class Engine:
             return outcomes
         where = [i for i, outcome in enumerate(outcomes) if outcome is not None]
         answers = [outcomes[i].answer or "" for i in where]  # type: ignore[union-attr]
-        graded = self.grader.grade([steps[i].state.task for i in where], answers)
-        for i, correct in zip(where, graded, strict=True):
+        for i, correct in zip(where, run_grader(self.grader, [steps[i].state.task for i in where], answers), strict=True):
             outcomes[i] = Outcome(outcomes[i].answer, correct, outcomes[i].f1)  # type: ignore[union-attr]
         return outcomes
 
@@ -208,28 +200,27 @@ class Engine:
         return Trajectory(state.task, state.settings, prompt, state.steps, end.ended, end.outcome, sample, state.seed, agent)
 
 
-def run_tool(tool: Tool, queries: Sequence[str]) -> list[ToolResult]:
-    """Calls a tool; one that raises or answers short is recorded as ``unavailable``, and the episode goes on."""
-    try:
-        results = list(tool.run(queries))
-        if len(results) != len(queries):
-            raise ValueError(f"{len(results)} results for {len(queries)} queries")
-    except Exception as error:
-        log.warning("tool %s failed on %d queries: %s: %s", tool.tag, len(queries), type(error).__name__, error)
-        return [ToolResult("The tool is not available at the moment.", "unavailable")] * len(queries)
-    return results
+def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
+    """Returns the tools by tag."""
+    if isinstance(specs, str | Mapping):
+        raise ConfigError(f"tools is a list of names, mappings or tools; got {specs!r} alone. Write tools=[{specs!r}].")
+    tools: dict[str, Tool] = {}
+    for spec in specs:
+        tool = conforming("tool", make("tool", spec, corpus=tasks.corpus))
+        if tool.tag in tools or tool.tag == ANSWER:
+            raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
+        tools[tool.tag] = tool
+    return tools
 
 
-def run_judge(judge: Judge, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-    """Calls a judge; one that raises or answers short gives ``failed`` verdicts, never zeros."""
-    try:
-        verdicts = list(judge.judge(steps))
-        if len(verdicts) != len(steps):
-            raise ValueError(f"{len(verdicts)} verdicts for {len(steps)} steps")
-    except Exception as error:
-        log.warning("judge failed on %d steps: %s: %s", len(steps), type(error).__name__, error)
-        return [Verdict.failed(f"{type(error).__name__}: {error}", type(judge).__name__)] * len(steps)
-    return verdicts
+def _check_settings(max_steps: int, history: str, prompt: str, max_chars: int) -> None:
+    for name, value in (("max_steps", max_steps), ("max_chars", max_chars)):
+        if not isinstance(value, int) or value < 1:
+            what = "the actions of an episode" if name == "max_steps" else "the characters of a state"
+            raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r}.")
+    for what, value, known in (("history", history, get_args(History)), ("prompt", prompt, get_args(Prompt))):
+        if value not in known:
+            raise unknown_name(what, str(value), known)
 
 
 def no_answer(task: Task) -> Outcome:

@@ -10,10 +10,10 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from swirl_env.engine import Engine, Transition
-from swirl_env.errors import ConfigError, UnknownName
+from swirl_env.errors import ConfigError, UnknownName, unknown_name
 from swirl_env.prompts import Prompt
 from swirl_env.protocols import Grader, TaskSource
-from swirl_env.registry import Spec, make, make_tasks
+from swirl_env.registry import Spec, load, make, make_tasks, options
 from swirl_env.spaces import UnicodeText
 from swirl_env.types import Action, History, State, Task, Verdict
 
@@ -48,20 +48,67 @@ def build_engine(
         grader: judges final answers in place of the task's own grading.
         **task_options: options of the task source (``split=``, ``data_dir=``...).
     """
-    if task_options and not isinstance(tasks, str | Mapping):
-        raise ConfigError(f"Options {sorted(task_options)} belong to a task source made by name, but tasks is an object.")
+    if task_options:
+        _check_task_options(tasks, task_options)
     source: TaskSource = make_tasks(tasks, **task_options) if task_options else make("task", tasks)
     return Engine(
         source, tools, judge, max_steps, format=format, history=history, prompt=prompt, max_chars=max_chars, grader=grader
     )
 
 
+def _check_task_options(tasks: Spec, given: Mapping[str, Any]) -> None:
+    """Refuses options that neither the environment nor its task source takes, with the names of both."""
+    own = [name for name in options(build_engine) if name not in ("tasks", "task_options")] + ["render_mode"]
+    if not isinstance(tasks, str | Mapping):
+        raise ConfigError(
+            f"Options {sorted(given)} are none of the environment's ({', '.join(sorted(own))}); they could belong to a task "
+            f"source made by name, but tasks is an object."
+        )
+    name = tasks if isinstance(tasks, str) else str(tasks.get("name"))
+    taken = options(load("task", name))
+    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+        return
+    for option in given:
+        if option not in taken:
+            raise unknown_name(f"option of an environment with the task {name!r}", option, {*own, *taken})
+
+
+def engine_of(tasks: Spec, options: Mapping[str, Any]) -> Engine:
+    """Returns the engine of an environment: `tasks` itself where it is one, else a new one (see `build_engine`)."""
+    if not isinstance(tasks, Engine):
+        return build_engine(tasks, **options)
+    if options:
+        raise ConfigError(f"An engine has its options already; got {', '.join(sorted(options))} beside it.")
+    return tasks
+
+
+def check_render_mode(render_mode: str | None) -> None:
+    """Refuses what no environment of ours can render."""
+    if render_mode not in (None, "ansi"):
+        raise ConfigError(f"render_mode is 'ansi' or None; got {render_mode!r}.")
+
+
+def reset_options(given: Mapping[str, Any] | None, *known: str) -> Mapping[str, Any]:
+    """Returns the options of a reset.
+
+    Raises:
+        UnknownName: for one that `reset` does not take.
+    """
+    for option in given or {}:
+        if option not in known:
+            raise unknown_name("option of reset", str(option), known)
+    return given or {}
+
+
 def draw_task(engine: Engine, rng: np.random.Generator, task_id: str | None) -> State:
     """Returns the first state of an episode: the named task, or one drawn with `rng`.
 
     Raises:
-        UnknownName: where the task source has no task of that id.
+        ConfigError: where the task source is empty.
+        UnknownName: where it has no task of that id.
     """
+    if not len(engine.tasks):
+        raise ConfigError("The task source holds no tasks, so no episode can begin. Check its file, split and limit.")
     index = int(rng.integers(len(engine.tasks)))
     seed = int(rng.integers(2**63 - 1))
     task = engine.tasks[index] if task_id is None else find_task(engine.tasks, task_id)
@@ -75,6 +122,8 @@ def find_task(tasks: TaskSource, task_id: str) -> Task:
         UnknownName: where there is none.
     """
     find = getattr(tasks, "find", None)
+    if not isinstance(task_id, str):
+        raise ConfigError(f"A task_id is the text of `Task.id`; got {task_id!r}.")
     if find is not None:
         task: Task | None = find(task_id)
     else:
@@ -107,7 +156,11 @@ def step_info(engine: Engine, transition: Transition) -> dict[str, Any]:
 
 def as_action(action: str | Action) -> Action:
     """Returns plain text as an action."""
-    return Action(action) if isinstance(action, str) else action
+    if isinstance(action, str):
+        return Action(action)
+    if not isinstance(action, Action):
+        raise ConfigError(f"An action is text, or a swirl_env.types.Action; got {action!r:.80}.")
+    return action
 
 
 class ToolUseEnv(gym.Env[str, str]):
@@ -126,9 +179,8 @@ class ToolUseEnv(gym.Env[str, str]):
     metadata: dict[str, Any] = {"render_modes": ["ansi"], "render_fps": 1}
 
     def __init__(self, tasks: Spec, *, render_mode: str | None = None, **options: Any) -> None:
-        if render_mode not in (None, "ansi"):
-            raise ConfigError(f"render_mode is 'ansi' or None; got {render_mode!r}.")
-        self.engine = tasks if isinstance(tasks, Engine) else build_engine(tasks, **options)
+        check_render_mode(render_mode)
+        self.engine = engine_of(tasks, options)
         self.observation_space = UnicodeText(self.engine.settings.max_chars)
         self.action_space = UnicodeText(MAX_ACTION_CHARS)
         self.render_mode = render_mode
@@ -147,7 +199,7 @@ class ToolUseEnv(gym.Env[str, str]):
             The prompt, and ``{"task_id": id}``.
         """
         super().reset(seed=seed)
-        self.state = draw_task(self.engine, self.np_random, (options or {}).get("task_id"))
+        self.state = draw_task(self.engine, self.np_random, reset_options(options, "task_id").get("task_id"))
         self._over = False
         return self.state.turns[0].text, {"task_id": self.state.task.id}
 

@@ -80,7 +80,8 @@ def _episodes(
 def _act(agent: Agent, states: list[State]) -> list[Action]:
     actions = agent.act(states)
     if len(actions) != len(states):
-        raise PluginError(
-            f"An agent gives one action a state: {type(agent).__name__} gave {len(actions)} for {len(states)}."
-        )
+        raise PluginError(f"An agent gives one action a state: {type(agent).__name__} gave {len(actions)} for {len(states)}.")
+    for action in actions:
+        if not isinstance(action, Action):
+            raise PluginError(f"{type(agent).__name__}.act gave {action!r:.80}; expected an Action. Write Action(text).")
     return actions

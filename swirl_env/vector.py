@@ -16,9 +16,18 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from swirl_env.engine import Engine, Transition
-from swirl_env.env import MAX_ACTION_CHARS, as_action, build_engine, draw_task, reward_of, step_info
-from swirl_env.errors import ConfigError
+from swirl_env.engine import Transition
+from swirl_env.env import (
+    MAX_ACTION_CHARS,
+    as_action,
+    check_render_mode,
+    draw_task,
+    engine_of,
+    reset_options,
+    reward_of,
+    step_info,
+)
+from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.registry import Spec
 from swirl_env.render import render_state
 from swirl_env.spaces import UnicodeText
@@ -55,7 +64,11 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
     ) -> None:
         if num_envs < 1:
             raise ConfigError(f"num_envs must be at least 1; got {num_envs}.")
-        self.engine = tasks if isinstance(tasks, Engine) else build_engine(tasks, **options)
+        modes = [mode.value for mode in AutoresetMode]
+        if autoreset_mode not in (*AutoresetMode, *modes):
+            raise unknown_name("autoreset_mode", str(autoreset_mode), modes)
+        check_render_mode(render_mode)
+        self.engine = engine_of(tasks, options)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
@@ -85,23 +98,28 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
             seed: one seed an environment, or one number s for s, s + 1, ...
             options: ``task_id`` (one for all, or one an environment), ``reset_mask`` ([n] bool; the others go on).
         """
-        options = options or {}
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed or [None] * self.num_envs)
-        chosen = options.get("task_id")
+        given = reset_options(options, "task_id", "reset_mask")
+        if seed is None or isinstance(seed, int | np.integer):
+            seed = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
+        seeds = [None if one is None else int(one) for one in seed]
+        chosen = given.get("task_id")
         ids = [chosen] * self.num_envs if chosen is None or isinstance(chosen, str) else list(chosen)
-        mask = options.get("reset_mask")
-        which = range(self.num_envs) if mask is None else np.flatnonzero(mask).tolist()
-        if len(seeds) != self.num_envs or len(ids) != self.num_envs:
-            raise ConfigError(f"Give one seed and one task_id for each of the {self.num_envs} environments.")
+        mask = np.asarray(given.get("reset_mask", [True] * self.num_envs))
+        if not len(seeds) == len(ids) == len(mask) == self.num_envs or mask.dtype != np.bool_:
+            raise ConfigError(
+                f"Expected one seed, one task_id and one reset_mask entry (a bool) for each of the {self.num_envs} "
+                f"environments; got {len(seeds)}, {len(ids)} and {len(mask)} ({mask.dtype})."
+            )
         infos: dict[str, Any] = {}
-        for i in which:
+        for i in np.flatnonzero(mask).tolist():
             add_info(infos, self.num_envs, i, self._begin(i, seeds[i], ids[i]))
         return tuple(self._observations), infos
 
     def step(self, actions: Sequence[str | Action]) -> Batch:
         """Takes one action in each episode; see `ToolUseEnv.step` for the parts."""
-        if len(actions) != self.num_envs:
-            raise ConfigError(f"step takes {self.num_envs} actions, one an environment; got {len(actions)}.")
+        if len(actions) != self.num_envs or isinstance(actions, str):
+            got = "a single text" if isinstance(actions, str) else len(actions)
+            raise ConfigError(f"step takes {self.num_envs} actions, one an environment; got {got}.")
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)

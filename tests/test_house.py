@@ -20,9 +20,9 @@ ROOMS |= {"algos": "swirl_env.algos", "benchmarks": "swirl_env.benchmarks"}
 
 FLOORS = [
     "types errors actions grading",
-    "protocols registry function_tool chance spaces transcript prompts render corpus corpus_cache plan fingerprint folders",
+    "protocols registry function_tool chance spaces transcript prompts render corpus corpus_cache plan fingerprint codec records verdicts",
     "tools agents judges tasks",
-    "engine env vector rollout store reader records verdicts filters evaluate export codec contract contracts",
+    "engine calls env vector rollout store reader filters evaluate export contract contracts",
     "algos",
     "cli stages conf view benchmarks",
 ]
