@@ -10,6 +10,7 @@ need to know nothing about it. What makes it small is its vocabulary: the words 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -145,7 +146,7 @@ def build_tokenizer(words: Iterable[str] | None = None) -> Any:
     """
     known = sorted(set(vocabulary() if words is None else words) - set(SPECIAL) - {UNKNOWN})
     digits = [*"0123456789", *(f"##{d}" for d in "0123456789")]
-    tokens = dict.fromkeys([*SPECIAL, UNKNOWN, *digits, *(word for word in known if not word.isdecimal())])
+    tokens = dict.fromkeys([*SPECIAL, UNKNOWN, *digits, *known])
     inner = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(_TOKEN), "removed", invert=True)
     inner.decoder = decoders.WordPiece(prefix="##", cleanup=False)
@@ -161,12 +162,13 @@ def build_tokenizer(words: Iterable[str] | None = None) -> Any:
     return made
 
 
-def vocabulary() -> list[str]:
-    """Returns every word that questions, documents and replies of the settings' environments hold, sorted."""
+@functools.cache
+def vocabulary() -> tuple[str, ...]:
+    """Returns every word that questions, documents and replies of the settings' environments hold, sorted; no numbers."""
     found = {word for kind in KINDS for part in (LISTS[kind][0], LISTS[kind][2]) for word in part[:WORDS]}
     for text in _texts():
         found.update(re.findall(_TOKEN, text))
-    return sorted(found)
+    return tuple(sorted(word for word in found if not word.isdecimal()))
 
 
 def _texts() -> Iterator[str]:

@@ -7,7 +7,7 @@ that meets the same facts too often learns them by heart instead.
 from __future__ import annotations
 
 import hashlib
-import inspect
+import importlib.util
 import json
 import os
 import random
@@ -24,20 +24,23 @@ from filelock import FileLock
 
 from swirl_env.agents.hf_load import quiet
 from swirl_env.agents.hf_render import Renderer
-from swirl_env.algos import batch as batch_module
-from swirl_env.algos import embedded, scoring
 from swirl_env.algos.batch import Segment, collate, row_tokens
 from swirl_env.algos.embedded import Setting, build_model, build_tokenizer, setting_of
 from swirl_env.algos.scoring import ActionScorer
 from swirl_env.corpus_cache import cache_root
 from swirl_env.registry import make_agent
 from swirl_env.rollout import collect
-from swirl_env.tasks.atlas_world import VERSION as WORLD_VERSION
 from swirl_env.transcript import subtrajectories
 from swirl_env.types import Trajectory
 
-WARM_START_VERSION = 1
-"""Raised where code that is not hashed below changes what comes out."""
+_ROOMS = {
+    "algos": "embedded warm_start batch scoring losses",
+    "agents": "scripted hf_render",
+    "tasks": "atlas atlas_world atlas_questions generated names relations words",
+    "tools": "search search_index search_store search_text",
+    "": "actions chance corpus engine plan prompts rollout transcript",
+}
+"""The modules that a warm start follows from, by room."""
 _WINDOW = 16
 """Batches that are sorted by length together: less padding, and each batch still has a fair mix."""
 _SLOTS = 64
@@ -103,11 +106,12 @@ def warm_start(
 
 
 def fingerprint(setting: Setting, seed: int, config: WarmStart) -> str:
-    """Returns the hash of everything that a warm start follows from: settings, code, worlds, expert, and torch's version."""
-    code = [inspect.getsource(module) for module in (embedded, batch_module, scoring, inspect.getmodule(warm_start))]
-    expert = inspect.getsource(inspect.getmodule(type(make_agent("scripted"))))  # type: ignore[arg-type]
-    said = (WARM_START_VERSION, WORLD_VERSION, torch.__version__, asdict(setting), seed, asdict(config), code, expert)
-    return hashlib.blake2b(repr(said).encode(), digest_size=8).hexdigest()
+    """Returns the hash of everything that a warm start follows from: options, the code at work, and torch's version."""
+    digest = hashlib.blake2b(repr((torch.__version__, asdict(setting), seed, asdict(config))).encode(), digest_size=8)
+    for module in (f"swirl_env.{room}.{name}".replace("..", ".") for room, names in _ROOMS.items() for name in names.split()):
+        spec = importlib.util.find_spec(module)
+        digest.update(Path(str(spec and spec.origin)).read_bytes())
+    return digest.hexdigest()
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -165,10 +169,13 @@ def batches(setting: Setting, seed: int, config: WarmStart, renderer: Renderer) 
 def demonstrations(setting: Setting, seed: int, config: WarmStart, episodes: int) -> Iterator[Trajectory]:
     """Yields episodes of the noisy expert, right and wrong ones alike, from `config.worlds` training worlds in turn."""
     expert = make_agent("scripted", noise=setting.noise, seed=seed, kinds=config.kinds, reasoning=False)
-    for world in range(config.worlds):
-        share = (episodes * (world + 1)) // config.worlds - (episodes * world) // config.worlds
-        venv = setting.env("train", warm_start_world(seed, world), _SLOTS, judge=None)
-        yield from collect(expert, venv, share, seed)
+    # Nobody will search these worlds again: their indexes stay out of the cache.
+    with tempfile.TemporaryDirectory() as indexes:
+        tools = [{"name": "search", "top_k": setting.top_k, "cache_dir": indexes}]
+        for world in range(config.worlds):
+            share = (episodes * (world + 1)) // config.worlds - (episodes * world) // config.worlds
+            venv = setting.env("train", warm_start_world(seed, world), _SLOTS, judge=None, tools=tools)
+            yield from collect(expert, venv, share, seed)
 
 
 def warm_start_world(seed: int, world: int) -> int:
