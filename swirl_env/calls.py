@@ -14,12 +14,17 @@ from swirl_env.transcript import clean
 from swirl_env.types import SubTrajectory, Task, ToolResult, Verdict
 
 log = logging.getLogger(__name__)
+_USUAL = (1.0, 0.0)
+"""Rewards that need no second look, which would cost as much as the call of a judge."""
 
 
 def run_tool(tool: Tool, queries: Sequence[str]) -> list[ToolResult]:
     """Calls a tool; one that raises or answers amiss is recorded as ``unavailable``, and the episode goes on."""
     try:
-        results = [_presentable(result) for result in tool.run(queries)]
+        results = list(tool.run(queries))
+        for i, result in enumerate(results):
+            if type(result) is not ToolResult or not result.text.isascii():
+                results[i] = _presentable(result)
         if len(results) != len(queries):
             raise ValueError(f"{len(results)} results for {len(queries)} queries")
     except Exception as error:
@@ -39,7 +44,10 @@ def _presentable(result: ToolResult) -> ToolResult:
 def run_judge(judge: Judge, steps: Sequence[SubTrajectory]) -> list[Verdict]:
     """Calls a judge; one that raises or answers amiss gives ``failed`` verdicts, never zeros."""
     try:
-        verdicts = [_valid(verdict, judge) for verdict in judge.judge(steps)]
+        verdicts = list(judge.judge(steps))
+        for i, verdict in enumerate(verdicts):
+            if type(verdict) is not Verdict or verdict.reward not in _USUAL:
+                verdicts[i] = _valid(verdict, judge)
         if len(verdicts) != len(steps):
             raise ValueError(f"{len(verdicts)} verdicts for {len(steps)} steps")
     except Exception as error:
