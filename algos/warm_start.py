@@ -53,8 +53,8 @@ Report = Callable[[int, int, str], None]
 class WarmStart:
     """How the supervised training is done."""
 
-    updates: int = 900
-    batch: int = 32
+    updates: int = 1_800
+    batch: int = 16
     """Demonstrations an update."""
     lr: float = 3e-3
     decay: float = 0.4
