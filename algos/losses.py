@@ -19,6 +19,8 @@ from torch import Tensor
 
 Reduction = Literal["sum", "mean"]
 KlEstimator = Literal["k1", "k2", "k3"]
+CHUNK_VALUES = 1 << 23
+"""Logits held at a time (32 MiB in float32): 32 positions of a vocabulary of 256k, all of a small one."""
 
 
 def step_sums(values: Tensor, step: Tensor, n: int, reduction: Reduction = "sum") -> Tensor:
@@ -134,12 +136,12 @@ def token_logprobs(
     bias: Tensor | None = None,
     softcap: float | None = None,
     scale: float = 1.0,
-    chunk: int = 1024,
+    chunk: int = 0,
 ) -> Tensor:
     """Returns log softmax(scale * hidden @ weight.T + bias)[target] for each position, never holding all logits.
 
-    Positions are taken ``chunk`` at a time, and the backward pass computes each chunk's logits anew: memory is chunk x V
-    instead of T x V.
+    Positions are taken in chunks, and the backward pass computes each chunk's logits anew: memory is chunk x V instead of
+    T x V.
 
     Args:
         hidden: [T, H] last hidden states at the positions that predict the action tokens.
@@ -148,11 +150,12 @@ def token_logprobs(
         bias: [V] or None.
         softcap: c for c * tanh(logits / c) (Gemma 2), or None.
         scale: factor on the logits (e.g. 1 / temperature).
-        chunk: positions a chunk.
+        chunk: positions a chunk; 0 takes as many as give `CHUNK_VALUES` logits.
 
     Returns:
         [T] log-probabilities in float32 (float64 for float64 inputs).
     """
+    chunk = chunk or max(1, CHUNK_VALUES // len(weight))
     logp: Tensor = _ChunkedLogprobs.apply(hidden, weight, bias, targets, softcap, scale, chunk)  # type: ignore[no-untyped-call]
     return logp
 
@@ -177,7 +180,8 @@ class _ChunkedLogprobs(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             t = targets[start : start + chunk]
             logits = _logits(hidden[start : start + chunk], weight, bias, softcap)
-            parts.append(torch.log_softmax(logits * scale, dim=-1).gather(-1, t[:, None]).squeeze(-1))
+            logits = logits.mul_(scale) if scale != 1.0 else logits
+            parts.append(logits.gather(-1, t[:, None]).squeeze(-1) - torch.logsumexp(logits, dim=-1))
         return torch.cat(parts) if parts else hidden.new_zeros(0)
 
     @staticmethod
@@ -193,7 +197,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
             part = slice(start, start + chunk)
             logits = _logits(hidden[part], weight, bias, softcap)
             # d log p_t / d logits = scale * (onehot_t - softmax)
-            d_logits = torch.softmax(logits * scale, dim=-1).neg_()
+            d_logits = torch.softmax(logits * scale if scale != 1.0 else logits, dim=-1).neg_()
             d_logits.scatter_add_(-1, targets[part, None], torch.ones_like(d_logits[:, :1]))
             d_logits.mul_((grad[part] * scale)[:, None])
             if softcap is not None:

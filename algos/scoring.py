@@ -18,11 +18,11 @@ class ActionScorer(nn.Module):
 
     Args:
         model: a causal LM of transformers, with or without LoRA adapters of peft.
-        chunk: positions whose logits are computed at a time.
+        chunk: positions whose logits are computed at a time; 0 lets `losses.CHUNK_VALUES` decide.
         temperature: divides the logits; set it to the sampling temperature to score what was sampled from.
     """
 
-    def __init__(self, model: Any, chunk: int = 1024, temperature: float = 1.0) -> None:
+    def __init__(self, model: Any, chunk: int = 0, temperature: float = 1.0) -> None:
         super().__init__()
         self.model = model
         self.chunk = chunk

@@ -52,8 +52,8 @@ class TrainConfig:
     """Pack short rows into rows of up to this many tokens; 0 for none."""
     tree: bool = False
     """Compute stretches shared by several actions of one trajectory once, under a tree mask."""
-    chunk: int = 1024
-    """Positions whose logits are held at a time."""
+    chunk: int = 0
+    """Positions whose logits are held at a time; 0 lets `losses.CHUNK_VALUES` decide."""
     temperature: float = 1.0
     """Sampling temperature of the actions that are trained on."""
 
