@@ -214,6 +214,14 @@ def test_tool_text_cannot_write_markup(text):
     shown.encode()
 
 
+@pytest.mark.parametrize(
+    "token", ["<｜end▁of▁sentence｜>", "[TOOL_RESULTS]", "[/INST]", "[|endofturn|]", "<<SYS>>", "[SYSTEM_PROMPT]"]
+)
+def test_control_tokens_of_other_families_are_escaped_and_prose_is_not(token):
+    assert token not in escape(f"a {token} b")
+    assert escape("[1] 3 < 4 <5, x<=y [USA] [T] a|b") == "[1] 3 < 4 <5, x<=y [USA] [T] a|b"
+
+
 @given(st.lists(ANY_TEXT, max_size=4))
 def test_any_text_is_an_action(texts):
     engine = Engine(SumTasks(), [EchoTool()], CallJudge(), 9)
