@@ -193,6 +193,11 @@ class Trainer:
         """Goes on from what `save` wrote."""
         self.accelerator.load_state(str(folder))
 
+    def close(self) -> None:
+        """Ends trackers and the process group; several processes that leave without it may crash at exit."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+
     def _sum(self, value: float) -> float:
         return self._reduce(value).sum().item()
 

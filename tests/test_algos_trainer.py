@@ -151,6 +151,7 @@ for u in range(5):
     metrics = trainer.update([steps[i] for i in mine], [gain[i] for i in mine], [valid[i] for i in mine])
 if trainer.accelerator.is_main_process:
     torch.save({"weights": weights(trainer.model), "metrics": metrics, "world": world}, sys.argv[2])
+trainer.close()
 """
 
 
