@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Container, Iterator
 
-from swirl_env.errors import ConfigError, PluginError
+from swirl_env.errors import ConfigError, PluginError, SwirlError
 from swirl_env.protocols import Agent
 from swirl_env.types import Action, State, Trajectory
 from swirl_env.vector import ToolVectorEnv
+
+log = logging.getLogger(__name__)
 
 
 def collect(
@@ -35,8 +38,11 @@ def collect(
         done: keys (task id, sample) to leave out.
         name: recorded as the trajectories' agent.
 
+    An agent that raises (a server that is away, memory that runs out) ends the episodes in flight with ``ended="error"``, which
+    are kept out of every rate and run again on resume; the others go on.
+
     Raises:
-        ConfigError: where the task source has too few questions.
+        ConfigError: where the task source has too few questions, or the agent cannot take its tasks on.
         PluginError: where the agent does not give one action a state.
     """
     engine = venv.engine
@@ -78,7 +84,14 @@ def _episodes(
 
 
 def _act(agent: Agent, states: list[State]) -> list[Action]:
-    actions = agent.act(states)
+    """Asks the agent; where it raises, none of these episodes has an action, and they end in an error, to be run again."""
+    try:
+        actions = agent.act(states)
+    except SwirlError:  # it says what is wrong with the options or the tasks: no other episode would fare better
+        raise
+    except Exception as error:
+        log.warning("agent failed on %d episodes: %s: %s", len(states), type(error).__name__, error)
+        return [Action("", error="unavailable")] * len(states)
     if len(actions) != len(states):
         raise PluginError(f"An agent gives one action a state: {type(agent).__name__} gave {len(actions)} for {len(states)}.")
     for action in actions:

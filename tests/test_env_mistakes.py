@@ -9,7 +9,7 @@ import pytest
 from fakes import CallJudge, EchoTool, SumTasks
 from swirl_env.engine import Engine
 from swirl_env.errors import ConfigError, PluginError, SwirlError, UnknownName
-from swirl_env.registry import make_format
+from swirl_env.registry import make_agent, make_format
 from swirl_env.rollout import collect
 from swirl_env.store import Store
 from swirl_env.types import Action, ToolCall, ToolResult, Verdict
@@ -108,6 +108,27 @@ def test_an_agent_that_gives_text_is_told():
 
     with pytest.raises(PluginError, match=r"Texts\.act gave '<answer>1</answer>'; expected an Action"):
         next(collect(Texts(), ToolVectorEnv(SumTasks(), 2, tools=[], judge=None), 2))
+
+
+def test_an_agent_that_raises_ends_the_episodes_in_flight_and_no_others():
+    class Away:
+        calls = 0
+
+        def act(self, states):
+            self.calls += 1
+            if self.calls == 2:
+                raise ConnectionError("no route")
+            return [Action("<answer>1</answer>")] * len(states)
+
+    found = list(collect(Away(), ToolVectorEnv(SumTasks(6), 2, tools=[], judge=None), 6))
+    assert [t.ended for t in found] == ["answered"] * 2 + ["error"] * 2 + ["answered"] * 2
+    assert found[2].outcome.correct is None and found[2].steps == ()
+
+
+def test_an_agent_that_cannot_take_the_tasks_on_says_so():
+    venv = ToolVectorEnv(SumTasks(), 2, tools=[], judge=None)
+    with pytest.raises(ConfigError, match="follows gold plans"):
+        next(collect(make_agent("scripted"), venv, 2))
 
 
 class Odd(EchoTool):
