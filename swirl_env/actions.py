@@ -25,12 +25,17 @@ class TagScanner:
         self.tags = tuple(tags)
         names = "|".join(re.escape(tag) for tag in sorted(self.tags, key=len, reverse=True))
         self._token = re.compile(f"<(/?)({names})>")
+        self._plain = re.compile(f"[^<]*+<({names})>([^<]*+)</\\1>")
+        """A text that holds no other ``<`` up to the end of its first element, as most actions do."""
 
     def first(self, text: str) -> tuple[str, int, int, int, int] | str:
         """Returns ``(tag, start, inner_start, inner_end, end)``, or the tag that was left open, or ``""``.
 
         Of several openings the last before the closing counts: the ones before it are prose about tags.
         """
+        plain = self._plain.match(text)
+        if plain is not None:  # half the time that the tokens take
+            return plain[1], plain.start(1) - 1, plain.start(2), plain.end(2), plain.end()
         opened: dict[str, tuple[int, int]] = {}
         last = ""
         for token in self._token.finditer(text):

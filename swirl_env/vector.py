@@ -5,7 +5,7 @@ Step for step it gives what n single environments with the same seeds give under
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -110,10 +110,8 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
                 f"Expected one seed, one task_id and one reset_mask entry (a bool) for each of the {self.num_envs} "
                 f"environments; got {len(seeds)}, {len(ids)} and {len(mask)} ({mask.dtype})."
             )
-        infos: dict[str, Any] = {}
-        for i in np.flatnonzero(mask).tolist():
-            add_info(infos, self.num_envs, i, self._begin(i, seeds[i], ids[i]))
-        return tuple(self._observations), infos
+        infos = [self._begin(i, seeds[i], ids[i]) if chosen else {} for i, chosen in enumerate(mask.tolist())]
+        return tuple(self._observations), info_columns(infos)
 
     def step(self, actions: Sequence[str | Action]) -> Batch:
         """Takes one action in each episode; see `ToolUseEnv.step` for the parts."""
@@ -123,7 +121,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         rewards = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
-        infos: dict[str, Any] = {}
+        infos: list[dict[str, Any]] = [{}] * self.num_envs
         live = self._restart(infos)
         states = self.states
         moved = self.engine.step([states[i] for i in live], [as_action(actions[i]) for i in live])
@@ -133,18 +131,18 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
             rewards[i] = reward_of(transition)
             if transition.ended is not None:
                 (terminated if transition.ended == "answered" else truncated)[i] = True
-            self._record(infos, i, transition)
+            infos[i] = self._info(i, transition)
         self._over = terminated | truncated
-        return tuple(self._observations), rewards, terminated, truncated, infos
+        return tuple(self._observations), rewards, terminated, truncated, info_columns(infos)
 
-    def _record(self, infos: dict[str, Any], i: int, transition: Transition) -> None:
+    def _info(self, i: int, transition: Transition) -> dict[str, Any]:
+        """Returns the info of a step; where it ended the episode and the mode says so, begins the next one."""
         info = step_info(self.engine, transition)
         if transition.ended is not None and self.autoreset_mode == AutoresetMode.SAME_STEP:
-            add_info(infos, self.num_envs, i, {"final_obs": self._observations[i], "final_info": info})
-            info = self._begin(i)
-        add_info(infos, self.num_envs, i, info)
+            info = {"final_obs": self._observations[i], "final_info": info, **self._begin(i)}
+        return info
 
-    def _restart(self, infos: dict[str, Any]) -> list[int]:
+    def _restart(self, infos: list[dict[str, Any]]) -> list[int]:
         """Deals with episodes that ended in the step before; returns the indices that act now."""
         if not self._over.any():
             return list(range(self.num_envs))
@@ -154,7 +152,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
             return list(range(self.num_envs))
         live: list[int] = np.flatnonzero(~self._over).tolist()
         for i in np.flatnonzero(self._over).tolist():
-            add_info(infos, self.num_envs, i, self._begin(i))
+            infos[i] = self._begin(i)
         return live
 
     def _begin(self, i: int, seed: int | None = None, task_id: str | None = None) -> dict[str, Any]:
@@ -171,15 +169,16 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         return None if self.render_mode is None else tuple("" if s is None else render_state(s) for s in self._states)
 
 
-def add_info(columns: dict[str, Any], n: int, i: int, info: dict[str, Any]) -> None:
-    """Adds the info of environment i of n to Gymnasium's columns: ``{key: [n] objects, "_" + key: [n] mask}``."""
-    for key, value in info.items():
-        mask = columns.get("_" + key)
-        if mask is None:
-            mask = columns["_" + key] = np.zeros(n, dtype=np.bool_)
-            columns[key] = {} if isinstance(value, dict) else np.full(n, None, dtype=object)
-        mask[i] = True
-        if isinstance(value, dict):
-            add_info(columns[key], n, i, value)
+def info_columns(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns the infos of n environments as Gymnasium's columns: ``{key: [n] objects, "_" + key: [n] mask}``."""
+    n = len(infos)
+    columns: dict[str, Any] = {}
+    for key in {key: None for info in infos for key in info}:
+        mask = [key in info for info in infos]
+        values = [info.get(key) for info in infos]
+        if type(values[mask.index(True)]) is dict:
+            columns[key] = info_columns([value or {} for value in values])
         else:
-            columns[key][i] = value
+            columns[key] = np.fromiter(values, dtype=object, count=n)
+        columns["_" + key] = np.fromiter(mask, dtype=np.bool_, count=n)
+    return columns
