@@ -41,7 +41,8 @@ class Rft:
 
     def train(self, run: Run) -> None:
         """Trains until ``run.done``, or until no trajectory passes the filter."""
-        for update in run.updates():
+        self._rounds.check_end(run)
+        for update in run.updates(block=self._rounds.block):
             kept = self._rounds.at(run, update)
             if not kept:
                 return

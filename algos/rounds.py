@@ -43,6 +43,23 @@ class Rounds:
         if self.states not in ("own", "stored"):
             raise ConfigError(f"states is 'own' or 'stored'; got {self.states!r}.")
 
+    @property
+    def block(self) -> int:
+        """Updates that train on what one round sampled: a run that lives on own rollouts ends with whole rounds."""
+        return 1 if self.states == "stored" else self.updates
+
+    def check_end(self, run: Run) -> None:
+        """Refuses a run that updates alone would never end: no tokens are sampled once its trajectories are there.
+
+        Raises:
+            ConfigError: where only a limit on the updates could end it, and there is none.
+        """
+        if not run.limits.updates and (self.states == "stored" or self.rounds):
+            raise ConfigError(
+                "Updates on trajectories that stay the same sample no tokens, so a budget of sampled tokens never ends them: "
+                "limit the updates."
+            )
+
     def at(self, run: Run, update: int) -> Sequence[Trajectory]:
         """Returns the kept trajectories of the round that an update belongs to; none where nothing passes the filter."""
         number = 0 if self.states == "stored" else update // self.updates

@@ -80,6 +80,7 @@ class Run:
         eval_every: updates between evaluations; 0 for the end alone.
         save_every: updates between checkpoints; 0 for none.
         resume: go on from the last checkpoint in the folder, if there is one.
+        report: told each update's metrics, in the main process (for a progress bar, a tracker).
     """
 
     def __init__(
@@ -96,12 +97,14 @@ class Run:
         eval_every: int = 0,
         save_every: int = 0,
         resume: bool = False,
+        report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         self.agent, self.venv, self.trainer = agent, venv, trainer
         self.folder, self.limits, self.seed = Path(folder), limits, seed
         self.stored = list(stored)
         self.spent = Spent()
         self._evaluate, self._eval_every, self._save_every = evaluate, eval_every, save_every
+        self._report, self._block = report, 1
         self._began = time.monotonic()
         self._main = trainer.accelerator.is_main_process
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -112,13 +115,20 @@ class Run:
     def done(self) -> bool:
         """Whether a limit has been reached."""
         limits, spent = self.limits, self.spent
+        out_of_tokens = limits.sampled_tokens and spent.sampled_tokens >= limits.sampled_tokens
         return bool(
-            (limits.sampled_tokens and spent.sampled_tokens >= limits.sampled_tokens)
-            or (limits.updates and spent.updates >= limits.updates)
+            (out_of_tokens and spent.updates % self._block == 0) or (limits.updates and spent.updates >= limits.updates)
         )
 
-    def updates(self, until: int | None = None) -> Iterator[int]:
-        """Yields the numbers of the updates to come, from where the run stands, until a limit or update `until`."""
+    def updates(self, until: int | None = None, block: int = 1) -> Iterator[int]:
+        """Yields the numbers of the updates to come, from where the run stands, until a limit or update `until`.
+
+        Args:
+            until: where to stop, limits aside.
+            block: updates that belong together: tokens sampled for all of them are trained on before the run ends for want
+                of more.
+        """
+        self._block = block
         while not self.done and (until is None or self.spent.updates < until):
             number = self.spent.updates
             yield number
@@ -209,11 +219,16 @@ class Run:
         self._write("timing.jsonl", {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
         if self._due(self._save_every):
             self._save()
+        if self._report is not None and self._main:
+            self._report(row)
 
     def evaluate(self) -> dict[str, float]:
-        """Returns what `evaluate` measures now; costs nothing of the budget."""
+        """Returns what `evaluate` measures now; costs nothing of the budget, nor of the seconds in ``timing.jsonl``."""
+        begun = time.monotonic()
         with self._generating():
-            return {} if self._evaluate is None else self._evaluate(self.agent)
+            found = {} if self._evaluate is None else self._evaluate(self.agent)
+        self._began += time.monotonic() - begun
+        return found
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns the metrics written so far, a dict an update."""

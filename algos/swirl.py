@@ -69,7 +69,9 @@ class Swirl:
 
     def train(self, run: Run) -> None:
         """Trains until ``run.done``, or until no trajectory passes the filter."""
-        for update in run.updates():
+        if self.actions == "logged":
+            self._rounds.check_end(run)
+        for update in run.updates(block=self._rounds.block if self.actions == "logged" else 1):
             kept = self._rounds.at(run, update)
             if not kept:
                 return
