@@ -19,7 +19,7 @@ import unicodedata
 from collections.abc import Iterable
 from fractions import Fraction
 
-from swirl_env.types import Outcome, Task
+from swirl_env.types import Grading, Outcome, Task
 
 MAX_CHARS = 1_000
 """Longest text that can be a number."""
@@ -237,10 +237,15 @@ def grade(task: Task, answer: str) -> Outcome:
     """Compares a final answer with the gold answer and the aliases of `task`; the outcome is open where it has none."""
     if task.answer is None:
         return Outcome(answer)
-    golds = (task.answer, *task.aliases)
-    if task.grading == "number":
+    compare = _compare if len(answer) <= MAX_CHARS else _compare.__wrapped__
+    return compare(answer, (task.answer, *task.aliases), task.grading)
+
+
+@functools.lru_cache(maxsize=1_024)  # the engine grades what a judge has just graded
+def _compare(answer: str, golds: tuple[str, ...], grading: Grading) -> Outcome:
+    if grading == "number":
         correct = any(numeric_equal(answer, gold) for gold in golds)
         return Outcome(answer, correct, float(correct))
-    if exact_match(answer, golds):
+    if answer in golds or exact_match(answer, golds):
         return Outcome(answer, True, 1.0)
     return Outcome(answer, False, token_f1(answer, golds))
