@@ -15,11 +15,11 @@ search resolves all that it shows.
 
 from __future__ import annotations
 
-import functools
+from collections import OrderedDict
 from collections.abc import Sequence
 
 from swirl_env.grading import numeric_equal
-from swirl_env.types import Step, Task, ToolCall, ToolResult
+from swirl_env.types import ParsedAction, Step, Task, ToolCall, ToolResult
 
 SEARCH = "search_query"
 """Tag of the search tool."""
@@ -48,7 +48,6 @@ class Plan:
         "size",
         "steps",
         "task",
-        "tools",
     )
 
     def __init__(self, task: Task) -> None:
@@ -57,7 +56,6 @@ class Plan:
         self.steps = task.plan
         self.one_at_a_time = bool(task.plan)
         """Whether a search resolves a single step."""
-        self.tools = frozenset(step.tool for step in task.plan)
         self.by_passage: dict[str, int] = {}
         """Passage id -> the steps that it is evidence for."""
         self.by_value: dict[str, int] = {}
@@ -66,12 +64,15 @@ class Plan:
         """The steps that passages resolve."""
         self.computed = 0
         """The steps that values resolve."""
-        self._known: dict[int, tuple[tuple[Step, ...], Progress]] = {}
+        self._known: dict[int, tuple[ParsedAction, ToolResult | None, tuple[Step, ...], Progress]] = {}
         self.above: list[int] = []
         """Step -> all that it rests on, itself excluded."""
         for i, step in enumerate(task.plan):
             self._add(1 << i, step.evidence, step.result)
-            self.above.append(functools.reduce(lambda mask, n: mask | 1 << n | self.above[n], step.needs, 0))
+            above = 0
+            for needed in step.needs:
+                above |= 1 << needed | self.above[needed]
+            self.above.append(above)
         if not task.plan:
             for i, passage in enumerate(dict.fromkeys(task.evidence)):
                 self._add(1 << i, (passage,), "")
@@ -157,32 +158,30 @@ class Plan:
         """Returns how far `steps` have got."""
         if not steps:
             return START
-        known = self._known.get(id(steps[-1]))
-        if known is not None and known[0] is steps:
-            return known[1]
-        progress = self._before(steps)
-        call, result = steps[-1].call, steps[-1].result
-        if result is not None and type(call) is ToolCall:
-            progress, _ = self.advance(progress, call, result)
-        if len(self._known) >= _MEMORY:
-            self._known.clear()
-        self._known[id(steps[-1])] = (steps, progress)
-        return progress
-
-    def _before(self, steps: tuple[Step, ...]) -> Progress:
-        """Returns the progress ahead of the last step, from memory where the episode has been followed so far."""
-        if len(steps) == 1:
-            return START
-        known = self._known.get(id(steps[-2]))
+        last = steps[-1]
+        known = self._known.get(id(last.call))
         # Equal tuples of the same objects compare at once; the memory is a matter of speed alone.
-        if known is not None and known[0] == steps[:-1]:
-            return known[1]
+        if known is not None and known[0] is last.call and known[1] is last.result and known[2] == steps[:-1]:
+            return known[3]
         progress = START
-        for step in steps[:-1]:
+        for step in steps:
             call, result = step.call, step.result
             if result is not None and type(call) is ToolCall:
                 progress, _ = self.advance(progress, call, result)
+        self._remember(last.call, last.result, steps[:-1], progress)
         return progress
+
+    def follow(self, steps: tuple[Step, ...], call: ToolCall, result: ToolResult) -> tuple[Progress, Progress, int]:
+        """Returns the progress before and after a call that is made after `steps`, and the plan steps that it resolved."""
+        before = self.progress(steps)
+        after, hit = self.advance(before, call, result)
+        self._remember(call, result, steps, after)
+        return before, after, hit
+
+    def _remember(self, call: ParsedAction, result: ToolResult | None, steps: tuple[Step, ...], progress: Progress) -> None:
+        if len(self._known) >= _MEMORY:
+            self._known.clear()
+        self._known[id(call)] = (call, result, steps, progress)
 
     def open(self, progress: Progress) -> list[int]:
         """Returns the steps that can be taken now, in the plan's order: unresolved, and all they rest on is seen."""
@@ -214,7 +213,7 @@ def same_value(a: str, b: str) -> bool:
 
 
 _KEPT = 4_096
-_plans: dict[int, Plan] = {}
+_plans: OrderedDict[int, Plan] = OrderedDict()
 
 
 def plan_of(task: Task) -> Plan:
@@ -222,7 +221,7 @@ def plan_of(task: Task) -> Plan:
     plan = _plans.get(id(task))
     if plan is None or plan.task is not task:
         if len(_plans) >= _KEPT:
-            _plans.clear()
+            _plans.popitem(last=False)
         plan = _plans[id(task)] = Plan(task)
     return plan
 

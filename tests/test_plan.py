@@ -127,6 +127,10 @@ def test_following_an_episode_gives_what_reading_it_anew_gives(task, steps, othe
         forked = (other, steps[-1])
         assert followed.progress(forked) == Plan(task).progress(forked)
         assert followed.progress((*forked, steps[-1])) == Plan(task).progress((*forked, steps[-1]))
+    for before, step, state in zip(states, steps, states[1:], strict=False):
+        call, result = step.call, step.result
+        assert followed.follow(before, call, result)[:2] == (Plan(task).progress(before), Plan(task).progress(state))
+        assert followed.progress(state) == Plan(task).progress(state)
     for earlier, later in itertools.pairwise(seen):
         assert earlier[0] & ~later[0] == 0 and earlier[1] & ~later[1] == 0
 

@@ -72,8 +72,7 @@ class RulesJudge:
         plan = plan_of(state.task)
         if not plan.steps and not (plan.size and "ids" in result.data):
             return self._unguided(state, plan, call, result)
-        before = plan.progress(state.steps)
-        after, hit = plan.advance(before, call, result)
+        before, after, hit = plan.follow(state.steps, call, result)
         # Only what was already in sight can be resolved by a repetition.
         if not hit or (not hit & ~before[0] and _is_repeated(state, call)):
             return self._no(self._why_bad(state, plan, call, result, before, after))
@@ -82,7 +81,7 @@ class RulesJudge:
     def _why_bad(self, state: State, plan: Plan, call: ToolCall, result: ToolResult, before: Progress, after: Progress) -> str:
         if _is_repeated(state, call):
             return "The call repeats an earlier one."
-        if plan.steps and call.tool not in plan.tools:
+        if plan.steps and all(step.tool != call.tool for step in plan.steps):
             return "The question does not need this tool."
         if "ids" not in result.data:
             if not is_computation(call.query):
