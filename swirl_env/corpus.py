@@ -214,7 +214,10 @@ class ParquetCorpus(_FileCorpus):
             import pyarrow.parquet
         except ModuleNotFoundError as error:
             raise MissingExtra("Parquet corpora need 'pyarrow'. Install it with: pip install 'swirl-env[train]'") from error
-        return pyarrow.parquet.ParquetFile(self.path, memory_map=True)
+        try:
+            return pyarrow.parquet.ParquetFile(self.path, memory_map=True)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise ConfigError(f"{self.path}: expected a Parquet file; {error}.") from error
 
     @functools.cached_property
     def _columns(self) -> list[str]:

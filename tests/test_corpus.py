@@ -175,3 +175,11 @@ def test_where_the_cache_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert cache_root() == tmp_path / "xdg" / "swirl-env"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_root() == Path.home() / ".cache" / "swirl-env"
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 not really"])
+def test_a_damaged_parquet_file_is_named(tmp_path: Path, content: bytes) -> None:
+    pytest.importorskip("pyarrow")
+    (tmp_path / "c.parquet").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"c\.parquet: expected a Parquet file"):
+        len(open_corpus(tmp_path / "c.parquet"))

@@ -72,7 +72,7 @@ class Search:
         cache_dir: str | None = None,
     ) -> None:
         _check(backend, method, tokenizer, stemmer, stopwords, numba)
-        _check_numbers(top_k=top_k, k1=k1, b=b, title_weight=title_weight, max_query_chars=max_query_chars)
+        _check_numbers(top_k, k1, b, title_weight, snippet_chars, max_query_chars)
         if corpus is None:
             raise ConfigError("The search tool needs a corpus; this task has none. Give corpus=PATH, or use other tools.")
         self._given = {name: value for name, value in locals().items() if name != "self"}
@@ -124,9 +124,9 @@ class Search:
         if limit and len(text) > limit:
             text = text[: limit + 1].rpartition(" ")[0] or text[:limit]
             text = f"{text.rstrip()} ..."
-        if "\n" in text:
-            text = " ".join(text.split())
-        return f"{passage.title}: {text}" if passage.title else text
+        shown = f"{passage.title}: {text}" if passage.title else text
+        # A line break would let a passage pretend to be two.
+        return " ".join(shown.split()) if "\n" in shown or "\r" in shown else shown
 
 
 def _nothing(query: str, terms: Sequence[str]) -> str:
@@ -197,12 +197,13 @@ def _check(backend: str, method: str, tokenizer: str, stemmer: str, stopwords: s
         raise ConfigError(f"method={method!r} needs backend='bm25s'; backend='rank_bm25' has its own formula (Okapi).")
 
 
-def _check_numbers(top_k: int, k1: float, b: float, title_weight: int, max_query_chars: int) -> None:
+def _check_numbers(top_k: int, k1: float, b: float, title_weight: int, snippet_chars: int, max_query_chars: int) -> None:
     rules = [
         ("top_k", top_k, "a whole number from 1", isinstance(top_k, int) and top_k >= 1),
         ("k1", k1, "a number from 0", k1 >= 0),
         ("b", b, "a number from 0 to 1", 0 <= b <= 1),
         ("title_weight", title_weight, "a whole number from 0", isinstance(title_weight, int) and title_weight >= 0),
+        ("snippet_chars", snippet_chars, "a whole number from 0", isinstance(snippet_chars, int) and snippet_chars >= 0),
         ("max_query_chars", max_query_chars, "a number from 1", max_query_chars >= 1),
     ]
     for name, value, expected, fine in rules:
