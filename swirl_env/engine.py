@@ -6,6 +6,7 @@ A step of n episodes makes one call to each tool that they use and one to the ju
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
@@ -36,6 +37,8 @@ from swirl_env.types import (
     Trajectory,
     Verdict,
 )
+
+_TAG = re.compile(r"[A-Za-z_][\w.-]*")
 
 
 class Transition(Record, frozen=True):
@@ -207,6 +210,8 @@ def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
     tools: dict[str, Tool] = {}
     for spec in specs:
         tool = conforming("tool", make("tool", spec, corpus=tasks.corpus))
+        if not isinstance(tool.tag, str) or not _TAG.fullmatch(tool.tag):
+            raise ConfigError(f"The tag of a tool is made of letters, digits and '_', not a digit first; got {tool.tag!r}.")
         if tool.tag in tools or tool.tag == ANSWER:
             raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
         tools[tool.tag] = tool
@@ -218,9 +223,9 @@ def _check_settings(max_steps: int, history: str, prompt: str, max_chars: int) -
         if not isinstance(value, int) or value < 1:
             what = "the actions of an episode" if name == "max_steps" else "the characters of a state"
             raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r}.")
-    for what, value, known in (("history", history, get_args(History)), ("prompt", prompt, get_args(Prompt))):
-        if value not in known:
-            raise unknown_name(what, str(value), known)
+    for what, name, known in (("history", history, get_args(History)), ("prompt", prompt, get_args(Prompt))):
+        if name not in known:
+            raise unknown_name(what, str(name), known)
 
 
 def no_answer(task: Task) -> Outcome:

@@ -20,7 +20,8 @@ ROOMS |= {"algos": "swirl_env.algos", "benchmarks": "swirl_env.benchmarks"}
 
 FLOORS = [
     "types errors actions grading",
-    "protocols registry function_tool chance spaces transcript prompts render corpus corpus_cache plan fingerprint codec records verdicts",
+    "protocols registry function_tool chance spaces transcript prompts render corpus corpus_cache plan fingerprint codec "
+    "records verdicts",
     "tools agents judges tasks",
     "engine calls env vector rollout store reader filters evaluate export contract contracts",
     "algos",

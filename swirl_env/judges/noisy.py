@@ -32,7 +32,7 @@ class NoisyJudge:
         self.inner = make_judge(judge)
         self.flip, self.lenient, self.seed = flip, lenient, seed
         self.needs_results = bool(getattr(self.inner, "needs_results", False))
-        self.fingerprint = named(self.name, [fingerprint(self.inner), flip, lenient, seed])
+        self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), "flip": flip, "lenient": lenient, "seed": seed})
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict a step."""

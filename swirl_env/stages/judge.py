@@ -7,8 +7,8 @@ from itertools import islice
 
 from omegaconf import DictConfig
 
+from swirl_env.calls import run_judge
 from swirl_env.cli import Interrupted
-from swirl_env.engine import run_judge
 from swirl_env.protocols import Judge
 from swirl_env.registry import make_judge
 from swirl_env.stages import runs
