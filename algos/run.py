@@ -116,9 +116,7 @@ class Run:
         """Whether a limit has been reached."""
         limits, spent = self.limits, self.spent
         out_of_tokens = limits.sampled_tokens and spent.sampled_tokens >= limits.sampled_tokens
-        return bool(
-            (out_of_tokens and spent.updates % self._block == 0) or (limits.updates and spent.updates >= limits.updates)
-        )
+        return bool((out_of_tokens and spent.updates % self._block == 0) or (limits.updates and spent.updates >= limits.updates))
 
     def updates(self, until: int | None = None, block: int = 1) -> Iterator[int]:
         """Yields the numbers of the updates to come, from where the run stands, until a limit or update `until`.

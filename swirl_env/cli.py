@@ -13,6 +13,7 @@ STAGES = {
     "generate": "run episodes of an agent and store them, with a reward on every step",
     "judge": "judge a run again, or fill in the verdicts that failed",
     "filter": "choose the trajectories worth training on",
+    "train": "train a policy: step-wise policy gradient, or an outcome-only baseline",
     "eval": "table of accuracy, step labels and errors of a run, with intervals",
     "bench": "the main job: several agents on several tasks, judged, filtered, in one table",
     "play": "solve a task yourself in the terminal and see the reward of each step",

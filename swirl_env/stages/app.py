@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from swirl_env.errors import ConfigError, SwirlError
-from swirl_env.registry import load
+from swirl_env.registry import load, missing
 from swirl_env.stages.config_errors import explained
 from swirl_env.stages.hydra_plugins import register
 
@@ -72,7 +72,10 @@ def _task(stage: str, sweeps: list[str]) -> Callable[[DictConfig], None]:
 
     In a sweep errors are left to hydra: it says which job failed and runs the others.
     """
-    main: Callable[[DictConfig], None] = importlib.import_module(f"swirl_env.stages.{MODULES.get(stage, stage)}").main
+    try:
+        main: Callable[[DictConfig], None] = importlib.import_module(f"swirl_env.stages.{MODULES.get(stage, stage)}").main
+    except ModuleNotFoundError as error:
+        raise missing("stage", stage, error) from error
 
     @functools.wraps(main)
     def task(config: DictConfig) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from swirl_env.cli import STAGES
 from swirl_env.stages.plugins import GROUPS, LISTS, choices, docs, factory, section, summary
 
-_KEY = re.compile(r"^(\w+):.*?#\s*(.+)$", re.MULTILINE)
+_KEY = re.compile(r"(  )?(\w+):(?:.*?#\s*(.+))?")
 
 
 def stage_help(stage: str, overrides: Sequence[str]) -> str:
@@ -42,7 +42,7 @@ def _group_lines(groups: Sequence[str], config: DictConfig) -> Iterator[str]:
     for group in groups:
         node = config.get(group)
         if node is None:
-            now = "what the task needs"
+            now = "what the task needs" if group == "tool" else "that of the setting"
         elif group in LISTS:
             now = f"[{','.join(str(key) for key in node)}]"
         else:
@@ -55,7 +55,10 @@ def _key_lines(stage: str, config: DictConfig, groups: Sequence[str]) -> Iterato
     said = _comments(stage)
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     for key, value in values.items():
-        if key not in groups:
+        if isinstance(value, dict) and value and key not in groups:
+            for inner, item in value.items():
+                yield from _row(f"{key}.{inner}", f"= {_shown(item)}", said.get(f"{key}.{inner}", ""))
+        elif key not in groups:
             yield from _row(key, f"= {_shown(value)}", said.get(key, ""))
 
 
@@ -83,7 +86,12 @@ def _comments(stage: str) -> dict[str, str]:
     """Returns what the shipped files say about their keys, those of the stage's own file last."""
     said: dict[str, str] = {}
     for name in ("base", "episodes", stage):
-        said.update(_KEY.findall(resources.files("swirl_env.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8")))
+        section = ""
+        for line in resources.files("swirl_env.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+            if match := _KEY.match(line):
+                inner, key, text = match.groups()
+                section = section if inner else f"{key}."
+                said[f"{section}{key}" if inner else key] = text or ""
     return said
 
 

@@ -103,11 +103,11 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
     for key, value in plain.items():
         if value == "???":
             raise missing_value(stage, key)
-    for group in {"task", "judge", "agent"} & plain.keys():
+    for group in {"algo", "task", "judge", "agent"} & plain.keys():
         plain[group] = spec(group, plain[group])
     for group in {"tool", "filter"} & plain.keys():
         plain[group] = {name: spec(group, chosen) for name, chosen in plain[group].items()}
-    if issubclass(kind, EpisodeOptions) and "tool" not in plain and _no_tools():
+    if "tool" in kind.__struct_fields__ and "tool" not in plain and _no_tools():
         plain["tool"] = {}
     if "out" in plain and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         plain["out"] = os.path.relpath(HydraConfig.get().runtime.output_dir)
@@ -117,8 +117,19 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
         return msgspec.convert(plain, kind)
     except msgspec.ValidationError as error:
         key = str(error).partition(" - at ")[2].strip("`").removeprefix("$.")
-        hint = get_type_hints(kind).get(key)
-        raise ConfigError(f"{key or stage}: {mismatch(error, hint, plain.get(key))}.") from error
+        hint, value = _at(kind, plain, key.split("."))
+        raise ConfigError(f"{key or stage}: {mismatch(error, hint, value)}.") from error
+
+
+def _at(kind: Any, value: Any, path: list[str]) -> tuple[Any, Any]:
+    """Returns type and value of a key of a section, ``trainer.lr``."""
+    for key in path:
+        key, _, index = key.partition("[")
+        kind = get_type_hints(kind).get(key) if isinstance(kind, type) else None
+        value = value.get(key) if isinstance(value, dict) else None
+        if index and isinstance(value, list):
+            kind, value = None, value[int(index.rstrip("]"))]
+    return kind, value
 
 
 def episode_defaults() -> dict[str, Any]:

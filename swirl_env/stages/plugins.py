@@ -16,7 +16,7 @@ from swirl_env.errors import ConfigError
 from swirl_env.filters import FILTERS, make_filter
 from swirl_env.registry import load, names
 
-GROUPS = ("task", "tool", "judge", "agent", "filter")
+GROUPS = ("algo", "task", "tool", "judge", "agent", "filter")
 """The config groups whose choices are plugins."""
 LISTS = ("tool", "filter")
 """Groups of which several may be chosen; each choice has a section of its own, e.g. ``tool.search.top_k``."""

@@ -46,7 +46,7 @@ def agreed(options: E, given: Collection[str] | None = None) -> E:
     asked = recorded(options)
     if given is not None and not set(given) - {*_FREE, "n"}:
         asked = {**stored, "n": asked["n"]} if "n" in given else stored
-    _compare(path, stored, asked)
+    compare(path, stored, asked, ("n",))
     return msgspec.convert({**asked, **{key: getattr(options, key) for key in _FREE}}, type(options))
 
 
@@ -84,17 +84,28 @@ def _stored(path: Path) -> dict[str, Any] | None:
     return {str(key): value for key, value in config.items()}
 
 
-def _compare(path: Path, stored: dict[str, Any], asked: dict[str, Any]) -> None:
-    """Refuses to continue a run with another configuration, unless only n has grown."""
+def compare(path: Path, stored: dict[str, Any], asked: dict[str, Any], growing: Collection[str]) -> None:
+    """Refuses to continue a run with another configuration, unless only limits have grown.
+
+    Args:
+        path: the run folder.
+        stored: its configuration.
+        asked: what it would go on with.
+        growing: keys whose value may be larger than before, or None for no limit.
+    """
     before, now = _flat(stored), _flat(asked)
-    grown = now.get("n") is None or (before.get("n") is not None and now["n"] >= before["n"])
-    differ = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key) and not (key == "n" and grown)]
+
+    def grown(key: str) -> bool:
+        return now.get(key) is None or (before.get(key) is not None and now[key] >= before[key])
+
+    keys = sorted({*before, *now})
+    differ = [key for key in keys if before.get(key) != now.get(key) and not (key in growing and grown(key))]
     if differ:
         changes = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differ[:3])
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
         raise ConfigError(
             f"{path} was begun with another configuration: {changes}{more}. Resume with the same one (`out={path} resume=true` "
-            f"alone takes it from the folder; n may grow), or choose another out=."
+            f"alone takes it from the folder; {' and '.join(growing)} may grow), or choose another out=."
         )
 
 

@@ -1,0 +1,130 @@
+"""The policy and the environments of a training run."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, setting_of
+from swirl_env.algos.warm_start import WarmStart, warm_start
+from swirl_env.env import build_engine
+from swirl_env.errors import ConfigError, MissingExtra
+from swirl_env.stages.progress import progress
+from swirl_env.stages.train_options import LoraSection, ModelSection, TrainOptions
+from swirl_env.vector import ToolVectorEnv
+
+_TEST_WORLDS = 2
+"""Worlds of a setting that an evaluation goes through, each with its share of the episodes."""
+_ADAPTERS = "LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'"
+
+
+def environment(options: TrainOptions) -> ToolVectorEnv:
+    """Returns what the policy is trained in."""
+    if options.task is None:
+        return _of_setting(options, "train", options.seed)
+    return _of_task(options, options.task)
+
+
+def evaluations(options: TrainOptions) -> list[ToolVectorEnv]:
+    """Returns what the policy is evaluated in: held-out questions; nothing where none are named."""
+    split = options.eval.split
+    if options.task is None:
+        if split not in (None, "test", "validation", "train"):
+            raise ConfigError(f"eval.split: a setting has test, validation and train worlds; got {split!r}.")
+        return [_of_setting(options, split or "test", world) for world in range(_TEST_WORLDS)]
+    return [] if split is None else [_of_task(options, {**options.task, "split": split})]
+
+
+def _of_setting(options: TrainOptions, split: Any, seed: int) -> ToolVectorEnv:
+    setting = setting_of(options.setting)
+    given: dict[str, Any] = {} if options.max_steps is None else {"max_steps": options.max_steps}
+    given |= {"format": options.format, "history": options.history, "max_chars": options.max_chars}
+    return setting.env(split, seed, options.slots, judge=options.judge, **given)
+
+
+def _of_task(options: TrainOptions, task: dict[str, Any]) -> ToolVectorEnv:
+    engine = build_engine(
+        task,
+        None if options.tool is None else list(options.tool.values()),
+        options.judge,
+        options.max_steps,
+        format=options.format,
+        history=options.history,
+        prompt=options.prompt,
+        max_chars=options.max_chars,
+    )
+    return ToolVectorEnv(engine, options.slots)
+
+
+def make_policy(options: TrainOptions, accelerator: Accelerator) -> TransformersAgent:
+    """Returns the policy as an agent whose model is ready to be trained."""
+    torch.manual_seed(options.seed)  # adapters begin with random weights
+    if options.policy == "embedded":
+        return _embedded(options, accelerator)
+    section = options.model
+    small = options.task is None
+    agent = TransformersAgent(
+        options.policy,
+        dtype=section.dtype,
+        device=str(accelerator.device),
+        max_new_tokens=section.max_new_tokens or (MAX_NEW_TOKENS if small else 256),
+        batch_size=section.batch_size or (32 if small else 16),
+        template=section.template,
+        system=section.system,
+        template_options=section.template_options,
+        max_context=section.max_context,
+    )
+    agent.model = with_adapters(agent.model, options.lora, section)
+    return agent
+
+
+def _embedded(options: TrainOptions, accelerator: Accelerator) -> TransformersAgent:
+    # One process trains it, the others wait for it and find it in the cache.
+    with accelerator.main_process_first():
+        folder = warm_policy(options.setting, options.warm_start)
+    given = {"max_new_tokens": options.model.max_new_tokens, "batch_size": options.model.batch_size}
+    given["max_context"] = options.model.max_context
+    agent = embedded_agent(folder, **{key: value for key, value in given.items() if value is not None})
+    agent.name = f"embedded-{options.setting}-{options.warm_start}"
+    return agent
+
+
+def warm_policy(setting: str, seed: int) -> str:
+    """Returns the folder of a warm start; trains it, with a progress bar, where it is not cached."""
+    updates = WarmStart().updates
+    with progress(f"warm start {setting}, seed {seed}", updates) as advance:
+        return str(warm_start(setting, seed, report=lambda done, total, note: advance(note=note)))
+
+
+def with_adapters(model: Any, lora: LoraSection, section: ModelSection) -> Any:
+    """Returns the model with the adapters that the options ask for.
+
+    Raises:
+        MissingExtra: where they need peft and it is not installed.
+    """
+    if section.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
+        model.enable_input_require_grads()  # or nothing before the first adapter asks for a gradient
+    if not lora.rank and section.adapter is None:
+        return model
+    if importlib.util.find_spec("peft") is None:
+        raise MissingExtra(_ADAPTERS)
+    import peft
+
+    if section.adapter is not None:
+        return peft.PeftModel.from_pretrained(model, section.adapter, is_trainable=True)
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules="all-linear" if lora.targets is None else lora.targets,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        return peft.get_peft_model(model, config)
+    except ValueError as error:  # no module has one of these names
+        raise ConfigError(f"lora.targets: {str(error).partition('. ')[0]}.") from error

@@ -1,0 +1,234 @@
+"""``swirl train``: a policy, an algorithm, a budget; a run folder with the trained policy and what it is worth.
+
+    config.yaml  metrics.jsonl  timing.jsonl  checkpoints/  rollouts/  policy/  evaluation.json
+
+Killed at any moment it goes on with ``resume=true`` and ends with the same weights and metrics. Several processes
+(``accelerate launch``, ``torchrun``) share the rollouts and the updates; the first one prints and writes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from accelerate import Accelerator
+from accelerate.utils import LoggerType, broadcast_object_list
+from omegaconf import DictConfig
+
+from swirl_env.agents.hf_load import quiet
+from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.algos.embedded import MAX_NEW_TOKENS, WORDS, setting_of
+from swirl_env.algos.run import Algorithm, Limits, Run
+from swirl_env.algos.trainer import TrainConfig, Trainer
+from swirl_env.algos.warm_start import one_thread
+from swirl_env.cli import Interrupted
+from swirl_env.errors import ConfigError, MissingExtra, unknown_name
+from swirl_env.evaluate import Evaluation
+from swirl_env.registry import make
+from swirl_env.stages import runs, tables
+from swirl_env.stages.generate import given_keys, quoted
+from swirl_env.stages.measure import Measure
+from swirl_env.stages.options import read
+from swirl_env.stages.policy import environment, evaluations, make_policy
+from swirl_env.stages.progress import progress
+from swirl_env.stages.train_options import TrainOptions, agreed, record
+from swirl_env.store import Store
+from swirl_env.types import Trajectory
+
+
+def main(config: DictConfig) -> None:
+    """Runs the stage."""
+    options = read("train", TrainOptions, config)
+    accelerator = accelerator_of(options)
+    options = agreed(_same_folder(options, accelerator), given_keys())
+    path = Path(options.out)
+    accelerator.wait_for_everyone()  # every process has looked at the folder before the first one writes to it
+    try:
+        if options.policy == "embedded":
+            with one_thread():
+                train(options, accelerator)
+        else:
+            train(options, accelerator)
+    except KeyboardInterrupt:
+        raise Interrupted(f"To go on from the last checkpoint: swirl train out={quoted(path)} resume=true") from None
+    finally:
+        accelerator.end_training()
+
+
+def accelerator_of(options: TrainOptions) -> Accelerator:
+    """Returns accelerate's part of the run: devices, processes, precision, trackers."""
+    known = sorted(str(kind) for kind in LoggerType if kind != LoggerType.ALL)
+    for name in options.trackers:
+        if name not in known:
+            raise unknown_name("tracker", name, known)
+        if importlib.util.find_spec(name) is None and not (name == "tensorboard" and importlib.util.find_spec("tensorboardX")):
+            raise MissingExtra(f"trackers=[{name}] needs the package {name!r}. Install it with: pip install {name}")
+    on_cpu = options.model.device == "cpu" or options.policy == "embedded"
+    return Accelerator(
+        cpu=on_cpu, mixed_precision=options.precision, log_with=options.trackers or None, project_dir=options.out
+    )  # fmt: skip
+
+
+def _same_folder(options: TrainOptions, accelerator: Accelerator) -> TrainOptions:
+    """Returns the options with the folder of the first process: a default name holds the time, and clocks differ."""
+    if accelerator.num_processes == 1:
+        return options
+    return msgspec.structs.replace(options, out=broadcast_object_list([options.out])[0])
+
+
+def train(options: TrainOptions, accelerator: Accelerator) -> None:
+    """Trains, evaluates and writes; whatever is wrong with the options comes out before anything is written."""
+    path, first = Path(options.out), accelerator.is_main_process
+    algorithm: Algorithm = make("algo", options.algo)
+    venv, stored = environment(options), _stored(options)
+    measure = Measure(evaluations(options), options.eval.episodes, options.eval.quick)
+    setting_of(options.setting)
+    agent = make_policy(options, accelerator)
+    trainer = Trainer(agent.model, _config(options), accelerator)
+    if first:
+        record(options)
+    results = _results(path)
+    if first and "before" not in results:
+        results["before"] = _full(measure, agent)
+        runs.write_json(path / "evaluation.json", results)
+    limits = Limits(options.budget or 0, options.updates or 0)
+    with _reporting(options, accelerator) as report:
+        run = Run(
+            agent,
+            venv,
+            trainer,
+            path,
+            limits,
+            seed=options.seed,
+            stored=stored,
+            evaluate=measure if first and measure.venvs and options.eval.every else None,
+            eval_every=options.eval.every,
+            save_every=options.save_every,
+            resume=options.resume,
+            report=report,
+        )
+        algorithm.train(run)
+    accelerator.wait_for_everyone()
+    if first:
+        save_policy(agent, path / "policy")
+        results |= {"after": _full(measure, agent), "spent": dataclasses.asdict(run.spent)}
+        runs.write_json(path / "evaluation.json", results)
+        _say(options, run, results)
+    accelerator.wait_for_everyone()
+
+
+def _config(options: TrainOptions) -> TrainConfig:
+    return dataclasses.replace(options.trainer, updates=options.updates or 0)
+
+
+def _stored(options: TrainOptions) -> list[Trajectory]:
+    """Returns the trajectories of the run folders in ``stored``."""
+    for folder in options.stored:
+        runs.config_of(folder)
+    if not options.stored and options.algo.get("states") == "stored":
+        raise ConfigError("algo.states=stored trains on stored trajectories: name their run folders, stored=[runs/demo].")
+    return [trajectory for folder in options.stored for trajectory in Store(folder, "r")]
+
+
+def _results(path: Path) -> dict[str, Any]:
+    """Returns what evaluation.json holds: a resumed run does not evaluate its beginning again."""
+    file = path / "evaluation.json"
+    held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return {key: held[key] for key in ("before",) if key in held}
+
+
+def _full(measure: Measure, agent: TransformersAgent) -> dict[str, Any] | None:
+    if not (measure.venvs and measure.episodes):
+        return None
+    return {how: found.to_dict() for how, found in measure.full(agent).items()}
+
+
+@contextmanager
+def _reporting(options: TrainOptions, accelerator: Accelerator) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Gives what is told each update's metrics: the progress bar and the trackers."""
+    if not accelerator.is_main_process:
+        yield None
+        return
+    if options.trackers:
+        accelerator.init_trackers("swirl", config={"algo": str(options.algo["name"]), "seed": options.seed})
+    by_tokens = options.budget is not None and options.updates is None
+    total = int((options.budget if by_tokens else options.updates) or 0)
+    done = 0
+    with progress(f"train {options.algo['name']}", total) as advance:
+
+        def report(row: dict[str, Any]) -> None:
+            nonlocal done
+            now = min(total, int(row["sampled_tokens" if by_tokens else "update"]))
+            shown = {key: row[key] for key in ("success", "reward", "eval_success") if key in row}
+            advance(now - done, "  ".join(f"{key} {value:.3f}" for key, value in shown.items()))
+            done = now
+            if options.trackers:
+                accelerator.log({key: value for key, value in row.items() if key != "update"}, step=int(row["update"]))
+
+        yield report
+
+
+def save_policy(agent: TransformersAgent, folder: Path) -> None:
+    """Writes the policy as an ordinary checkpoint (of its adapters, where it has some), with its tokenizer."""
+    aside = folder.with_name(f".{folder.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    with quiet():
+        agent.model.save_pretrained(aside)
+        agent.renderer.tokenizer.save_pretrained(aside)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(aside, folder)
+
+
+def _say(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
+    """Prints what came of the run, where it is, and what to run next."""
+    path, spent = Path(options.out), run.spent
+    if results["after"] is None:
+        print("no evaluation: name held-out questions, eval.split=..., and eval.episodes above 0")
+    else:
+        rows = [{"policy": when, **cells(results[when])} for when in ("before", "after")]
+        tables.show(rows, f"{path}, held-out questions, {options.eval.episodes} episodes each")
+    if not run.done:
+        print(f"ended after {spent.updates} updates, before the limit: no trajectory passed the filter, or no state had signal")
+    print(
+        f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled and {spent.trained_tokens:,} trained tokens, "
+        f"{spent.judge_calls:,} judge calls"
+    )
+    print(f"results are in {path}: policy/ (a checkpoint of transformers), evaluation.json, metrics.jsonl")
+    print(f"next: {next_command(options)}")
+
+
+def cells(found: dict[str, Any]) -> dict[str, str]:
+    """Returns the columns that stand for one evaluation, sampled and greedy."""
+    sampled, greedy = (msgspec.convert(found[how], Evaluation) for how in ("sampled", "greedy"))
+    return {
+        "success %": tables.percent(sampled.accuracy),
+        "95 % interval": tables.interval(sampled.accuracy),
+        "greedy %": tables.percent(greedy.accuracy),
+        "GOOD steps": tables.percent(sampled.process),
+        "valid actions": tables.percent(sampled.valid_actions),
+        "steps": tables.mean(sampled.steps),
+    }
+
+
+def next_command(options: TrainOptions) -> str:
+    """Returns a command that runs the trained policy."""
+    policy = quoted(Path(options.out) / "policy")
+    adapters = options.lora.rank or options.model.adapter
+    model = f"agent.model={quoted(Path(options.policy))} agent.adapter={policy}" if adapters else f"agent.model={policy}"
+    head = f"swirl generate agent=transformers {model}"
+    if options.task is not None:
+        return f"{head} task={options.task['name']} ..."
+    setting = setting_of(options.setting)
+    return (
+        f"{head} agent.max_new_tokens={MAX_NEW_TOKENS} agent.batch_size=32 prompt=question max_steps={setting.max_steps} "
+        f"tool.search.top_k={setting.top_k} task.split=test task.min_hops={setting.min_hops} task.max_hops={setting.max_hops} "
+        f"task.comparisons=0 task.values=false task.words={WORDS}"
+    )
