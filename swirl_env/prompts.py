@@ -15,7 +15,7 @@ _FULL = """\
 Answer the question at the end. You work in steps: each of your messages holds either one tool call or the final answer, \
 never both. Think first where that helps, then write one of these:
 {forms}
-A result comes back as QUERY -> RESULT and you go on from there. You have {steps} messages in all, the one with the answer \
+A result comes back as QUERY -> RESULT and you go on from there. You have {steps} in all, the one with the answer \
 included, so at most {calls}. Do not send the same query twice.
 
 Question: {question}"""
@@ -32,7 +32,7 @@ def build_prompt(task: Task, tools: Sequence[Tool], fmt: ActionFormat, settings:
     calls = settings.max_steps - 1
     return _FULL.format(
         forms=fmt.instructions(tools),
-        steps=settings.max_steps,
+        steps=f"{settings.max_steps} message{'' if settings.max_steps == 1 else 's'}",
         calls=f"{calls} tool call{'' if calls == 1 else 's'}",
         question=task.question,
     )

@@ -77,8 +77,15 @@ def _episodes(
     venv: ToolVectorEnv, episodes: int, seed: int, samples: int, done: Container[tuple[str, int]]
 ) -> Iterator[tuple[State, int]]:
     engine = venv.engine
+    known: set[str] = set()
     for k in range(episodes):
         task, sample = engine.tasks[k // samples], k % samples
+        if sample == 0:
+            if task.id in known:
+                raise ConfigError(
+                    f"Two questions have the id {task.id!r}, so their episodes cannot be told apart. Give each its own."
+                )
+            known.add(task.id)
         if (task.id, sample) not in done:
             yield engine.begin(task, episode_seed(seed, task.id, sample)), sample
 

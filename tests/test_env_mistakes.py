@@ -9,7 +9,7 @@ import pytest
 from fakes import CallJudge, EchoTool, SumTasks
 from swirl_env.engine import Engine
 from swirl_env.errors import ConfigError, PluginError, SwirlError, UnknownName
-from swirl_env.registry import make_agent, make_format
+from swirl_env.registry import make_agent, make_format, make_tasks
 from swirl_env.rollout import collect
 from swirl_env.store import Store
 from swirl_env.types import Action, ToolCall, ToolResult, Verdict
@@ -60,6 +60,24 @@ def test_an_engine_takes_no_options_beside_it():
     engine = Engine(SumTasks(), [EchoTool()], None)
     with pytest.raises(ConfigError, match="got judge, max_steps beside it"):
         ToolVectorEnv(engine, 2, max_steps=3, judge="rules")
+
+
+@pytest.mark.parametrize("tag", ["a b", "", "<x>", "1x", 5, "answer"])
+def test_a_tag_that_no_policy_could_write_is_refused(tag):
+    tool = EchoTool()
+    tool.tag = tag
+    with pytest.raises(ConfigError, match="tag"):
+        Engine(SumTasks(), [tool], None)
+
+
+def test_two_questions_of_one_id_are_refused():
+    class Twice(SumTasks):
+        def __getitem__(self, i):
+            return super().__getitem__(i % 3)
+
+    venv = ToolVectorEnv(Twice(6), 2, tools=[], judge=None)
+    with pytest.raises(ConfigError, match="Two questions have the id 'sum-0'"):
+        list(collect(make_agent("random"), venv, 6))
 
 
 def test_an_empty_task_source_cannot_begin():
@@ -180,3 +198,11 @@ def test_text_that_no_file_can_hold_is_mended_on_its_way_in(tmp_path):
     with Store(tmp_path / "run") as store:
         store.append(engine.trajectory(moved))
         assert len(store) == 1
+
+
+@pytest.mark.parametrize("name", ["q.jsonl.gz", "q.parquet"])
+def test_a_damaged_question_file_is_named(tmp_path, name):
+    pytest.importorskip("pyarrow")
+    (tmp_path / name).write_bytes(b"not that")
+    with pytest.raises(ConfigError, match=f"{name}: expected a (gzipped|Parquet) file"):
+        len(make_tasks("jsonl", path=str(tmp_path / name)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gzip
 import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,7 +77,10 @@ def read_rows(location: Location) -> Sequence[Row]:
         return _parquet_rows(path)
     data = path.read_bytes()
     if path.suffix == ".gz":
-        data = gzip.decompress(data)
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ConfigError(f"{path}: expected a gzipped file; {error}.") from error
     data = data.removeprefix(b"\xef\xbb\xbf")
     listed = _listed(data, location.path) if ".json" in path.suffixes else None
     return JsonRows([line for line in data.splitlines() if line.strip()] if listed is None else listed, location.path)
@@ -105,7 +109,10 @@ def _parquet_rows(path: Path) -> Sequence[Row]:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise MissingExtra("Parquet files need 'pyarrow'. Install it with: pip install 'swirl-env[train]'") from error
-    rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+    try:
+        rows: list[Row] = pyarrow.parquet.read_table(path).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ConfigError(f"{path}: expected a Parquet file; {error}.") from error
     return rows
 
 
