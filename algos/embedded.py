@@ -93,7 +93,7 @@ class Setting:
 
 SETTINGS: dict[str, Setting] = {
     setting.name: setting
-    for setting in (Setting("easy", 1, 4, 6, 0.3), Setting("main", 3, 5, 7, 0.3), Setting("sparse", 4, 6, 8, 0.4))
+    for setting in (Setting("easy", 1, 4, 6, 0.3), Setting("main", 3, 5, 7, 0.3), Setting("sparse", 4, 6, 8, 0.3))
 }
 """Name -> setting. In ``sparse`` an outcome alone hardly ever rewards the warm start; ``easy`` holds a curriculum."""
 
