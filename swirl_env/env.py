@@ -156,11 +156,11 @@ def step_info(engine: Engine, transition: Transition) -> dict[str, Any]:
 
 def as_action(action: str | Action) -> Action:
     """Returns plain text as an action."""
-    if isinstance(action, str):
-        return Action(action)
-    if not isinstance(action, Action):
+    if type(action) is Action:
+        return action
+    if not isinstance(action, str):
         raise ConfigError(f"An action is text, or a swirl_env.types.Action; got {action!r:.80}.")
-    return action
+    return Action(action)
 
 
 class ToolUseEnv(gym.Env[str, str]):
