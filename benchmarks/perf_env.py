@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import re
 import tempfile
@@ -59,11 +60,12 @@ class Recorded:
         return len(self.tasks)
 
     def __getitem__(self, index: int, /) -> Task:
-        return self.tasks[index]
+        return copy.copy(self.tasks[index])
 
     def find(self, task_id: str) -> Task | None:
-        """Returns the task of an id."""
-        return self._by_id.get(task_id)
+        """Returns the task of an id, a fresh object each time as from a source of generated tasks: judges know nothing of it."""
+        task = self._by_id.get(task_id)
+        return None if task is None else copy.copy(task)
 
 
 class BareEnv(gym.Env[str, str]):

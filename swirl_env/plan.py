@@ -19,7 +19,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from swirl_env.grading import numeric_equal
-from swirl_env.types import ParsedAction, Step, Task, ToolCall, ToolResult
+from swirl_env.types import Step, Task, ToolCall, ToolResult
 
 SEARCH = "search_query"
 """Tag of the search tool."""
@@ -64,7 +64,7 @@ class Plan:
         """The steps that passages resolve."""
         self.computed = 0
         """The steps that values resolve."""
-        self._known: dict[int, tuple[ParsedAction, ToolResult | None, tuple[Step, ...], Progress]] = {}
+        self._known: dict[int, tuple[ToolCall, ToolResult, tuple[Step, ...], Progress]] = {}
         self.above: list[int] = []
         """Step -> all that it rests on, itself excluded."""
         for i, step in enumerate(task.plan):
@@ -114,8 +114,9 @@ class Plan:
     def _read(self, progress: Progress, ids: Sequence[str]) -> tuple[Progress, int]:
         seen, resolved = progress
         shown = hit = 0
+        by_passage = self.by_passage
         for passage in ids:
-            mask = self.by_passage.get(passage)
+            mask = by_passage.get(passage)
             if mask is None:
                 continue
             shown |= mask
@@ -168,20 +169,19 @@ class Plan:
             call, result = step.call, step.result
             if result is not None and type(call) is ToolCall:
                 progress, _ = self.advance(progress, call, result)
-        self._remember(last.call, last.result, steps[:-1], progress)
         return progress
 
     def follow(self, steps: tuple[Step, ...], call: ToolCall, result: ToolResult) -> tuple[Progress, Progress, int]:
-        """Returns the progress before and after a call that is made after `steps`, and the plan steps that it resolved."""
+        """Returns the progress before and after a call made after `steps`, and the plan steps that it resolved.
+
+        What it led to is remembered, so that `progress` need not read an episode anew that is followed call by call.
+        """
         before = self.progress(steps)
         after, hit = self.advance(before, call, result)
-        self._remember(call, result, steps, after)
-        return before, after, hit
-
-    def _remember(self, call: ParsedAction, result: ToolResult | None, steps: tuple[Step, ...], progress: Progress) -> None:
         if len(self._known) >= _MEMORY:
             self._known.clear()
-        self._known[id(call)] = (call, result, steps, progress)
+        self._known[id(call)] = (call, result, steps, after)
+        return before, after, hit
 
     def open(self, progress: Progress) -> list[int]:
         """Returns the steps that can be taken now, in the plan's order: unresolved, and all they rest on is seen."""

@@ -5,6 +5,7 @@ Step for step it gives what n single environments with the same seeds give under
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -173,7 +174,7 @@ def info_columns(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Returns the infos of n environments as Gymnasium's columns: ``{key: [n] objects, "_" + key: [n] mask}``."""
     n = len(infos)
     columns: dict[str, Any] = {}
-    for key in {key: None for info in infos for key in info}:
+    for key in dict.fromkeys(itertools.chain.from_iterable(infos)):
         mask = [key in info for info in infos]
         values = [info.get(key) for info in infos]
         if type(values[mask.index(True)]) is dict:
