@@ -1,4 +1,4 @@
-"""The main job, ``swirl bench``: agents on tasks, judged at every step, filtered, in one table.
+"""The main job, ``swirl bench``: agents on tasks, judged and filtered, in one table; then policies trained and compared.
 
 A row is an episode run in a folder of its own, so that a benchmark that was killed goes on where it was.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from swirl_env.benchmarks import compare, curves
 from swirl_env.cli import Interrupted
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, StoreError, UnknownName
 from swirl_env.evaluate import Evaluation, evaluate
@@ -130,19 +131,29 @@ def _real_rows(options: BenchOptions) -> Iterator[Row]:
 
 
 def run(options: BenchOptions) -> None:
-    """Runs the benchmark, prints its table and writes it as JSON and Markdown."""
+    """Runs the benchmark, prints its tables and writes them as JSON and Markdown, with the learning curves."""
     path = Path(options.out)
     if path.is_dir() and any(path.iterdir()) and not options.resume:
         raise StoreError(f"{path} already holds files. To go on with a benchmark add resume=true; else choose another out=.")
-    wanted = rows(options)
+    wanted = rows(options) if options.part != "training" else []
+    training = compare.arms(options) if options.part != "agents" else []
+    if training:
+        compare.check(options)
+        curves.require()
     results: list[Result] = []
     try:
         for i, row in enumerate(wanted, start=1):
             results.append(run_row(row, options, f"[{i}/{len(wanted)}]"))
+        if training:
+            compare.warm_starts(options)
+            compare.train(training, options)
     except KeyboardInterrupt:
         raise Interrupted(f"To go on: swirl bench out={quoted(path)} resume=true (and what else you gave)") from None
-    write(path, results)
-    _print(path, results, options)
+    found = compare.figures(training) if training else []
+    write(path, results, found)
+    if training:
+        curves.draw(training, f"{options.setting}: held-out success", path / "curves.png")
+    _print(path, results, found, options)
 
 
 def run_row(row: Row, options: BenchOptions, count: str) -> Result:
@@ -173,28 +184,47 @@ def _select(store: Store, name: str) -> int:
     return selection.kept
 
 
-def write(path: Path, results: Sequence[Result]) -> None:
-    """Writes the table into the benchmark's folder, as JSON and as Markdown."""
+def write(path: Path, results: Sequence[Result], found: Sequence[compare.Figures] = ()) -> None:
+    """Writes the tables into the benchmark's folder, as JSON and as Markdown."""
     path.mkdir(parents=True, exist_ok=True)
-    runs.write_json(path / "bench.json", {"rows": [result.to_dict() for result in results]})
+    content = {"rows": [result.to_dict() for result in results], "training": [one.to_dict() for one in found]}
+    runs.write_json(path / "bench.json", content)
     lines = [f"- {result.row.task}, {result.row.agent}: left out. {result.skipped}\n" for result in results if result.skipped]
     done = [result.cells() for result in results if result.found is not None]
     text = tables.markdown(done, words=2) + ("\n" + "".join(lines) if lines else "")
+    if found:
+        table = tables.markdown([one.cells() for one in found])
+        text += ("\n" if text else "") + f"{table}\n{compare.verdict(found)}\n\n![learning curves](curves.png)\n"
     (path / "bench.md").write_text(text, encoding="utf-8")
 
 
-def _print(path: Path, results: Sequence[Result], options: BenchOptions) -> None:
+def _print(path: Path, results: Sequence[Result], found: Sequence[compare.Figures], options: BenchOptions) -> None:
     done = [result for result in results if result.found is not None]
-    ends = [i for i, (a, b) in enumerate(itertools.pairwise(done)) if a.row.task != b.row.task]
-    lines = [result.cells() for result in done]
-    tables.show(lines, "Shares in percent; steps and tokens an episode", words=2, sections=ends)
-    if options.data_dir is None:
+    if done:
+        ends = [i for i, (a, b) in enumerate(itertools.pairwise(done)) if a.row.task != b.row.task]
+        tables.show([result.cells() for result in done], "Shares in percent; steps and tokens an episode", words=2, sections=ends)
+    if results and options.data_dir is None:
         print(
             "HotpotQA and GSM8K were left out: set SWIRL_DATA_DIR (or data_dir=) to the folder that holds hotpotqa/ and gsm8k/."
         )
     for result in results:
         if result.skipped:
             print(f"{result.row.task}, {result.row.agent} was left out: {result.skipped}")
-    print(f"results are in {path}: bench.md, bench.json, and a run folder a row")
+    if found:
+        over = f", mean ± 95 % interval over {len(options.seeds)} seeds" if len(options.seeds) > 1 else ""
+        title = f"{options.setting}: {options.episodes} held-out episodes, {options.budget:,} sampled tokens{over}"
+        tables.show([one.cells() for one in found], title, sections=[0])
+        print(compare.verdict(found))
+    also = ", curves.png" if found else ""
+    print(f"results are in {path}: bench.md, bench.json{also}, and a run folder a row")
     if done:
         print(f"next: swirl eval out={quoted(path / done[0].row.folder)}")
+    elif found:
+        print(
+            f"next: swirl bench out={quoted(path)} resume=true part=training seeds=[{','.join(map(str, _more(options.seeds)))}]"
+        )
+
+
+def _more(seeds: Sequence[int]) -> list[int]:
+    """Returns the seeds and two more."""
+    return [*seeds, max(seeds) + 1, max(seeds) + 2]

@@ -130,7 +130,7 @@ def test_nothing_is_left_beside_the_run_folder(swirl, tmp_path):
 
 
 def test_bench_writes_one_table(swirl, tmp_path):
-    code, out, err = swirl("bench", "n=3", "out=b", "only=[ledger]")
+    code, out, err = swirl("bench", "part=agents", "n=3", "out=b", "only=[ledger]")
     assert code == 0, err
     table = json.loads((tmp_path / "b/bench.json").read_text())["rows"]
     assert [(row["task"], row["agent"]) for row in table] == [
@@ -140,14 +140,21 @@ def test_bench_writes_one_table(swirl, tmp_path):
     assert "scripted 0.4" in out and "HotpotQA and GSM8K were left out: set SWIRL_DATA_DIR" in out
     assert (tmp_path / "b/bench.md").read_text().count("\n") == 10
     assert "resume=true" in error_of(swirl("bench", "out=b"))
-    code, _, err = swirl("bench", "n=3", "out=b", "only=[ledger]", "resume=true")
+    code, _, err = swirl("bench", "part=agents", "n=3", "out=b", "only=[ledger]", "resume=true")
     assert code == 0 and "[8/8]" in err
 
 
 @pytest.mark.data
 def test_bench_on_real_sets_leaves_out_what_is_absent(swirl, tmp_path, data_dir):
     code, out, _ = swirl(
-        "bench", "n=3", "out=b", "only=[gsm8k]", f"data_dir={data_dir}", "model=package:no_such_package", "n_model=1"
+        "bench",
+        "part=agents",
+        "n=3",
+        "out=b",
+        "only=[gsm8k]",
+        f"data_dir={data_dir}",
+        "model=package:no_such_package",
+        "n_model=1",
     )
     assert code == 0 and "was left out: " in out and "no_such_package" in out
     expert = json.loads((tmp_path / "b/bench.json").read_text())["rows"][0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib import resources
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 from hydra.core.hydra_config import HydraConfig
@@ -91,6 +91,15 @@ class BenchOptions(Options, frozen=True, kw_only=True):
     only: Annotated[list[str], msgspec.Meta(min_length=1)] | None
     seed: Annotated[int, msgspec.Meta(ge=0)]
     slots: Count
+    part: Literal["all", "agents", "training"]
+    algos: list[str]
+    setting: str
+    budget: Count
+    seeds: list[Annotated[int, msgspec.Meta(ge=0)]]
+    episodes: Count
+    workers: Count
+    arms: dict[str, dict[str, Any]]
+    """Arm -> what differs from the defaults of ``swirl train``, by section."""
 
 
 def read(stage: str, kind: type[O], config: DictConfig) -> O:

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from swirl_env.algos.warm_start import one_thread
 from swirl_env.cli import Interrupted
 from swirl_env.errors import ConfigError, MissingExtra, unknown_name
 from swirl_env.evaluate import Evaluation
+from swirl_env.records import WriterLock
 from swirl_env.registry import make
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import given_keys, quoted
@@ -90,23 +91,16 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
     algorithm: Algorithm = make("algo", options.algo)
     venv, stored = environment(options), _stored(options)
     measure = Measure(evaluations(options), options.eval.episodes, options.eval.quick)
-    setting_of(options.setting)
     agent = make_policy(options, accelerator)
     trainer = Trainer(agent.model, _config(options), accelerator)
-    if first:
-        record(options)
-    results = _results(path)
-    if first and "before" not in results:
-        results["before"] = _full(measure, agent)
-        runs.write_json(path / "evaluation.json", results)
-    limits = Limits(options.budget or 0, options.updates or 0)
-    with _reporting(options, accelerator) as report:
+    with _writing(path) if first else nullcontext(), _reporting(options, accelerator) as report:
+        results = _begun(options, measure, agent) if first else {}
         run = Run(
             agent,
             venv,
             trainer,
             path,
-            limits,
+            Limits(options.budget or 0, options.updates or 0),
             seed=options.seed,
             stored=stored,
             evaluate=measure if first and measure.venvs and options.eval.every else None,
@@ -116,13 +110,36 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
             report=report,
         )
         algorithm.train(run)
-    accelerator.wait_for_everyone()
+        accelerator.wait_for_everyone()
+        if first:
+            save_policy(agent, path / "policy")
+            results |= {"after": _full(measure, agent), "spent": dataclasses.asdict(run.spent)}
+            runs.write_json(path / "evaluation.json", results)
     if first:
-        save_policy(agent, path / "policy")
-        results |= {"after": _full(measure, agent), "spent": dataclasses.asdict(run.spent)}
-        runs.write_json(path / "evaluation.json", results)
         _say(options, run, results)
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Keeps other processes from writing to the run meanwhile."""
+    path.mkdir(parents=True, exist_ok=True)
+    lock = WriterLock(path / ".lock")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) -> dict[str, Any]:
+    """Writes what stands before the first update: configuration, evaluation of the policy; a resumed run keeps the latter."""
+    record(options)
+    file = Path(options.out) / "evaluation.json"
+    held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    if "before" not in held:
+        held = {"before": _full(measure, agent)}
+        runs.write_json(file, held)
+    return {"before": held["before"]}
 
 
 def _config(options: TrainOptions) -> TrainConfig:
@@ -136,13 +153,6 @@ def _stored(options: TrainOptions) -> list[Trajectory]:
     if not options.stored and options.algo.get("states") == "stored":
         raise ConfigError("algo.states=stored trains on stored trajectories: name their run folders, stored=[runs/demo].")
     return [trajectory for folder in options.stored for trajectory in Store(folder, "r")]
-
-
-def _results(path: Path) -> dict[str, Any]:
-    """Returns what evaluation.json holds: a resumed run does not evaluate its beginning again."""
-    file = path / "evaluation.json"
-    held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return {key: held[key] for key in ("before",) if key in held}
 
 
 def _full(measure: Measure, agent: TransformersAgent) -> dict[str, Any] | None:

@@ -126,7 +126,7 @@ def agreed(options: TrainOptions, given: Collection[str]) -> TrainOptions:
     """
     path = Path(options.out)
     if not runs.exists(path):
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(not file.name.startswith(".") for file in path.iterdir()):
             raise StoreError(f"{path} already holds files that are no run of `swirl train`. Choose another out=.")
         return checked(options)
     if not options.resume:

@@ -1,0 +1,263 @@
+"""Algorithms compared: one warm start a seed, equal budgets of sampled tokens, the same held-out questions.
+
+Every run is a ``swirl train`` of its own in a process of its own, several at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from swirl_env.errors import ConfigError, SwirlError, unknown_name
+from swirl_env.evaluate import t975
+from swirl_env.registry import names
+from swirl_env.stages.options import BenchOptions
+from swirl_env.stages.progress import progress
+
+WARM = "warm start"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One training run: an algorithm with its options, and a seed."""
+
+    name: str
+    seed: int
+    folder: Path
+    overrides: tuple[str, ...]
+
+    @property
+    def log(self) -> Path:
+        """What its process said."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def evaluation(self) -> dict[str, Any]:
+        """Returns evaluation.json; empty where the run has not come so far."""
+        file = self.folder / "evaluation.json"
+        held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        return held
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended and been evaluated."""
+        return "after" in self.evaluation()
+
+    def rows(self, name: str = "metrics") -> list[dict[str, Any]]:
+        """Returns the whole lines of ``metrics.jsonl`` or ``timing.jsonl``."""
+        file = self.folder / f"{name}.jsonl"
+        text = file.read_text() if file.is_file() else ""
+        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, evaluations left out; a resumed run began to count anew."""
+        past = last = 0.0
+        for row in self.rows("timing"):
+            past, last = past + (last if row["seconds"] < last else 0.0), row["seconds"]
+        return past + last
+
+    def curve(self) -> list[tuple[int, float]]:
+        """Returns (sampled tokens, success at temperature 1) from the warm start to the end."""
+        held = self.evaluation()
+        points = [(0, held["before"]["sampled"]["accuracy"]["value"])]
+        points += [(row["sampled_tokens"], row["eval_success"]) for row in self.rows() if "eval_success" in row]
+        end = held["spent"]["sampled_tokens"]
+        return [point for point in points if point[0] < end] + [(end, held["after"]["sampled"]["accuracy"]["value"])]
+
+
+def arms(options: BenchOptions) -> list[Arm]:
+    """Returns the runs of a comparison.
+
+    Raises:
+        UnknownName: for an algorithm that is neither an arm nor registered.
+    """
+    return [_arm(options, name, seed) for seed in options.seeds for name in options.algos]
+
+
+def _arm(options: BenchOptions, name: str, seed: int) -> Arm:
+    if name not in options.arms and name not in names("algo") and ":" not in name:
+        raise unknown_name("algorithm", name, {*options.arms, *names("algo")})
+    given = dict(options.arms.get(name, {}))
+    algo = dict(given.pop("algo", {}))
+    common = {"setting": options.setting, "warm_start": seed, "seed": seed, "budget": options.budget}
+    common |= {"eval.episodes": options.episodes}
+    folder = Path(options.out) / f"train-{name.rpartition(':')[2]}-{seed}"
+    overrides = [f"algo={algo.pop('name', name)}", *_overrides({**common, "algo": algo, **given})]
+    return Arm(name, seed, folder, tuple(overrides))
+
+
+def _overrides(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _overrides(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}={json.dumps(value)}"
+
+
+def warm_starts(options: BenchOptions) -> None:
+    """Trains the warm starts that are not cached, before several runs would wait for one of them."""
+    from swirl_env.stages.policy import warm_policy
+
+    for seed in options.seeds:
+        warm_policy(options.setting, seed)
+
+
+def train(runs: Sequence[Arm], options: BenchOptions) -> None:
+    """Trains what is not trained yet, `workers` runs at a time; an interrupt ends them all, resumable.
+
+    Raises:
+        SwirlError: where runs failed, when all have ended.
+    """
+    waiting = deque(run for run in runs if not run.done)
+    working: list[tuple[Arm, subprocess.Popen[bytes]]] = []
+    failed: list[Arm] = []
+    share = done = 0
+    whole = len(runs) * options.budget
+    try:
+        with progress(f"train {len(runs)} runs", whole) as advance:
+            while waiting or working:
+                while waiting and len(working) < options.workers:
+                    working.append((arm := waiting.popleft(), _start(arm)))
+                time.sleep(0.2)
+                failed += [arm for arm, process in working if process.poll() not in (None, 0)]
+                working = [(arm, process) for arm, process in working if process.poll() is None]
+                share = sum(_sampled(run, options.budget) for run in runs)
+                advance(share - done, ", ".join(f"{arm.name} {arm.seed}" for arm, _ in working))
+                done = share
+    finally:
+        _stop([process for _, process in working])
+    if failed:
+        said = "; ".join(f"{arm.folder.name}: {_last_line(arm)} (all of it: {arm.log})" for arm in failed)
+        raise SwirlError(f"{len(failed)} of {len(runs)} training runs failed. {said}")
+
+
+def _start(arm: Arm) -> subprocess.Popen[bytes]:
+    arm.log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "swirl_env.cli", "train", *arm.overrides, f"out={arm.folder}", "resume=true"]
+    with arm.log.open("ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    for process in processes:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _sampled(run: Arm, budget: int) -> int:
+    """Returns how much of its budget a run has used, read from the end of its metrics."""
+    file = run.folder / "metrics.jsonl"
+    try:
+        with file.open("rb") as held:
+            held.seek(max(0, file.stat().st_size - 4096))
+            lines = held.read().split(b"\n")[:-1]
+        return min(budget, int(json.loads(lines[-1])["sampled_tokens"])) if lines else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def _last_line(arm: Arm) -> str:
+    lines = arm.log.read_text(errors="replace").split("\n")
+    return next((line.removeprefix("swirl: ") for line in reversed(lines) if line.strip()), "it said nothing")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the seeds of one arm came to; shares are fractions of 1."""
+
+    name: str
+    success: tuple[float, ...]
+    greedy: tuple[float, ...]
+    label: tuple[float, ...]
+    sampled: tuple[float, ...] = ()
+    trained: tuple[float, ...] = ()
+    judged: tuple[float, ...] = ()
+    seconds: tuple[float, ...] = ()
+
+    def cells(self) -> dict[str, str]:
+        """Returns the row as it is printed: means, of shares with their 95 % intervals over seeds."""
+        return {
+            "algorithm": self.name,
+            "success %": percent(self.success),
+            "greedy %": percent(self.greedy),
+            "GOOD steps": percent(self.label),
+            "sampled tokens": _count(self.sampled),
+            "trained tokens": _count(self.trained),
+            "judge calls": _count(self.judged),
+            "seconds": _count(self.seconds),
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the values of every seed, for JSON."""
+        return asdict(self)
+
+
+def figures(runs: Sequence[Arm]) -> list[Figures]:
+    """Returns the warm start's row and one an algorithm, in their order."""
+    found = [Figures(WARM, *_shares([run.evaluation()["before"] for run in {run.seed: run for run in runs}.values()]))]
+    for name in dict.fromkeys(run.name for run in runs):
+        mine = [run for run in runs if run.name == name]
+        spent = [run.evaluation()["spent"] for run in mine]
+        costs = [tuple(float(one[key]) for one in spent) for key in ("sampled_tokens", "trained_tokens", "judge_calls")]
+        after = _shares([run.evaluation()["after"] for run in mine])
+        found.append(Figures(name, *after, *costs, tuple(round(run.seconds, 1) for run in mine)))
+    return found
+
+
+def _shares(evaluations: Sequence[dict[str, Any]]) -> Iterator[tuple[float, ...]]:
+    for how, what in (("sampled", "accuracy"), ("greedy", "accuracy"), ("sampled", "process")):
+        yield tuple(float(found[how][what]["value"]) for found in evaluations)
+
+
+def verdict(found: Sequence[Figures]) -> str:
+    """Returns in one sentence which algorithms ended below the warm start."""
+    warm, *others = found
+    below = [
+        f"{one.name} ({percent(one.success)} % sampled, {percent(one.greedy)} % greedy)"
+        for one in others
+        if statistics.fmean(one.success) <= statistics.fmean(warm.success)
+        or statistics.fmean(one.greedy) <= statistics.fmean(warm.greedy)
+    ]
+    start = f"the warm start ({percent(warm.success)} % sampled, {percent(warm.greedy)} % greedy)"
+    if not below:
+        return f"Every algorithm ended above {start}, sampled and greedy."
+    return f"Not above {start}, sampled or greedy or both: {', '.join(below)}."
+
+
+def percent(shares: Sequence[float]) -> str:
+    """Returns a mean in percent, with half the width of its 95 % interval (Student's t) where there are several seeds."""
+    mean = f"{100 * statistics.fmean(shares):.1f}"
+    if len(shares) < 2:
+        return mean
+    half = t975(len(shares) - 1) * statistics.stdev(shares) / math.sqrt(len(shares))
+    return f"{mean} ± {100 * half:.1f}"
+
+
+def _count(values: Sequence[float]) -> str:
+    return f"{statistics.fmean(values):,.0f}" if values else "-"
+
+
+def check(options: BenchOptions) -> None:
+    """Refuses a comparison without algorithms or seeds, or with one of them twice.
+
+    Raises:
+        ConfigError: with what to change.
+    """
+    for key, values in (("algos", options.algos), ("seeds", options.seeds)):
+        if not values or len(set(values)) < len(values):
+            raise ConfigError(f"{key} names each once, and one at least; got {list(values)}.")

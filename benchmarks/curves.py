@@ -1,0 +1,51 @@
+"""Learning curves as a picture."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from swirl_env.benchmarks.compare import Arm
+from swirl_env.errors import MissingExtra
+
+
+def require() -> None:
+    """Checks that pictures can be drawn, before anything long is begun.
+
+    Raises:
+        MissingExtra: where matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingExtra("The learning curves need 'matplotlib'. Install it with: pip install 'swirl-env[report]'")
+
+
+def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
+    """Writes success over sampled tokens: a line an algorithm, the mean over seeds; the seeds themselves are thin.
+
+    Args:
+        runs: finished runs.
+        title: stands above.
+        file: the PNG.
+    """
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells when it has listed the fonts
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for i, name in enumerate(dict.fromkeys(run.name for run in runs)):
+        curves = [np.array(run.curve()).T for run in runs if run.name == name]  # [2, points] each
+        end = min(x[-1] for x, _ in curves)
+        grid = np.unique(np.concatenate([x[x <= end] for x, _ in curves]))
+        mean = np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
+        axes.plot(grid, 100 * mean, color=f"C{i}", marker="o" if len(curves) == 1 else "", markersize=3, label=name)
+        if len(curves) > 1:
+            for x, y in curves:
+                axes.plot(x, 100 * y, color=f"C{i}", linewidth=0.6, alpha=0.5)
+    axes.set(xlabel="sampled tokens", ylabel="success at temperature 1, %", title=title, xlim=(0, None), ylim=(0, 100))
+    axes.grid(alpha=0.3)
+    axes.legend(loc="upper left")
+    figure.savefig(file)
