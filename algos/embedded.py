@@ -83,7 +83,8 @@ class Setting:
 
     def env_options(self) -> dict[str, Any]:
         """Returns the options of an environment, beside its tasks."""
-        tools = [{"name": "search", "top_k": self.top_k}]
+        # A world is small: compiling the search would take longer than all searches together.
+        tools = [{"name": "search", "top_k": self.top_k, "numba": "off"}]
         return {"tools": tools, "prompt": "question", "max_steps": self.max_steps}
 
     def env(self, split: Split = "train", seed: int = 0, num_envs: int = 64, **options: Any) -> ToolVectorEnv:

@@ -171,7 +171,7 @@ def demonstrations(setting: Setting, seed: int, config: WarmStart, episodes: int
     expert = make_agent("scripted", noise=setting.noise, seed=seed, kinds=config.kinds, reasoning=False)
     # Nobody will search these worlds again: their indexes stay out of the cache.
     with tempfile.TemporaryDirectory() as indexes:
-        tools = [{"name": "search", "top_k": setting.top_k, "cache_dir": indexes}]
+        tools = [{**tool, "cache_dir": indexes} for tool in setting.env_options()["tools"]]
         for world in range(config.worlds):
             share = (episodes * (world + 1)) // config.worlds - (episodes * world) // config.worlds
             venv = setting.env("train", warm_start_world(seed, world), _SLOTS, judge=None, tools=tools)
