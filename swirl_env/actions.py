@@ -55,6 +55,7 @@ class XmlFormat:
     def __init__(self, tools: Sequence[str]) -> None:
         self.scanner = TagScanner((*tools, ANSWER))
         self.stop = tuple(f"</{tag}>" for tag in self.scanner.tags)
+        self._forms = ", ".join(f"<{tag}>...</{tag}>" for tag in self.scanner.tags)
 
     def parse(self, text: str) -> ParsedAction:
         """Reads an action (see `ActionFormat.parse`)."""
@@ -84,8 +85,7 @@ class XmlFormat:
 
     def correction(self, malformed: Malformed) -> str:
         """The environment's reply to an action that could not be read."""
-        forms = ", ".join(f"<{tag}>...</{tag}>" for tag in self.scanner.tags)
-        return f"{malformed.reason} Write exactly one of {forms}."
+        return f"{malformed.reason} Write exactly one of {self._forms}."
 
 
 class HermesFormat:

@@ -176,16 +176,15 @@ class Engine:
     def _advance(self, tried: SubTrajectory, verdict: Verdict, outcome: Outcome | None) -> Transition:
         """Returns s_{i+1}, or the end of the episode: answered, out of steps, or grown too long."""
         state, action, call, result = tried.state, tried.action, tried.call, tried.result
-        last = Step(action, call, result, "", verdict)  # nobody reads the observation of a last step
         if outcome is not None:
-            return Transition(_append(state, last), last, "answered", outcome)
+            return _end(tried, verdict, "answered", outcome)
         if len(state.steps) + 1 >= state.settings.max_steps:
-            return Transition(_append(state, last), last, "budget", no_answer(state.task))
+            return _end(tried, verdict, "budget", no_answer(state.task))
         correction = self.format.correction(call) if type(call) is Malformed else ""
         step = Step(action, call, result, observe(call, result, correction), verdict)
         after = next_state(state, step)
         if after.chars > state.settings.max_chars:
-            return Transition(_append(state, last), last, "length", no_answer(state.task))
+            return _end(tried, verdict, "length", no_answer(state.task))
         return Transition(after, step)
 
     def trajectory(self, end: Transition, sample: int = 0, agent: str = "") -> Trajectory:
@@ -246,6 +245,12 @@ def _unable(state: State, action: Action) -> Transition:
     return Transition(state, None, "error", Outcome())
 
 
-def _append(state: State, step: Step) -> State:
-    """Returns the final state: its turns are those the last action was chosen on, its steps hold that action too."""
-    return State(state.task, state.settings, state.turns, (*state.steps, step), state.seed, state.chars)
+def _end(tried: SubTrajectory, verdict: Verdict, ended: Ended, outcome: Outcome) -> Transition:
+    """Returns the end of an episode by its last step, whose observation nobody reads.
+
+    The turns of the final state are those that the last action was chosen on; its steps hold that action too.
+    """
+    state = tried.state
+    last = Step(tried.action, tried.call, tried.result, "", verdict)
+    final = State(state.task, state.settings, state.turns, (*state.steps, last), state.seed, state.chars)
+    return Transition(final, last, ended, outcome)

@@ -29,7 +29,8 @@ Progress = tuple[int, int]
 """Which plan steps are seen, and which are resolved: bit i for step i. A plain tuple, since each step makes several."""
 
 START: Progress = (0, 0)
-_MEMORY = 256
+_MEMORY = 64
+"""Calls that a plan remembers."""
 
 
 class Plan:
@@ -212,7 +213,8 @@ def same_value(a: str, b: str) -> bool:
     return a == b or numeric_equal(a, b)
 
 
-_KEPT = 4_096
+_KEPT = 512
+"""Plans held at once. Each holds the last episodes on its task, token ids and all, so not too many."""
 _plans: OrderedDict[int, Plan] = OrderedDict()
 
 
