@@ -1,6 +1,7 @@
 """The house: floors of imports, names of packages, what importing costs, what a wheel holds, names and their errors."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -109,6 +110,29 @@ def test_every_entry_point_is_there():
             assert callable(registry.load(kind, name)), (kind, name)
 
 
+BROUGHT = {"omegaconf": "hydra-core", "yaml": "hydra-core", "mpmath": "sympy", "tokenizers": "transformers"}
+"""Module that is imported -> the declared package that brings it; all others must be declared by their own name."""
+MODULE_OF = {"PyStemmer": "stemmer", "hydra-core": "hydra"}
+
+
+def test_every_package_that_is_imported_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+    def modules(requirements):
+        packages = [re.match(r"[\w-]+", requirement)[0] for requirement in requirements]
+        of = {MODULE_OF.get(package, package.replace("-", "_").lower()) for package in packages}
+        return of | {module for module, package in BROUGHT.items() if package in packages}
+
+    always = modules(project["dependencies"])
+    extras = {extra: modules(packages) for extra, packages in project["optional-dependencies"].items()}
+    for module, extra in registry._EXTRA_OF.items():
+        assert module in extras[extra], f"registry._EXTRA_OF names the extra {extra!r} for {module!r}, which it lacks"
+    for dotted, path in sources():
+        for name in {name.partition(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"swirl_env"}:
+            declared = name.lower() in always or any(name.lower() in held for held in extras.values())
+            assert declared, f"{dotted} imports {name!r}: declare its package in pyproject.toml"
+
+
 @pytest.mark.slow
 def test_a_wheel_holds_the_tree_and_no_generic_names(tmp_path):
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", str(tmp_path / "out"), str(tmp_path / "src")]
@@ -140,6 +164,7 @@ def test_names_have_near_ones_and_extras_have_commands(monkeypatch):
         registry.make_tool({"top_k": 3})
     missing = registry.missing("agent", "transformers", ModuleNotFoundError("no", name="torch.nn"))
     assert isinstance(missing, MissingExtra) and "pip install 'swirl-env[train]'" in str(missing)
+    assert isinstance(registry.missing("agent", "transformers", ModuleNotFoundError("no", name="filelock")), MissingExtra)
 
 
 def test_two_packages_cannot_claim_one_name(monkeypatch):
