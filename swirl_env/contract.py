@@ -10,7 +10,6 @@ On the command line: ``swirl check my_package:MyTool``.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -120,12 +119,7 @@ def _build(kind: str | None, spec: Spec, options: dict[str, Any]) -> Any:
         offered["corpus"] = samples.corpus()
     if kind == "format":
         offered["tools"] = samples.TAGS
-    lacking = sorted(_required(factory) - given.keys() - offered.keys())
+    lacking = sorted(registry.required(factory) - given.keys() - offered.keys())
     if lacking:
         raise ConfigError(f"{name!r} needs a value for {', '.join(lacking)}; give it as an option, {lacking[0]}=...")
     return registry.make(kind or "plugin", given, **offered)
-
-
-def _required(factory: Any) -> set[str]:
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {n for n, p in registry.options(factory).items() if p.default is p.empty and p.kind in kinds}
