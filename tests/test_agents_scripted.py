@@ -166,8 +166,12 @@ def test_the_expert_says_what_it_needs():
         ScriptedAgent().act([state_of(Task("t", "Who?", "C"))])
     with pytest.raises(UnknownName, match="premature"):
         ScriptedAgent(kinds=["prematur"])
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        ScriptedAgent(noise=2)
+    for noise in (2, -0.1, float("nan"), "0.2", None):
+        with pytest.raises(ConfigError, match="between 0 and 1; got"):
+            ScriptedAgent(noise=noise)
+    for kinds in ([], "repeat"):
+        with pytest.raises(ConfigError, match="kinds lists one or more of wrong_entity, .*; got"):
+            ScriptedAgent(kinds=kinds)
 
 
 @pytest.fixture(scope="module")

@@ -278,6 +278,13 @@ def test_atlas_ledger_computes_with_what_it_looks_up(split, index, documents):
         (lambda: Atlas(documents=200_000, words=20), "or more words"),
         (lambda: Ledger(size=0), "at least 1"),
         (lambda: Ledger(max_operations=7), "max_operations <= 6"),
+        (lambda: Atlas(size="many"), "size is a whole number; got 'many'"),
+        (lambda: Atlas(documents="1000"), "documents is a whole number"),
+        (lambda: Atlas(words="50"), "words is a whole number"),
+        (lambda: Atlas(comparisons="half"), "between 0 and 1; got 'half'"),
+        (lambda: Ledger(size=2.5), "size is a whole number"),
+        (lambda: Ledger(max_operations="3"), "max_operations is a whole number"),
+        (lambda: AtlasLedger(max_hops=None), "max_hops is a whole number"),
         (lambda: AtlasLedger(min_hops=3, max_hops=2), "min_hops <= max_hops"),
     ],
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from numbers import Real
 from collections.abc import Sequence
 from typing import Any
 
 from swirl_env.errors import ConfigError
 from swirl_env.tasks.atlas_questions import Walk, chain_question, comparison_question, draw_chain, draw_pair, plan
 from swirl_env.tasks.atlas_world import VERSION, world
-from swirl_env.tasks.generated import GeneratedTasks
+from swirl_env.tasks.generated import GeneratedTasks, check_whole
 from swirl_env.tasks.names import Split
 from swirl_env.tasks.relations import RELATIONS, Relation
 from swirl_env.types import Grading, Task
@@ -52,9 +53,10 @@ class Atlas(GeneratedTasks):
         words: int | None = None,
         values: bool = True,
     ) -> None:
+        check_whole(documents=documents, min_hops=min_hops, max_hops=max_hops, seed=seed, words=words or 0)
         check_hops(min_hops, max_hops, 1)
-        if not 0 <= comparisons <= 1:
-            raise ConfigError(f"comparisons is a share between 0 and 1; got {comparisons}.")
+        if not isinstance(comparisons, Real) or not 0 <= comparisons <= 1:
+            raise ConfigError(f"comparisons is a share between 0 and 1; got {comparisons!r}.")
         options = {
             "documents": documents,
             "min_hops": min_hops,

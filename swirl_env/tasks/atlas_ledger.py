@@ -9,7 +9,7 @@ from typing import NamedTuple
 from swirl_env.tasks.atlas import check_hops
 from swirl_env.tasks.atlas_questions import Walk, draw_pair, draw_single, phrase, plan
 from swirl_env.tasks.atlas_world import VERSION, world
-from swirl_env.tasks.generated import GeneratedTasks
+from swirl_env.tasks.generated import GeneratedTasks, check_whole
 from swirl_env.tasks.ledger_story import CALCULATOR, number_text
 from swirl_env.tasks.names import Split
 from swirl_env.tasks.relations import RELATIONS
@@ -106,6 +106,7 @@ class AtlasLedger(GeneratedTasks):
         seed: int = 0,
         words: int | None = None,
     ) -> None:
+        check_whole(documents=documents, min_hops=min_hops, max_hops=max_hops, seed=seed, words=words or 0)
         check_hops(min_hops, max_hops, 1)
         options = {"documents": documents, "min_hops": min_hops, "max_hops": max_hops, "seed": seed, "words": words}
         super().__init__("atlas-ledger", VERSION, size, split, options, _USUAL)

@@ -6,12 +6,24 @@ import hashlib
 import operator
 import random
 from abc import ABC, abstractmethod
+from numbers import Integral
 from typing import Any, get_args
 
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Corpus
 from swirl_env.tasks.names import Split
 from swirl_env.types import Task
+
+
+def check_whole(**values: object) -> None:
+    """Refuses options that are no whole numbers.
+
+    Raises:
+        ConfigError: naming the first of them.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise ConfigError(f"{name} is a whole number; got {value!r}. Give it without quotes, e.g. {name}=5.")
 
 
 class GeneratedTasks(ABC):
@@ -33,6 +45,7 @@ class GeneratedTasks(ABC):
     def __init__(self, name: str, version: int, size: int, split: Split, options: dict[str, Any], usual: dict[str, Any]) -> None:
         if split not in get_args(Split):
             raise ConfigError(f"The splits of generated tasks are {', '.join(get_args(Split))}; got {split!r}.")
+        check_whole(size=size)
         if size < 1:
             raise ConfigError(f"size is the number of tasks and must be at least 1; got {size}.")
         self.split: str = split

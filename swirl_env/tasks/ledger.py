@@ -6,7 +6,7 @@ import contextlib
 import random
 
 from swirl_env.errors import ConfigError
-from swirl_env.tasks.generated import GeneratedTasks
+from swirl_env.tasks.generated import GeneratedTasks, check_whole
 from swirl_env.tasks.ledger_story import Misfit, Story, plot, tell
 from swirl_env.tasks.ledger_words import THEMES
 from swirl_env.tasks.names import Names, Split
@@ -39,6 +39,7 @@ class Ledger(GeneratedTasks):
     def __init__(
         self, split: Split = "train", size: int = 10_000, min_operations: int = 2, max_operations: int = 6, seed: int = 0
     ) -> None:
+        check_whole(min_operations=min_operations, max_operations=max_operations, seed=seed)
         if not 1 <= min_operations <= max_operations <= MAX_OPERATIONS:
             raise ConfigError(
                 f"Expected 1 <= min_operations <= max_operations <= {MAX_OPERATIONS}; got {min_operations} and {max_operations}."
