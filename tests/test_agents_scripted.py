@@ -170,7 +170,7 @@ def test_the_expert_says_what_it_needs():
         with pytest.raises(ConfigError, match="between 0 and 1; got"):
             ScriptedAgent(noise=noise)
     for kinds in ([], "repeat"):
-        with pytest.raises(ConfigError, match="kinds lists one or more of wrong_entity, .*; got"):
+        with pytest.raises(ConfigError, match=r"kinds lists one or more of wrong_entity, .*; got"):
             ScriptedAgent(kinds=kinds)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from numbers import Real
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from swirl_env.errors import ConfigError
