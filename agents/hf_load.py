@@ -16,15 +16,16 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
+from swirl_env.agents.hf_hub import absent, local_path, locate
 from swirl_env.corpus_cache import cache_root, file_fingerprint
-from swirl_env.errors import ConfigError, DataNotFound, MissingExtra
+from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, SwirlError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _CONVERSION = 1
@@ -50,24 +51,28 @@ def load_model(model: str, dtype: str = "float32", device: str = "auto", adapter
         dtype: a key of `DTYPES`.
         device: see `pick_device`.
         adapter: folder or hub name of a LoRA adapter; it stays apart from the weights, as training has it.
+
+    Raises:
+        DataNotFound: where one of them is not there, or cannot be loaded.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {dtype!r}.")
-    with quiet():
+    with quiet(), _named(model):
         loaded = AutoModelForCausalLM.from_pretrained(resolve(model), torch_dtype=DTYPES[dtype])
-        if adapter is not None:
+    if adapter is not None:
+        with quiet(), _named(adapter, "adapter"):
             loaded = _with_adapter(loaded, adapter)
     return loaded.to(pick_device(device)).eval()
 
 
 def load_tokenizer(model: str) -> Any:
     """Returns the tokenizer of a model (see `load_model`)."""
-    with quiet():
+    with quiet(), _named(model):
         return AutoTokenizer.from_pretrained(resolve(model))
 
 
 def resolve(model: str) -> str:
-    """Returns what transformers loads for `model`: a folder or a hub name.
+    """Returns what transformers loads for `model`: a folder, or a name that the hub has.
 
     ``package:NAME`` stands for the first ``.gguf`` file inside the installed Python package NAME.
 
@@ -76,10 +81,21 @@ def resolve(model: str) -> str:
     """
     if model.startswith("package:"):
         return str(convert_gguf(packaged_gguf(model.removeprefix("package:"))))
-    path = Path(model).expanduser()
-    if path.suffix == ".gguf":
-        return str(convert_gguf(path))
-    return str(path) if path.is_dir() else model
+    if local_path(model).suffix == ".gguf":
+        return str(convert_gguf(local_path(model)))
+    return locate(model)
+
+
+@contextlib.contextmanager
+def _named(name: str, what: Literal["model", "adapter"] = "model") -> Iterator[None]:
+    """Names what was to be loaded where the libraries cannot load it."""
+    try:
+        yield
+    except SwirlError:
+        raise
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(" .")
+        raise absent(name, f"which cannot be loaded ({said}); check what it holds", what) from error
 
 
 def packaged_gguf(package: str) -> Path:
@@ -168,7 +184,7 @@ def _with_adapter(model: Any, adapter: str) -> Any:
         raise MissingExtra("LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'")
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, adapter)
+    return PeftModel.from_pretrained(model, locate(adapter, "adapter_config.json", "adapter"))
 
 
 @contextlib.contextmanager
