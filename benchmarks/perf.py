@@ -35,6 +35,7 @@ BENCHMARKS = {
     "vector_step": Benchmark("perf_env:vector_step", 70, "64 episodes in lockstep"),
     "search": Benchmark("perf_search:search", 500, "BM25 over 100,000 passages"),
     "calculator": Benchmark("perf_calculator:calculator", 20, "plain arithmetic and warm symbolic queries"),
+    "generate": Benchmark("perf_generate:generate", 4, "tokens a second beside a bare generate"),
     "train": Benchmark("perf_train:train", 8, "K steps in one pass, and the memory of the loss"),
     "store": Benchmark("perf_store:store", 100, "50,000 trajectories written, read and filtered"),
 }

@@ -6,7 +6,7 @@ import pytest
 from swirl_env.benchmarks import perf
 from swirl_env.benchmarks.perf_timing import Report, Row, row
 
-NEEDS_WEIGHTS = {"train"}
+NEEDS_WEIGHTS = {"train", "generate"}
 """Benchmarks of real language models, too slow for a test even when tiny."""
 
 
