@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+from fakes import EchoAgent
 from swirl_env.cli import STAGES, main
 from swirl_env.judges.rules import RulesJudge
 from swirl_env.stages.plugins import defaults, docs, spec
 from swirl_env.store import Store
+from swirl_env.types import Action, Verdict
 
 FAKES = ["task=fakes:SumTasks", "tool=[fakes:EchoTool]", "judge=fakes:CallJudge", "agent=fakes:EchoAgent"]
 
@@ -23,13 +26,30 @@ class MoodyJudge:
     left = 2
 
     def judge(self, steps):
-        from swirl_env.types import Verdict
-
         verdicts = []
         for _ in steps:
             verdicts.append(Verdict.failed("not today", "moody") if MoodyJudge.left > 0 else Verdict.good("", "moody"))
             MoodyJudge.left -= 1
         return verdicts
+
+
+class TiredJudge:
+    """Fails on the first steps of episodes as long as a file says that it is tired."""
+
+    def __init__(self, until: int = 1):
+        self.until = until
+
+    def judge(self, steps):
+        tired = Path("tired").exists()
+        return [Verdict.failed("no") if tired and len(s.state.steps) < self.until else Verdict.good() for s in steps]
+
+
+class TiredAgent(EchoAgent):
+    """Cannot act on two tasks as long as a file says that it is tired."""
+
+    def act(self, states):
+        lost = {"sum-0", "sum-1"} if Path("tired").exists() else set()
+        return [Action("", error="unavailable") if s.task.id in lost else super(TiredAgent, self)._one(s) for s in states]
 
 
 @pytest.fixture
@@ -97,6 +117,23 @@ def test_judging_again_fills_the_gaps_only(swirl):
     _, out, _ = swirl("judge", "out=run", "judge=test_cli:MoodyJudge", "batch=1")
     assert "1 episodes judged" in out
     assert not any(v.status == "failed" for found in Store("run", "r").verdicts("moody-1").values() for v in found)
+
+
+@pytest.mark.parametrize("until", [1, 2])
+def test_generate_says_what_a_run_lacks_and_how_to_get_it(swirl, until):
+    Path("tired").touch()
+    judge = ["judge=test_cli:TiredJudge", *([] if until == 1 else ["judge.until=2"])]
+    code, out, _ = swirl("generate", *FAKES[:2], *judge, "agent=test_cli:TiredAgent", "n=8", "out=run")
+    assert code == 0 and "\n2 episodes failed: swirl generate out=run resume=true" in out
+    asked = f"\n{6 * until} steps without a verdict: swirl judge out=run {' '.join(judge)}\n"
+    assert asked in out
+    Path("tired").unlink()
+    _, out, _ = swirl("generate", "out=run", "resume=true")
+    assert "8 episodes" in out and asked in out and "failed" not in out
+    _, out, _ = swirl(*asked.partition(": swirl ")[2].split())
+    assert "6 episodes judged" in out
+    _, out, _ = swirl("generate", "out=run", "resume=true")
+    assert "without a verdict" not in out
 
 
 def test_eval_generates_what_is_not_there_and_compares_sweeps(swirl):

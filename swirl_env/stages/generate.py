@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,13 @@ from swirl_env.registry import make_agent
 from swirl_env.rollout import collect
 from swirl_env.stages import runs
 from swirl_env.stages.options import EpisodeOptions, read
+from swirl_env.stages.plugins import defaults
 from swirl_env.stages.progress import progress
 from swirl_env.store import Store
 from swirl_env.types import Trajectory
 from swirl_env.vector import ToolVectorEnv
+
+_PLAIN = re.compile(r"[\w.+-]+")
 
 
 def main(config: DictConfig) -> None:
@@ -31,6 +36,8 @@ def main(config: DictConfig) -> None:
     with runs.opened(options) as store:
         tally = generate(options, store, engine, agent)
     print(f"{tally} in {store.path}")
+    for gap in gaps(tally, store.path, options.judge):
+        print(gap)
     print(f"next: swirl eval out={quoted(store.path)}   or   swirl filter out={quoted(store.path)}")
 
 
@@ -80,7 +87,7 @@ class Tally:
     """Counts episodes as they end."""
 
     def __init__(self) -> None:
-        self.episodes = self.graded = self.correct = self.errors = 0
+        self.episodes = self.graded = self.correct = self.errors = self.unjudged = 0
 
     def add(self, trajectory: Trajectory) -> None:
         """Counts an episode."""
@@ -95,7 +102,7 @@ class Tally:
         return f"accuracy {self.correct / self.graded:.3f}" if self.graded else ""
 
     def __str__(self) -> str:
-        errors = f", {self.errors} ended in errors (resume runs them again)" if self.errors else ""
+        errors = f", {self.errors} failed" if self.errors else ""
         accuracy = f", {self.accuracy}" if self.accuracy else ""
         return f"{self.episodes} episode{'' if self.episodes == 1 else 's'}{accuracy}{errors}"
 
@@ -131,7 +138,35 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
             f"{len(store.keys())} of {episodes} episodes are in {store.path}. To go on: "
             f"swirl generate out={quoted(store.path)} resume=true"
         ) from None
+    if table is not None:
+        verdicts = store.verdicts(table)
+        for key in verdicts.keys() - verdicts.judged():
+            tally.unjudged += sum(verdict.status == "failed" for verdict in verdicts[key])
     return tally
+
+
+def gaps(tally: Tally, path: Path, judge: Mapping[str, Any] | None) -> list[str]:
+    """Returns a line for each thing that a run lacks, with the command that fills it in."""
+    found = []
+    if tally.errors:
+        episodes = "1 episode" if tally.errors == 1 else f"{tally.errors:,} episodes"
+        found.append(f"{episodes} failed: swirl generate out={quoted(path)} resume=true   runs them again")
+    if tally.unjudged and judge is not None:
+        steps = "1 step" if tally.unjudged == 1 else f"{tally.unjudged:,} steps"
+        found.append(f"{steps} without a verdict: swirl judge out={quoted(path)} {_chosen(judge)}")
+    return found
+
+
+def _chosen(judge: Mapping[str, Any]) -> str:
+    """Returns the words that choose a judge on the command line: its name, and the options that are not the usual ones."""
+    usual = defaults("judge", str(judge["name"]))
+    words = [f"judge={judge['name']}"]
+    for option, value in judge.items():
+        if option != "name" and value != usual.get(option):
+            if not _PLAIN.fullmatch(str(value)):  # lists and nested options have a grammar of their own
+                return f"{words[0]}   with the same options"
+            words.append(f"judge.{option}={value}")
+    return " ".join(words)
 
 
 def _take_stock(store: Store, table: str | None) -> Tally:
