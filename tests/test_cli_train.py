@@ -1,0 +1,274 @@
+"""``swirl train`` and the training part of ``swirl bench``: every algorithm, resuming, adapters, mistakes."""
+
+import dataclasses
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from omegaconf import OmegaConf  # noqa: E402
+
+import swirl_env.conf  # noqa: E402
+from swirl_env.agents.transformers import TransformersAgent  # noqa: E402
+from swirl_env.algos.embedded import SETTINGS  # noqa: E402
+from swirl_env.algos.trainer import TrainConfig  # noqa: E402
+from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
+from swirl_env.algos.warm_start import train as warm  # noqa: E402
+from swirl_env.cli import main  # noqa: E402
+from swirl_env.registry import names  # noqa: E402
+from swirl_env.rollout import collect  # noqa: E402
+from swirl_env.types import Verdict  # noqa: E402
+
+SHORT = ["eval.episodes=0", "slots=16"]
+FEW = ["algo.questions=8", "algo.filter=none"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache in which the warm starts of two settings are there already: weaker ones, made in seconds."""
+    root = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWIRL_CACHE_DIR", str(root))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        model, tokenizer, _ = warm(SETTINGS["easy"], 0, WarmStart(updates=120, worlds=1))
+        for setting in ("easy", "main"):
+            save(model, tokenizer, folder_of(root, setting))
+        yield root
+
+
+class Evens:
+    """Calls actions of an even number of characters GOOD: some signal in every state, however weak the policy."""
+
+    def judge(self, steps):
+        return [Verdict.bad() if len(step.action.text) % 2 else Verdict.good() for step in steps]
+
+
+JUDGE = "judge=test_cli_train:Evens"
+
+
+def folder_of(root, setting):
+    return root / "warm-starts" / f"{setting}-0-{fingerprint(SETTINGS[setting], 0, WarmStart())}"
+
+
+@pytest.fixture
+def swirl(cache, tmp_path, monkeypatch, capsys):
+    """Runs a command in an empty folder; returns exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        code = main(list(argv))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+def error_of(said):
+    code, _, err = said
+    assert code == 2 and err.startswith("swirl: ") and err.count("\n") == 1, said
+    return err
+
+
+def start(folder, *argv):
+    command = [sys.executable, "-m", "swirl_env.cli", "train", *argv]
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # for the judge
+    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def metrics(folder):
+    file = Path(folder) / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def weights(folder):
+    return (Path(folder) / "policy/model.safetensors").read_bytes()
+
+
+OPTIONS = {
+    "swirl": [*FEW, "algo.states_per_update=8", "algo.group=mix"],
+    "rft": [*FEW, "algo.episodes_per_update=4"],
+    "reinforce": ["algo.episodes_per_update=8"],
+    "grpo": ["algo.questions_per_update=2", "algo.samples=4"],
+    "return_to_go": ["algo.episodes_per_update=8"],
+}
+
+
+@pytest.mark.parametrize("name", names("algo"))
+def test_every_algorithm_trains_a_policy_that_loads(name, swirl, cache):
+    code, out, err = swirl("train", f"algo={name}", *OPTIONS[name], JUDGE, *SHORT, "setting=easy", "updates=2", "out=run")
+    assert code == 0, err
+    assert [row["update"] for row in metrics("run")] == [1, 2]
+    assert out.splitlines()[-1].startswith("next: swirl generate agent=transformers agent.model=run/policy ")
+    assert "policy/" in out.splitlines()[-2]
+    agent = TransformersAgent("run/policy", max_new_tokens=24)
+    (episode,) = collect(agent, SETTINGS["easy"].env("test"), 1)
+    assert episode.steps and all(step.action.token_ids for step in episode.steps)
+    before = (folder_of(cache, "easy") / "model.safetensors").read_bytes()
+    assert (weights("run") != before) == any(row["grad_norm"] > 0 for row in metrics("run"))
+    # Whether an outcome was ever right is chance; judged steps always differ.
+    assert weights("run") != before or name in ("reinforce", "grpo")
+
+
+def test_evaluations_before_and_on_the_way_and_after(swirl):
+    few = ["algo.episodes_per_update=8", "setting=easy", "updates=4", "out=run"]
+    code, out, _ = swirl("train", "algo=reinforce", *few, "eval.episodes=12", "eval.every=2", "eval.quick=6")
+    assert code == 0
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()[:1] in (["before"], ["after"])}
+    held = json.loads(Path("run/evaluation.json").read_text())
+    for when in ("before", "after"):
+        for how in ("sampled", "greedy"):
+            assert held[when][how]["episodes"] == 12
+        assert rows[when][1] == f"{100 * held[when]['sampled']['accuracy']['value']:.1f}"
+    assert held["spent"]["updates"] == 4 and held["spent"]["sampled_tokens"] == metrics("run")[-1]["sampled_tokens"]
+    assert ["eval_success" in row for row in metrics("run")] == [False, True, False, True]
+
+
+def test_the_budget_ends_a_run_and_may_grow(swirl):
+    few = ["algo=reinforce", "algo.episodes_per_update=8", "setting=easy", *SHORT, "out=run"]
+    assert swirl("train", *few, "budget=300", "save_every=1")[0] == 0
+    first = metrics("run")
+    assert first[-1]["sampled_tokens"] >= 300 > first[-2]["sampled_tokens"]
+    assert "already holds a run" in error_of(swirl("train", *few, "budget=600"))
+    assert "seed was 0, now 1" in error_of(swirl("train", *few, "budget=600", "seed=1", "resume=true"))
+    assert swirl("train", "out=run", "budget=600", "resume=true")[0] == 0
+    assert metrics("run")[: len(first)] == first and metrics("run")[-1]["sampled_tokens"] >= 600
+
+
+def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path):
+    few = [*FEW, "algo.updates_per_round=4", "algo.rounds=0", "algo.states_per_update=8", "setting=easy", "updates=12"]
+    few += [JUDGE, "eval.episodes=4", "eval.every=3", "eval.quick=4", "save_every=2", "slots=16"]
+    code, out, err = finish(start(tmp_path, *few, "out=whole"))
+    assert code == 0, err
+    assert sum(row["grad_norm"] > 0 for row in metrics(tmp_path / "whole")) > 8
+    for updates in (0, 5):
+        process = start(tmp_path, *few, "out=broken", "resume=true")
+        while len(metrics(tmp_path / "broken")) < updates or not (tmp_path / "broken/config.yaml").exists():
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        finish(process)
+        assert not (tmp_path / "broken/policy").exists()
+    code, out, err = finish(start(tmp_path, "out=broken", "resume=true"))
+    assert code == 0 and "12 updates" in out, err
+    assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
+    for name in ("metrics.jsonl", "evaluation.json"):
+        assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text()
+
+
+def test_ctrl_c_says_how_to_go_on(cache, tmp_path):
+    process = start(tmp_path, "algo=reinforce", "setting=easy", *SHORT, "out=run")
+    while not metrics(tmp_path / "run"):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    code, _, err = finish(start(tmp_path, "algo=reinforce", "setting=easy", *SHORT, "out=run", "resume=true"))
+    assert code == 2 and "Another process is writing to run" in err
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 130 and "Traceback" not in err
+    assert err.splitlines()[-1] == "swirl: interrupted. To go on from the last checkpoint: swirl train out=run resume=true"
+
+
+def test_adapters_are_trained_and_saved_alone(swirl, cache):
+    pytest.importorskip("peft", reason="LoRA needs peft")
+    base = folder_of(cache, "easy")
+    shutil.copytree(base, "model")
+    few = ["algo=return_to_go", "algo.episodes_per_update=8", JUDGE, "setting=easy", *SHORT, "updates=2", "trainer.kl=0.1"]
+    code, out, err = swirl("train", "policy=model", "lora.rank=2", "lora.targets=[q_proj,v_proj]", *few, "out=run")
+    assert code == 0 and "agent.model=model agent.adapter=run/policy" in out, err
+    assert (Path("run/policy") / "adapter_model.safetensors").exists() and not Path("run/policy/model.safetensors").exists()
+    agent = TransformersAgent("model", adapter="run/policy", max_new_tokens=24)
+    plain = TransformersAgent("model", max_new_tokens=24)
+    ids = torch.tensor([[5, 6, 7]])
+    assert not torch.equal(agent.model(ids).logits, plain.model(ids).logits)
+    assert "lora.targets" in error_of(swirl("train", "policy=model", "lora.rank=2", "lora.targets=[x]", *few, "out=other"))
+
+
+def test_stored_trajectories_are_trained_on(swirl):
+    demos = ["task.words=40", "task.max_hops=2", "task.values=false", "task.comparisons=0", "prompt=question"]
+    assert swirl("generate", *demos, "agent.reasoning=false", "n=12", "out=demos")[0] == 0
+    few = ["algo=rft", "algo.states=stored", "algo.episodes_per_update=4", "setting=easy", *SHORT, "out=run"]
+    assert "name their run folders" in error_of(swirl("train", *few, "updates=2"))
+    assert "nowhere is no run folder" in error_of(swirl("train", *few, "updates=2", "stored=[nowhere]"))
+    assert "limit the updates" in error_of(swirl("train", *few, "stored=[demos]"))
+    shutil.rmtree("run")
+    assert swirl("train", *few, "stored=[demos]", "updates=2")[0] == 0
+    assert metrics("run")[-1]["sampled_tokens"] == 0 < metrics("run")[-1]["trained_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["algo=swril"], "No algo named 'swril'. Did you mean 'swirl'?"),
+        (["algo=rft", "algo.gamma=1"], "The algo 'rft' has no option 'gamma'"),
+        (["trainer.lr=fast"], "trainer.lr: expected float, got str; got 'fast'"),
+        (["trainer.loss=ppo"], "trainer.loss: expected one of policy_gradient, ppo_clip; got 'ppo'"),
+        (["trainer.rl=1"], "Did you mean trainer.lr?"),
+        (["setting=mian"], "No setting named 'mian'. Did you mean 'main'?"),
+        (["task=gsm8k"], "The embedded policy knows the words of its settings only"),
+        (["tool=[calculator]"], "brings its own tools"),
+        (["lora.rank=4"], "The embedded policy is trained whole"),
+        (["budget=null"], "Nothing would end the run"),
+        (["trainer.schedule=linear"], "give updates="),
+        (["trainer.kl=0.1"], "kl > 0 needs a reference policy"),
+        (["trackers=[tensorbord]"], "No tracker named 'tensorbord'. Did you mean 'tensorboard'?"),
+        (["eval.split=dev"], "a setting has test, validation and train worlds; got 'dev'"),
+        (["algo.filter=good"], "filter is one of none, process, outcome, both"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(given, said, swirl, tmp_path):
+    assert said in error_of(swirl("train", *given, "out=run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_not_installed_is_named(swirl, cache, monkeypatch):
+    found = importlib.util.find_spec
+    absent = {"peft", "wandb", "matplotlib"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in absent else found(name, *a))
+    model = folder_of(cache, "easy")
+    assert "pip install 'swirl-env[train]'" in error_of(swirl("train", f"policy={model}", "lora.rank=2", "out=run"))
+    assert "pip install wandb" in error_of(swirl("train", "trackers=[wandb]", "out=run"))
+    assert "pip install 'swirl-env[report]'" in error_of(swirl("bench", "part=training", "out=b"))
+
+
+def test_the_command_line_has_the_trainers_defaults():
+    written = OmegaConf.to_container(OmegaConf.load(Path(swirl_env.conf.__path__[0]) / "train.yaml"))["trainer"]
+    fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    # `updates` is a key of the stage, and its policies are sampled at temperature 1.
+    own = {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items() if name not in ("updates", "temperature")}
+    assert written == own
+
+
+def test_help_describes_every_key(swirl):
+    code, out, _ = swirl("train", "--help")
+    assert code == 0 and "trainer.lr" in out and "peak learning rate" in out and "algo.samples_per_state" in out
+
+
+def test_bench_compares_algorithms(swirl, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the curves need matplotlib")
+    few = ["part=training", "algos=[reinforce,return_to_go]", "setting=easy", "budget=400", "episodes=6", "out=b"]
+    assert "No algorithm named 'reinforc'" in error_of(swirl("bench", "algos=[reinforc]", "part=training"))
+    assert "names each once" in error_of(swirl("bench", "seeds=[1,1]", "part=training"))
+    code, out, err = swirl("bench", *few)
+    assert code == 0, err
+    held = json.loads(Path("b/bench.json").read_text())["training"]
+    assert [row["name"] for row in held] == ["warm start", "reinforce", "return_to_go"]
+    assert all(row["sampled"][0] >= 400 and row["judged"][0] > 0 for row in held[1:]) and held[2]["trained"][0] > 0
+    assert Path("b/curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "warm start" in out and ("Not above the warm start" in out or "Every algorithm ended above" in out)
+    times = {path: os.stat(path).st_mtime_ns for path in Path("b").glob("train-*/policy/*")}
+    assert swirl("bench", *few, "resume=true")[0] == 0
+    assert times == {path: os.stat(path).st_mtime_ns for path in times}
