@@ -184,10 +184,10 @@ class Figures:
     success: tuple[float, ...]
     greedy: tuple[float, ...]
     label: tuple[float, ...]
-    sampled: tuple[float, ...] = ()
-    trained: tuple[float, ...] = ()
-    judged: tuple[float, ...] = ()
-    seconds: tuple[float, ...] = ()
+    sampled: tuple[float, ...]
+    trained: tuple[float, ...]
+    judged: tuple[float, ...]
+    seconds: tuple[float, ...]
 
     def cells(self) -> dict[str, str]:
         """Returns the row as it is printed: means, of shares with their 95 % intervals over seeds."""
@@ -209,19 +209,26 @@ class Figures:
 
 def figures(runs: Sequence[Arm]) -> list[Figures]:
     """Returns the warm start's row and one an algorithm, in their order."""
-    found = [Figures(WARM, *_shares([run.evaluation()["before"] for run in {run.seed: run for run in runs}.values()]))]
+    before = _shares([run.evaluation()["before"] for run in {run.seed: run for run in runs}.values()])
+    found = [Figures(WARM, *before, (), (), (), ())]
     for name in dict.fromkeys(run.name for run in runs):
         mine = [run for run in runs if run.name == name]
-        spent = [run.evaluation()["spent"] for run in mine]
-        costs = [tuple(float(one[key]) for one in spent) for key in ("sampled_tokens", "trained_tokens", "judge_calls")]
         after = _shares([run.evaluation()["after"] for run in mine])
-        found.append(Figures(name, *after, *costs, tuple(round(run.seconds, 1) for run in mine)))
+        spent = [run.evaluation()["spent"] for run in mine]
+        sampled, trained, judged = (
+            tuple(float(one[key]) for one in spent) for key in ("sampled_tokens", "trained_tokens", "judge_calls")
+        )
+        found.append(Figures(name, *after, sampled, trained, judged, tuple(round(run.seconds, 1) for run in mine)))
     return found
 
 
-def _shares(evaluations: Sequence[dict[str, Any]]) -> Iterator[tuple[float, ...]]:
-    for how, what in (("sampled", "accuracy"), ("greedy", "accuracy"), ("sampled", "process")):
-        yield tuple(float(found[how][what]["value"]) for found in evaluations)
+def _shares(evaluations: Sequence[dict[str, Any]]) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    """Returns success at temperature 1, greedy success and mean process label, a value a seed."""
+
+    def share(how: str, what: str) -> tuple[float, ...]:
+        return tuple(float(found[how][what]["value"]) for found in evaluations)
+
+    return share("sampled", "accuracy"), share("greedy", "accuracy"), share("sampled", "process")
 
 
 def verdict(found: Sequence[Figures]) -> str:
