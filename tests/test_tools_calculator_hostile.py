@@ -160,6 +160,14 @@ def test_one_slow_query_costs_the_others_nothing() -> None:
     assert [results[i].text for i in (0, 2, 3)] == ["1.41421356237", "2", "2*x"]
 
 
+def test_a_timeout_is_kept_unless_the_start_of_the_worker_took_from_its_time() -> None:
+    cold = Calculator(timeout_s=0.2, memory_mb=503)
+    for kept in (0, 1, 1):
+        assert cold.run([SLOW])[0].error == "timeout"
+        assert cold._worked.cache_info().currsize == kept
+    cold.close()
+
+
 def test_memory_is_bounded() -> None:
     small = Calculator(timeout_s=5, memory_mb=160)
     assert small.run(["expand((a+b+c+d+f+g)**60)"])[0].error == "limit"

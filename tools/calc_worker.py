@@ -18,7 +18,7 @@ from fractions import Fraction
 from typing import Any
 
 START_S = 30.0
-"""How long a start may take; it counts apart from the calculation."""
+"""How long a start may take."""
 GRACE_S = 2.0
 """How much later than its own limit a worker is given up, which only happens where the worker itself is stuck."""
 _HERE = os.path.dirname(os.path.abspath(__file__))
@@ -51,11 +51,14 @@ class Service:
         self._rest = b""
 
     def ask(self, goal: Any, timeout_s: float) -> dict[str, Any]:
-        """Returns the reply to a goal: ``text`` and ``data``, or ``text`` and ``error``."""
+        """Returns the reply to a goal: ``text`` and ``data``, or ``text`` and ``error``.
+
+        A ``timeout`` is ``hasty`` where waiting for the worker's start took some of its time.
+        """
         if self._owner != os.getpid():
             # After a fork the worker, and maybe a lock that another thread held, belong to the parent.
             self._owner, self._lock, self._process, self._end = os.getpid(), threading.Lock(), None, None
-        request = json.dumps({"goal": goal, "timeout": timeout_s}, default=_encode).encode() + b"\n"
+        request = json.dumps(goal, default=_encode)
         with self._lock:
             for _ in range(2):  # a worker that died while idle is replaced once
                 try:
@@ -72,14 +75,18 @@ class Service:
         with self._lock:
             self._stop()
 
-    def _exchange(self, request: bytes, timeout_s: float) -> dict[str, Any] | None:
+    def _exchange(self, goal: str, timeout_s: float) -> dict[str, Any] | None:
+        waited = 0.0
         if self._process is None or self._process.poll() is not None:
+            began = time.monotonic()
             self._start()
             if self._read(START_S) is None:
                 return None
+            waited = time.monotonic() - began
         assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(request)
-        return self._read(timeout_s * 2 + GRACE_S)
+        self._process.stdin.write(b'{"goal": %b, "timeout": %f, "waited": %f}\n' % (goal.encode(), timeout_s, waited))
+        reply = self._read(timeout_s * 2 + GRACE_S)
+        return {**reply, "hasty": True} if waited and reply and reply.get("error") == "timeout" else reply
 
     def _start(self) -> None:
         self._stop()

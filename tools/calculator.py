@@ -81,10 +81,10 @@ class Calculator:
 
 
 def _ask(worker: Service, timeout_s: float, goal: Goal) -> ToolResult:
-    """Returns the worker's reply; only where it is away an exception, so that this is never kept."""
+    """Returns the worker's reply; an exception where another try may do better, so that this is never kept."""
     reply = worker.ask(goal, timeout_s)
-    if reply.get("error") == "unavailable":
-        raise CalcError(reply["text"], "unavailable")
+    if reply.get("error") == "unavailable" or reply.get("hasty"):
+        raise CalcError(reply["text"], reply["error"])
     return ToolResult(reply["text"], reply.get("error"), reply.get("data", {}))
 
 
