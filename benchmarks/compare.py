@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.evaluate import t975
 from swirl_env.registry import names
 from swirl_env.stages.options import BenchOptions
+from swirl_env.stages.overrides import overrides
 from swirl_env.stages.progress import progress
 
 WARM = "warm start"
@@ -93,16 +94,8 @@ def _arm(options: BenchOptions, name: str, seed: int) -> Arm:
     common = {"setting": options.setting, "warm_start": seed, "seed": seed, "budget": options.budget}
     common |= {"eval.episodes": options.episodes}
     folder = Path(options.out) / f"train-{name.rpartition(':')[2]}-{seed}"
-    overrides = [f"algo={algo.pop('name', name)}", *_overrides({**common, "algo": algo, **given})]
-    return Arm(name, seed, folder, tuple(overrides))
-
-
-def _overrides(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _overrides(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}={json.dumps(value)}"
+    arguments = [f"algo={algo.pop('name', name)}", *overrides({**common, "algo": algo, **given})]
+    return Arm(name, seed, folder, tuple(arguments))
 
 
 def warm_starts(options: BenchOptions) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from typing import Any
 
 import torch
@@ -125,6 +126,8 @@ def with_adapters(model: Any, lora: LoraSection, section: ModelSection) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return peft.get_peft_model(model, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name that it renamed
+            return peft.get_peft_model(model, config)
     except ValueError as error:  # no module has one of these names
         raise ConfigError(f"lora.targets: {str(error).partition('. ')[0]}.") from error

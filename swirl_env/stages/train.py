@@ -38,6 +38,7 @@ from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import given_keys, quoted
 from swirl_env.stages.measure import Measure
 from swirl_env.stages.options import read
+from swirl_env.stages.overrides import chosen
 from swirl_env.stages.policy import environment, evaluations, make_policy
 from swirl_env.stages.progress import progress
 from swirl_env.stages.train_options import TrainOptions, agreed, record
@@ -235,7 +236,8 @@ def next_command(options: TrainOptions) -> str:
     model = f"agent.model={quoted(Path(options.policy))} agent.adapter={policy}" if adapters else f"agent.model={policy}"
     head = f"swirl generate agent=transformers {model}"
     if options.task is not None:
-        return f"{head} task={options.task['name']} ..."
+        split = {} if options.eval.split is None else {"split": options.eval.split}
+        return f"{head} {chosen('task', {**options.task, **split})}"
     setting = setting_of(options.setting)
     return (
         f"{head} agent.max_new_tokens={MAX_NEW_TOKENS} agent.batch_size=32 prompt=question max_steps={setting.max_steps} "
