@@ -20,8 +20,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl_env.tools.calc_exact import Irrational
 from swirl_env.tools.calc_program import plan
+from swirl_env.tools.calc_rational import Irrational
 from swirl_env.tools.calc_text import CalcError
 from swirl_env.tools.calculator import Calculator, in_process
 from swirl_env.types import ToolResult

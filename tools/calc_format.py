@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import MAX_EMAX, MIN_EMIN, Context, Decimal
 from fractions import Fraction
 
-from swirl_env.tools.calc_exact import Number, too_large
+from swirl_env.tools.calc_rational import Number, too_large
 
 DIGITS = 12
 SHORT = 20

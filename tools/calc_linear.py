@@ -6,9 +6,10 @@ import operator
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from swirl_env.tools.calc_exact import Irrational, Number, bounded, evaluate
-from swirl_env.tools.calc_parse import Node
+from swirl_env.tools.calc_cursor import Node
+from swirl_env.tools.calc_exact import evaluate
 from swirl_env.tools.calc_program import Goal, names
+from swirl_env.tools.calc_rational import Irrational, Number, bounded
 
 COMPARE: dict[str, Callable[[Number, Number], bool]] = {
     "=": operator.eq,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
+from swirl_env.tools.calc_cursor import Node
 from swirl_env.tools.calc_names import GREEK, MEASURES, UNIT_LETTERS
-from swirl_env.tools.calc_parse import RELATIONS, Node, parse
+from swirl_env.tools.calc_parse import RELATIONS, parse
 from swirl_env.tools.calc_text import CalcError, statements
 
 MAX_STATEMENTS = 50

@@ -8,9 +8,9 @@ from typing import Any
 
 import sympy as sp
 
-from swirl_env.tools.calc_exact import Irrational
-from swirl_env.tools.calc_exact import logarithm as exact_logarithm
+from swirl_env.tools.calc_functions import logarithm as exact_logarithm
 from swirl_env.tools.calc_linear import ANYTHING, NO_SOLUTION
+from swirl_env.tools.calc_rational import Irrational
 from swirl_env.tools.calc_text import CalcError
 
 STARTS = (1, 0, 2, -1, 5, -5, 10, 100)

@@ -1,7 +1,7 @@
 """Syntax tree -> SymPy objects -> reply. Runs in the worker only.
 
 No text reaches SymPy but names of variables that the tokenizer checked, and those only as `Symbol(name)`. What is rational
-throughout is still computed by `calc_exact`, with its bounds.
+throughout is still computed by `calc_rational` and `calc_functions`, with their bounds.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Any
 
 import sympy as sp
 
-from swirl_env.tools.calc_exact import EXACT, MAX_LOG_BITS, OPERATORS, Irrational, add, bounded, divide, guard, too_large
+from swirl_env.tools.calc_cursor import Node
 from swirl_env.tools.calc_format import MAX_TEXT, decimal_text, number_text
+from swirl_env.tools.calc_functions import EXACT, OPERATORS
 from swirl_env.tools.calc_linear import COMPARE, as_equation
-from swirl_env.tools.calc_parse import Node
+from swirl_env.tools.calc_rational import MAX_LOG_BITS, Irrational, add, bounded, divide, guard, too_large
 from swirl_env.tools.calc_sympy import FUNCTIONS
 from swirl_env.tools.calc_text import CalcError
 
@@ -148,7 +149,7 @@ def power(base: Any, exponent: Any) -> Any:
 
 
 def rational_power(base: Any, exponent: Any) -> Any:
-    """Returns a power of rationals whose exact value `calc_exact` left alone: a root, or too long but of moderate size."""
+    """Returns a power of rationals whose exact value `calc_rational` left alone: a root, or too long but of moderate size."""
     top, bottom = int(exponent.p), int(exponent.q)
     guard(Fraction(int(base.p), int(base.q)), Fraction(top, bottom))
     long = max(int(base.p).bit_length(), int(base.q).bit_length()) * abs(top) > 4000 * bottom

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from swirl_env.tools.calc_exact import Irrational, Number, evaluate
+from swirl_env.tools.calc_exact import evaluate
 from swirl_env.tools.calc_format import number_text
 from swirl_env.tools.calc_linear import NO_SOLUTION, compare, solve_linear
 from swirl_env.tools.calc_program import Goal, plan
+from swirl_env.tools.calc_rational import Irrational, Number
 from swirl_env.tools.calc_text import CalcError
 from swirl_env.tools.calc_worker import Service, service
 from swirl_env.types import ToolResult
