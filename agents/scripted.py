@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from numbers import Real
 from typing import NamedTuple
 
 from swirl_env.chance import generator
@@ -38,7 +37,7 @@ class ScriptedAgent:
     """
 
     def __init__(self, noise: float = 0.0, seed: int = 0, kinds: Sequence[str] = NOISE_KINDS, reasoning: bool = True) -> None:
-        if not isinstance(noise, Real) or not 0 <= noise <= 1:
+        if not isinstance(noise, int | float) or not 0 <= noise <= 1:
             raise ConfigError(f"noise is a rate between 0 and 1; got {noise!r}.")
         if isinstance(kinds, str) or not kinds:
             raise ConfigError(f"kinds lists one or more of {', '.join(NOISE_KINDS)}; got {kinds!r}. Set noise=0 for no noise.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 from swirl_env.errors import ConfigError
@@ -55,7 +54,7 @@ class Atlas(GeneratedTasks):
     ) -> None:
         check_whole(documents=documents, min_hops=min_hops, max_hops=max_hops, seed=seed, words=words or 0)
         check_hops(min_hops, max_hops, 1)
-        if not isinstance(comparisons, Real) or not 0 <= comparisons <= 1:
+        if not isinstance(comparisons, int | float) or not 0 <= comparisons <= 1:
             raise ConfigError(f"comparisons is a share between 0 and 1; got {comparisons!r}.")
         options = {
             "documents": documents,
