@@ -184,6 +184,10 @@ class Plan:
         self._known[id(call)] = (call, result, steps, after)
         return before, after, hit
 
+    def forget(self) -> None:
+        """Lets go of the episodes followed so far; call it when one has ended, and they are freed with their owners."""
+        self._known.clear()
+
     def open(self, progress: Progress) -> list[int]:
         """Returns the steps that can be taken now, in the plan's order: unresolved, and all they rest on is seen."""
         seen, resolved = progress
@@ -213,8 +217,8 @@ def same_value(a: str, b: str) -> bool:
     return a == b or numeric_equal(a, b)
 
 
-_KEPT = 512
-"""Plans held at once. Each holds the last episodes on its task, token ids and all, so not too many."""
+_KEPT = 192
+"""Plans held at once: more than episodes are usually in flight, and few enough that those let go are still in the cache."""
 _plans: OrderedDict[int, Plan] = OrderedDict()
 
 

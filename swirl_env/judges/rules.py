@@ -119,6 +119,7 @@ class RulesJudge:
         plan = plan_of(task)
         if plan.size:
             progress = plan.progress(state.steps)
+            plan.forget()
             if self._require_evidence and not plan.all_found(progress):
                 return self._no("The answer is right, but the results so far do not show it.")
             if self._require_computed and not plan.is_computed(progress):
