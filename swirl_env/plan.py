@@ -217,7 +217,7 @@ def same_value(a: str, b: str) -> bool:
     return a == b or numeric_equal(a, b)
 
 
-_KEPT = 192
+_KEPT = 128
 """Plans held at once: more than episodes are usually in flight, and few enough that those let go are still in the cache."""
 _plans: OrderedDict[int, Plan] = OrderedDict()
 
