@@ -1,6 +1,7 @@
 """Fixtures for the shared data: real question sets and calculator cases, read in place, never copied into the project."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,11 @@ def data_dir() -> Path:
 def calculator_dir(data_dir: Path) -> Path:
     """Folder of what models write to a calculator, beside the question sets."""
     return _shared(data_dir.parent / "calculator", "the calculator cases")
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One index cache for all tests of a module, and none of the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWIRL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield

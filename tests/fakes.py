@@ -1,8 +1,18 @@
 """Small plugins with known behaviour, for tests of the rooms above them."""
 
 from collections.abc import Sequence
+from typing import Any
 
-from swirl_env.types import Action, Answer, State, SubTrajectory, Task, ToolCall, ToolResult, Verdict
+from swirl_env.corpus import MemoryCorpus
+from swirl_env.types import Action, Answer, Passage, State, SubTrajectory, Task, ToolCall, ToolResult, Verdict
+
+PLAIN_TERMS: dict[str, Any] = {"tokenizer": "whitespace", "stemmer": "none", "stopwords": "none"}
+"""Options of the search tool with which words are terms as they stand."""
+
+
+def corpus_of(*texts: str) -> MemoryCorpus:
+    """Passages p0, p1, ... with the titles Title0, Title1, ..."""
+    return MemoryCorpus(Passage(f"p{i}", f"Title{i}", text) for i, text in enumerate(texts))
 
 
 class EchoTool:

@@ -56,7 +56,8 @@ def test_states_grow_id_for_id_and_logprobs_are_those_of_a_plain_pass(smollm: An
         for action in actions:
             ids = torch.tensor([action.prompt_ids + action.token_ids])
             with torch.no_grad():
-                logp = smollm.model(ids).logits[0, len(action.prompt_ids) - 1 : -1].log_softmax(-1)
+                logits = smollm.model(ids, logits_to_keep=len(action.token_ids) + 1).logits  # [1, T + 1, V]
+            logp = logits[0, :-1].log_softmax(-1)
             again = logp.gather(-1, torch.tensor(action.token_ids)[:, None])[:, 0].tolist()
             assert action.logprobs == pytest.approx(again, abs=1e-4)
             assert smollm.renderer.decode(action.token_ids) == action.text

@@ -13,6 +13,7 @@ import swirl_env
 from swirl_env.errors import DataNotFound
 from swirl_env.vector import ToolVectorEnv
 
+pytestmark = pytest.mark.usefixtures("own_cache")
 GENERATED = {
     "swirl_env/Atlas-v0": {"documents": 300, "size": 500},
     "swirl_env/Ledger-v0": {"size": 500},
@@ -31,14 +32,6 @@ ACTIONS = [
 SYMBOLIC = "<math_exp>sqrt(2)*x</math_exp>"
 """Needs the calculator's worker, in every process anew: one id shows that this works."""
 N = 4
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    """One index cache for all tests here, and none of the user's."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWIRL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(params=[*swirl_env.ENV_IDS])

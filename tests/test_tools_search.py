@@ -1,39 +1,25 @@
+"""Search: rankings against the formulas and against bm25s, and what queries of any kind get."""
+
 import json
 import math
-import os
-import pickle
-import shutil
-import subprocess
-import sys
-from collections import Counter, defaultdict
-from pathlib import Path
+from collections import defaultdict
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl_env.corpus import GeneratedCorpus, MemoryCorpus, open_corpus
+from fakes import PLAIN_TERMS, corpus_of
+from swirl_env.corpus import MemoryCorpus
 from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.protocols import Tool
 from swirl_env.registry import make_tool
 from swirl_env.tools.search import Search
 from swirl_env.tools.search_text import ENGLISH_STOP_WORDS, Analyzer
-from swirl_env.types import Passage, ToolResult
+from swirl_env.types import Passage
 
-PLAIN: dict[str, Any] = {"tokenizer": "whitespace", "stemmer": "none", "stopwords": "none"}
+pytestmark = pytest.mark.usefixtures("own_cache")
 WORDS = ["ash", "birch", "cedar", "elm", "fir", "oak", "pine"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWIRL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-def corpus_of(*texts: str) -> MemoryCorpus:
-    return MemoryCorpus(Passage(f"p{i}", f"Title{i}", text) for i, text in enumerate(texts))
 
 
 def oracle(texts: list[list[str]], query: list[str], method: str, k1: float, b: float) -> dict[int, float]:
@@ -64,7 +50,7 @@ queries = st.lists(st.lists(st.sampled_from([*WORDS, "yew"]), min_size=1, max_si
 @given(documents, queries, st.sampled_from(["lucene", "robertson", "atire"]), st.floats(0, 3), st.floats(0, 1), st.integers(1, 6))
 def test_ranking_agrees_with_the_formulas(texts: Any, asked: Any, method: Any, k1: float, b: float, top_k: int) -> None:
     corpus = MemoryCorpus([Passage(str(i), "", " ".join(text)) for i, text in enumerate(texts)])
-    tool = Search(corpus=corpus, method=method, k1=k1, b=b, top_k=top_k, title_weight=0, **PLAIN)
+    tool = Search(corpus=corpus, method=method, k1=k1, b=b, top_k=top_k, title_weight=0, **PLAIN_TERMS)
     for query, result in zip(asked, tool.run([" ".join(query) for query in asked]), strict=True):
         expected = oracle(texts, query, method, k1, b)
         found = [int(i) for i in result.data["ids"]]
@@ -110,7 +96,7 @@ def test_other_methods_agree_with_bm25s_itself(method: Any) -> None:
     texts = [[WORDS[(i * j) % 7] for j in range(1, 3 + i % 5)] for i in range(20)]
     model = bm25s.BM25(k1=1.2, b=0.7, method=method)
     model.index(texts, show_progress=False)
-    tool = Search(corpus=corpus_of(*map(" ".join, texts)), method=method, k1=1.2, b=0.7, top_k=3, title_weight=0, **PLAIN)
+    tool = Search(corpus=corpus_of(*map(" ".join, texts)), method=method, k1=1.2, b=0.7, top_k=3, title_weight=0, **PLAIN_TERMS)
     (result,) = tool.run(["oak elm"])
     scores = sorted(model.get_scores(["oak", "elm"]).tolist(), reverse=True)
     assert result.data["scores"] == pytest.approx(scores[:3], rel=1e-5)
@@ -211,194 +197,3 @@ def test_terms() -> None:
 def test_senseless_options_are_refused(given: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         make_tool("search", **{"corpus": corpus_of("x"), **given})
-
-
-# --- the cache -------------------------------------------------------------------------------------------------------
-
-
-def folders(cache: Path) -> list[str]:
-    return sorted(path.name.split("-")[0] for path in cache.glob("search-v*/*"))
-
-
-def test_one_index_serves_all_tools_of_a_process_and_goes_with_them(tmp_path: Path) -> None:
-    one = Search(corpus=corpus_of("red kite"), cache_dir=str(tmp_path))
-    other = make_tool("search", corpus=corpus_of("red kite"), cache_dir=str(tmp_path), top_k=1, snippet_chars=9)
-    assert isinstance(other, Search) and one._opened is other._opened
-    assert Search(corpus=corpus_of("red kite"), cache_dir=str(tmp_path), k1=2)._opened is not one._opened
-    assert folders(tmp_path) == ["bm25s", "bm25s", "passages"], "passages are kept once for all options"
-
-
-def test_a_corpus_is_read_only_once(tmp_path: Path) -> None:
-    readings = []
-
-    def stream() -> Any:
-        readings.append(1)
-        return iter([Passage("a", "", "red kite")])
-
-    for k1 in (0.9, 0.9, 1.5):
-        tool = Search(corpus=GeneratedCorpus(stream, 1, "one kite"), cache_dir=str(tmp_path), k1=k1)
-        assert tool.run(["kite"])[0].data["ids"] == ["a"]
-        del tool
-    assert len(readings) == 1
-
-
-def test_a_changed_file_is_searched_as_it_is_now(tmp_path: Path) -> None:
-    path = tmp_path / "c.jsonl"
-    for word in ("kite", "gull", "kite"):
-        path.write_text(json.dumps({"id": word, "title": "", "text": f"a {word}"}))
-        tool = Search(corpus=str(path), cache_dir=str(tmp_path / "cache"))
-        assert tool.run(["kite gull"])[0].data["ids"] == [word]
-
-
-def damage_truncate(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[:-1])
-
-
-def damage_flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
-    file.write_bytes(data)
-
-
-@pytest.mark.parametrize("damage", [damage_truncate, damage_flip, Path.unlink, lambda file: file.write_bytes(b"")])
-def test_a_damaged_cache_is_rebuilt(tmp_path: Path, damage: Any) -> None:
-    def search() -> list[ToolResult]:
-        return Search(corpus=corpus_of("red kite", "blue kite"), cache_dir=str(tmp_path)).run(["blue kite"])
-
-    expected = search()
-    files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(files) > 8
-    for file in files:
-        if file.stat().st_size:
-            damage(file)
-            assert search() == expected, file
-    assert folders(tmp_path) == ["bm25s", "passages"], "damaged copies are put out of the way"
-
-
-def test_a_file_in_the_place_of_the_index_is_replaced(tmp_path: Path) -> None:
-    Search(corpus=corpus_of("red kite"), cache_dir=str(tmp_path))
-    for folder in list(tmp_path.glob("search-v*/*")):
-        shutil.rmtree(folder)
-        folder.write_text("not a folder")
-    assert Search(corpus=corpus_of("red kite"), cache_dir=str(tmp_path)).run(["kite"])[0].data["ids"] == ["p0"]
-
-
-def test_an_unwritable_cache_says_what_to_do(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match="SWIRL_CACHE_DIR"):
-        Search(corpus=corpus_of("red kite"), cache_dir=str(tmp_path / "file"))
-
-
-BUILDER = """
-import pathlib, sys, time
-from swirl_env.corpus import MemoryCorpus
-from swirl_env.tools.search import Search
-from swirl_env.types import Passage
-corpus = MemoryCorpus(Passage(f"p{i}", "", f"tree number {i}") for i in range(3000))
-print("ready", flush=True)
-while not pathlib.Path(sys.argv[1], "go").exists():
-    time.sleep(0.001)
-print(Search(corpus=corpus, cache_dir=sys.argv[1]).run(["number 5"])[0].data["ids"])
-"""
-
-
-def test_processes_that_build_at_once_all_succeed(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BUILDER, str(tmp_path)]
-    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
-    for worker in workers:
-        assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
-    (tmp_path / "go").write_text("")
-    for worker in workers:
-        assert worker.communicate(timeout=60)[0] == "['p5', 'p0', 'p1', 'p2', 'p3']\n"
-        assert worker.returncode == 0
-    assert folders(tmp_path) == ["bm25s", "passages"], "no temporary folder is left"
-
-
-def test_a_copy_in_another_process_maps_the_same_files(birds: Search) -> None:
-    data = pickle.dumps(birds)
-    assert len(data) < 2000
-    copy = pickle.loads(data)
-    assert copy._opened is birds._opened and copy.run(["kite"]) == birds.run(["kite"])
-
-
-SECOND = """
-import json, sys
-from swirl_env.registry import make_tool
-def private():
-    return sum(int(line.split()[1]) for line in open("/proc/self/smaps_rollup") if line.startswith("Private_")) / 1024
-before = private()
-tool = make_tool("search", corpus=sys.argv[1])
-result = tool.run(["Ed Wood nationality"])[0]
-heavy = [name for name in ("numba", "bm25s", "scipy", "rank_bm25") if name in sys.modules]
-print(json.dumps([private() - before, heavy, result.data["ids"], "passages.bin" in open("/proc/self/maps").read()]))
-"""
-
-
-@pytest.mark.data
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads private memory from Linux's /proc")
-def test_a_second_process_shares_the_index(data_dir: Path) -> None:
-    path = data_dir / "hotpotqa" / "corpus.jsonl.gz"
-    first = Search(corpus=path)
-    out = subprocess.run(
-        [sys.executable, "-c", SECOND, str(path)], env=dict(os.environ), capture_output=True, check=True, text=True
-    )
-    grown, heavy, ids, mapped = json.loads(out.stdout)
-    assert ids == first.run(["Ed Wood nationality"])[0].data["ids"]
-    assert mapped and not heavy
-    assert grown < 60, f"{grown:.1f} MB of private memory"
-
-
-# --- real data -------------------------------------------------------------------------------------------------------
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-
-
-def evidence(questions: list[dict[str, Any]], results: list[ToolResult], k: int) -> tuple[float, float]:
-    """Returns mean recall of the supporting titles among the first k, and the share of questions with all of them."""
-    recalls = []
-    for question, result in zip(questions, results, strict=True):
-        gold = set(question["supporting_titles"])
-        recalls.append(len(gold & set(result.data["titles"][:k])) / len(gold))
-    return sum(recalls) / len(recalls), sum(recall == 1 for recall in recalls) / len(recalls)
-
-
-@pytest.mark.data
-def test_rank_bm25_reproduces_the_published_table(data_dir: Path) -> None:
-    import gzip
-
-    with gzip.open(data_dir / "hotpotqa" / "corpus.jsonl.gz", "rt", encoding="utf-8") as lines:
-        rows = [row for row in map(json.loads, lines) if "dev500" in row["src"]]
-    assert len(rows) == 4937
-    corpus = MemoryCorpus(Passage(row["id"], row["title"], row["text"]) for row in rows)
-    tool = Search(corpus=corpus, backend="rank_bm25", k1=1.5, b=0.75, title_weight=0, top_k=10, **PLAIN)
-    questions = read(data_dir / "hotpotqa" / "questions_dev500.jsonl")
-    results = tool.run([question["question"] for question in questions])
-    assert [round(evidence(questions, results, k)[1], 3) for k in (2, 5, 10)] == [0.140, 0.302, 0.500]
-    assert round(evidence(questions, results, 5)[0], 3) == 0.588
-
-
-@pytest.mark.data
-def test_evidence_is_found_in_hotpotqa(data_dir: Path) -> None:
-    tool = Search(corpus=data_dir / "hotpotqa" / "corpus.jsonl.gz")
-    questions = read(data_dir / "hotpotqa" / "questions_dev500.jsonl")
-    recall, _ = evidence(questions, tool.run([question["question"] for question in questions]), 5)
-    assert recall >= 0.72
-
-
-@pytest.mark.data
-def test_ndcg_on_scifact(data_dir: Path) -> None:
-    tool = Search(corpus=open_corpus(data_dir / "scifact"), top_k=10)
-    relevant: dict[str, Counter[str]] = defaultdict(Counter)
-    for line in (data_dir / "scifact" / "qrels_test.tsv").read_text().splitlines()[1:]:
-        query, passage, grade = line.split("\t")
-        relevant[query][passage] = int(grade)
-    queries = read(data_dir / "scifact" / "queries_test.jsonl")
-    gains = []
-    for query, result in zip(queries, tool.run([query["question"] for query in queries]), strict=True):
-        grades = relevant[query["id"]]
-        dcg = sum(grades[passage] / math.log2(rank + 1) for rank, passage in enumerate(result.data["ids"], 1))
-        best = sum(grade / math.log2(rank + 1) for rank, grade in enumerate(sorted(grades.values(), reverse=True)[:10], 1))
-        gains.append(dcg / best)
-    assert len(gains) == 300 and sum(gains) / 300 >= 0.675
