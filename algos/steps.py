@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from swirl_env.agents.hf_render import Renderer
 from swirl_env.algos.batch import TokenStep
 from swirl_env.transcript import kept_text, subtrajectories
-from swirl_env.types import Action, State, SubTrajectory, Trajectory, Verdict
+from swirl_env.types import Action, SubTrajectory, Trajectory, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,3 @@ def token_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> Toke
 def action_step(action: Action, episode: int = 0) -> TokenStep:
     """Returns an action sampled at a frozen state as a step."""
     return TokenStep(action.prompt_ids, action.token_ids, action.logprobs, episode)
-
-
-def states_of(trajectories: Sequence[Trajectory]) -> list[list[State]]:
-    """Returns the K states of each trajectory."""
-    return [[sub.state for sub in subtrajectories(t)] for t in trajectories]

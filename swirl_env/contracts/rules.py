@@ -12,11 +12,6 @@ from typing import Any
 
 import msgspec
 
-Rule = Callable[[Any], None]
-"""Takes the plugin; raises `Broken` where it breaks its promise. Its docstring is the promise, its name the finding's."""
-TwinRule = Callable[[Any, Any], None]
-"""The same for a plugin and a second one built from the same options."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
@@ -42,7 +37,12 @@ def expect(ok: bool, message: str) -> None:
 
 
 def run_rule(rule: Callable[..., None], *plugins: Any) -> Finding:
-    """Runs one rule; any exception that comes out of the plugin is a finding too."""
+    """Runs one rule; any exception that comes out of the plugin is a finding too.
+
+    Args:
+        rule: raises `Broken` where a plugin breaks its promise. Its docstring is the promise, its name the finding's.
+        *plugins: the plugin, and for a rule on twins a second one built from the same options.
+    """
     name = rule.__name__.replace("_", " ")
     try:
         rule(*plugins)
