@@ -6,6 +6,7 @@ A row is an episode run in a folder of its own, so that a benchmark that was kil
 from __future__ import annotations
 
 import itertools
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from hydra.core.hydra_config import HydraConfig
 
 from swirl_env.benchmarks import compare, curves
 from swirl_env.cli import Interrupted
@@ -24,6 +26,7 @@ from swirl_env.registry import make_tasks
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import generate, prepared, quoted
 from swirl_env.stages.options import BenchOptions, EpisodeOptions, episode_defaults
+from swirl_env.stages.overrides import overrides
 from swirl_env.store import Store
 from swirl_env.types import Task
 
@@ -148,7 +151,7 @@ def run(options: BenchOptions) -> None:
             compare.warm_starts(options)
             compare.train(training, options)
     except KeyboardInterrupt:
-        raise Interrupted(f"To go on: swirl bench out={quoted(path)} resume=true (and what else you gave)") from None
+        raise Interrupted(f"To go on: {_again(path)}") from None
     found = compare.figures(training) if training else []
     write(path, results, found)
     if training:
@@ -219,10 +222,15 @@ def _print(path: Path, results: Sequence[Result], found: Sequence[compare.Figure
     print(f"results are in {path}: bench.md, bench.json{also}, and a run folder a row")
     if done:
         print(f"next: swirl eval out={quoted(path / done[0].row.folder)}")
-    elif found:
-        print(
-            f"next: swirl bench out={quoted(path)} resume=true part=training seeds=[{','.join(map(str, _more(options.seeds)))}]"
-        )
+    if found:
+        print(f"next, for intervals over seeds: {_again(path, 'seeds', seeds=_more(options.seeds))}")
+
+
+def _again(path: Path, *but: str, **changed: Any) -> str:
+    """Returns the command that goes on with this benchmark: what was given, some keys left out or changed."""
+    left_out = {"out", "resume", *but}
+    given = [arg for arg in HydraConfig.get().overrides.task if arg.lstrip("+").partition("=")[0] not in left_out]
+    return shlex.join(["swirl", "bench", *given, *overrides(changed), f"out={path}", "resume=true"])
 
 
 def _more(seeds: Sequence[int]) -> list[int]:

@@ -275,3 +275,23 @@ def test_bench_compares_algorithms(swirl, monkeypatch):
     times = {path: os.stat(path).st_mtime_ns for path in Path("b").glob("train-*/policy/*")}
     assert swirl("bench", *few, "resume=true")[0] == 0
     assert times == {path: os.stat(path).st_mtime_ns for path in times}
+
+
+def test_figures_of_several_seeds():
+    from swirl_env.benchmarks.compare import Figures, percent, verdict
+
+    # Student's t with 2 degrees of freedom: 4.3027; standard deviation 0.1.
+    assert percent([0.1, 0.2, 0.3]) == "20.0 ± 24.8" and percent([0.123]) == "12.3"
+    costs = ((1.0,),) * 4
+    warm = Figures("warm start", (0.1,), (0.4,), (0.5,), *costs)
+    better, worse = Figures("a", (0.2,), (0.5,), (0.5,), *costs), Figures("b", (0.2,), (0.3,), (0.5,), *costs)
+    assert verdict([warm, better]).startswith("Every algorithm ended above")
+    assert verdict([warm, better, worse]).endswith("or both: b (20.0 % sampled, 30.0 % greedy).")
+
+
+def test_seconds_of_a_resumed_run_are_counted_once(tmp_path):
+    from swirl_env.benchmarks.compare import Arm
+
+    rows = [1.0, 2.5, 0.5, 1.5]  # resumed after the second update
+    (tmp_path / "timing.jsonl").write_text("".join(json.dumps({"update": i, "seconds": s}) + "\n" for i, s in enumerate(rows)))
+    assert Arm("a", 0, tmp_path, ()).seconds == 4.0

@@ -56,7 +56,10 @@ def run_stage(stage: str, argv: Sequence[str]) -> int:
     with _one_line_errors(stage), _program(f"swirl {stage}", argv):
         hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage, sweeps))()
     if len(sweeps) > 1:
-        print(f"next, to compare the {len(sweeps)} runs: swirl eval out={shlex.quote(sweeps[0])}")
+        compare = (
+            f"evaluation.json in each folder of {sweeps[0]}" if stage == "train" else f"swirl eval out={shlex.quote(sweeps[0])}"
+        )
+        print(f"next, to compare the {len(sweeps)} runs: {compare}")
     return 0
 
 

@@ -16,7 +16,7 @@ def overrides(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
         if isinstance(value, Mapping):
             yield from overrides(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}={json.dumps(value, ensure_ascii=False)}"
+            yield f"{prefix}{key}={json.dumps(value, ensure_ascii=False, separators=(',', ':'))}"
 
 
 def chosen(group: str, config: Mapping[str, Any]) -> str:
