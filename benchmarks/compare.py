@@ -138,8 +138,10 @@ def train(runs: Sequence[Arm], options: BenchOptions) -> None:
 def _start(arm: Arm) -> subprocess.Popen[bytes]:
     arm.log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "swirl_env.cli", "train", *arm.overrides, f"out={arm.folder}", "resume=true"]
+    # Hydra is told to leave errors to us in this process; the new one has its own words for them.
+    env = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
     with arm.log.open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        return subprocess.Popen(command, stdout=log, stderr=log, env={**env, "OMP_NUM_THREADS": "1"})
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:

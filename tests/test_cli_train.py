@@ -275,6 +275,9 @@ def test_bench_compares_algorithms(swirl, monkeypatch):
     times = {path: os.stat(path).st_mtime_ns for path in Path("b").glob("train-*/policy/*")}
     assert swirl("bench", *few, "resume=true")[0] == 0
     assert times == {path: os.stat(path).st_mtime_ns for path in times}
+    (Path("b") / "train-reinforce-0" / "evaluation.json").unlink()
+    said = error_of(swirl("bench", *few, "arms.reinforce.trainer.lr=0.5", "resume=true"))
+    assert "1 of 2 training runs failed. train-reinforce-0: b/train-reinforce-0 was begun with another configuration" in said
 
 
 def test_figures_of_several_seeds():
