@@ -337,7 +337,10 @@ def test_every_shipped_config_composes_and_is_explained(swirl, stage):
 
 def test_help_shows_choices_and_options(swirl):
     _, out, _ = swirl("generate", "agent=random", "--help")
-    assert "= random" in out and "atlas_ledger" in out and "several: tool=[a,b]" in out
+    out = " ".join(out.split())  # where lines are folded depends on the choices and the terminal
+    assert "= random" in out
+    assert "atlas_ledger" in out
+    assert "several: tool=[a,b]" in out, out
     assert "task.documents" in out and "how many documents describe the world" in out
     assert swirl()[1] == swirl("--help")[1] and all(stage in swirl()[1] for stage in STAGES)
 
