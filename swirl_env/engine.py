@@ -113,15 +113,12 @@ class Engine:
         Returns:
             n transitions, exactly those that n single calls would give.
         """
-        live = [i for i, action in enumerate(actions) if action.error is None]
-        tried = self._try([states[i] for i in live], [actions[i] for i in live])
-        verdicts = self._judge(tried)
-        outcomes = self._grade(tried)
-        moved = [self._advance(*parts) for parts in zip(tried, verdicts, outcomes, strict=True)]
-        if len(moved) == len(actions):
-            return moved
-        taken = dict(zip(live, moved, strict=True))
-        return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
+        if any([action.error is not None for action in actions]):
+            live = [i for i, action in enumerate(actions) if action.error is None]
+            taken = dict(zip(live, self.step([states[i] for i in live], [actions[i] for i in live]), strict=True))
+            return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
+        tried = self._try(states, actions)
+        return list(map(self._advance, tried, self._judge(tried), self._grade(tried)))
 
     def rate(self, states: Sequence[State], actions: Sequence[Action], *, tools: bool = True) -> list[Step]:
         """Judges actions at frozen states; no episode moves on (SWiRL, stage 2).
@@ -139,10 +136,11 @@ class Engine:
         return [Step(s.action, s.call, s.result, "", v) for s, v in zip(tried, verdicts, strict=True)]
 
     def _try(self, states: Sequence[State], actions: Sequence[Action], tools: bool = True) -> list[SubTrajectory]:
-        acted = [_cleaned(action) for action in actions]
-        calls = [self.format.parse(action.text) for action in acted]
+        acted = [action if action.text.isascii() else _cleaned(action) for action in actions]
+        parse = self.format.parse
+        calls = [parse(action.text) for action in acted]
         results = self._run_tools(calls) if tools else [None] * len(calls)
-        return [SubTrajectory(*parts) for parts in zip(states, acted, calls, results, strict=True)]
+        return list(map(SubTrajectory, states, acted, calls, results))
 
     def _run_tools(self, calls: Sequence[ParsedAction]) -> list[ToolResult | None]:
         """Returns the result of each call (None where nothing was called), with one batch a tool."""

@@ -119,7 +119,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         if len(actions) != self.num_envs or isinstance(actions, str):
             got = "a single text" if isinstance(actions, str) else len(actions)
             raise ConfigError(f"step takes {self.num_envs} actions, one an environment; got {got}.")
-        rewards = np.zeros(self.num_envs)
+        rewards = [0.0] * self.num_envs
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
         infos: list[dict[str, Any]] = [{}] * self.num_envs
@@ -134,7 +134,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
                 (terminated if transition.ended == "answered" else truncated)[i] = True
             infos[i] = self._info(i, transition)
         self._over = terminated | truncated
-        return tuple(self._observations), rewards, terminated, truncated, info_columns(infos)
+        return tuple(self._observations), np.array(rewards), terminated, truncated, info_columns(infos)
 
     def _info(self, i: int, transition: Transition) -> dict[str, Any]:
         """Returns the info of a step; where it ended the episode and the mode says so, begins the next one."""

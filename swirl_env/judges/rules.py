@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from swirl_env.grading import grade
 from swirl_env.plan import Plan, Progress, is_computation, plan_of
-from swirl_env.types import Answer, Malformed, State, SubTrajectory, ToolCall, ToolResult, Verdict
+from swirl_env.types import Answer, Malformed, ParsedAction, State, SubTrajectory, ToolCall, ToolResult, Verdict
 
 _NAME = "rules"
 
@@ -44,12 +44,12 @@ class RulesJudge:
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict a step."""
-        return [self._one(step) for step in steps]
+        return [
+            self._call(step.state, call, step.result) if type(call := step.call) is ToolCall else self._other(step, call)
+            for step in steps
+        ]
 
-    def _one(self, step: SubTrajectory) -> Verdict:
-        call = step.call
-        if type(call) is ToolCall:
-            return self._call(step.state, call, step.result)
+    def _other(self, step: SubTrajectory, call: ParsedAction) -> Verdict:
         if step.action.error is not None:
             return Verdict("unscored", critique="The agent could not act.", judge=_NAME)
         if type(call) is Answer:
