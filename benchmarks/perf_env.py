@@ -27,17 +27,18 @@ VECTOR_BAR_US = 8.0
 
 
 class RecordedSearch:
-    """Gives the recorded result of each query: a tool that costs next to nothing."""
+    """Makes the recorded result of each query anew, as a real tool does: passages that a judge reads are warm in memory."""
 
     tag = "search_query"
     description = "finds passages by keywords."
 
     def __init__(self, results: dict[str, ToolResult]) -> None:
-        self.results = results
+        self.results = {query: msgspec.json.encode(result) for query, result in results.items()}
+        self.decoder = msgspec.json.Decoder(ToolResult)
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
         """Returns one result a query."""
-        return [self.results[query] for query in queries]
+        return [self.decoder.decode(self.results[query]) for query in queries]
 
 
 class Recorded:
@@ -54,7 +55,7 @@ class Recorded:
         self.tool = RecordedSearch(
             {s.call.query: s.result for t in trajectories for s in t.steps if isinstance(s.call, ToolCall) and s.result}
         )
-        self._by_id = {task.id: task for task in self.tasks}
+        self._at = {task.id: i for i, task in enumerate(self.tasks)}
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -64,8 +65,8 @@ class Recorded:
 
     def find(self, task_id: str) -> Task | None:
         """Returns the task of an id, a fresh object each time as from a source of generated tasks: judges know nothing of it."""
-        task = self._by_id.get(task_id)
-        return None if task is None else copy.copy(task)
+        index = self._at.get(task_id)
+        return None if index is None else self[index]
 
 
 class BareEnv(gym.Env[str, str]):

@@ -184,10 +184,6 @@ class Plan:
         self._known[id(call)] = (call, result, steps, after)
         return before, after, hit
 
-    def forget(self) -> None:
-        """Lets go of the episodes followed so far; call it when one has ended, and they are freed with their owners."""
-        self._known.clear()
-
     def open(self, progress: Progress) -> list[int]:
         """Returns the steps that can be taken now, in the plan's order: unresolved, and all they rest on is seen."""
         seen, resolved = progress
@@ -230,6 +226,11 @@ def plan_of(task: Task) -> Plan:
             _plans.popitem(last=False)
         plan = _plans[id(task)] = Plan(task)
     return plan
+
+
+def forget(task: Task) -> None:
+    """Lets go of a task's plan, when an episode on it has ended: freed now, and not later when it has left the cache."""
+    _plans.pop(id(task), None)
 
 
 def open_steps(task: Task, steps: tuple[Step, ...]) -> list[int]:

@@ -17,7 +17,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from swirl_env.engine import Transition
 from swirl_env.env import (
     MAX_ACTION_CHARS,
     as_action,
@@ -132,16 +131,12 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
             rewards[i] = reward_of(transition)
             if transition.ended is not None:
                 (terminated if transition.ended == "answered" else truncated)[i] = True
-            infos[i] = self._info(i, transition)
+            infos[i] = step_info(self.engine, transition)
         self._over = terminated | truncated
+        if self.autoreset_mode == AutoresetMode.SAME_STEP:
+            for i in np.flatnonzero(self._over).tolist():
+                infos[i] = {"final_obs": self._observations[i], "final_info": infos[i], **self._begin(i)}
         return tuple(self._observations), np.array(rewards), terminated, truncated, info_columns(infos)
-
-    def _info(self, i: int, transition: Transition) -> dict[str, Any]:
-        """Returns the info of a step; where it ended the episode and the mode says so, begins the next one."""
-        info = step_info(self.engine, transition)
-        if transition.ended is not None and self.autoreset_mode == AutoresetMode.SAME_STEP:
-            info = {"final_obs": self._observations[i], "final_info": info, **self._begin(i)}
-        return info
 
     def _restart(self, infos: list[dict[str, Any]]) -> list[int]:
         """Deals with episodes that ended in the step before; returns the indices that act now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swirl_env.grading import grade
-from swirl_env.plan import Plan, Progress, is_computation, plan_of
+from swirl_env.plan import Plan, Progress, forget, is_computation, plan_of
 from swirl_env.types import Answer, Malformed, ParsedAction, State, SubTrajectory, ToolCall, ToolResult, Verdict
 
 _NAME = "rules"
@@ -119,7 +119,7 @@ class RulesJudge:
         plan = plan_of(task)
         if plan.size:
             progress = plan.progress(state.steps)
-            plan.forget()
+            forget(task)
             if self._require_evidence and not plan.all_found(progress):
                 return self._no("The answer is right, but the results so far do not show it.")
             if self._require_computed and not plan.is_computed(progress):
