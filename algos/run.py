@@ -7,8 +7,6 @@ same weights and the same metrics.
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.batch import TokenStep
+from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.trainer import Trainer
 from swirl_env.errors import ConfigError
 from swirl_env.rollout import collect, episode_seed
@@ -107,9 +106,12 @@ class Run:
         self._report, self._block = report, 1
         self._began = time.monotonic()
         self._main = trainer.accelerator.is_main_process
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if not (resume and self._load_last()):
-            self._start_files()
+        self.files = RunFiles(self.folder, trainer)
+        held = self.files.load() if resume else None
+        if held is None:
+            self.files.begin()
+        else:
+            self.spent = Spent(**held)
 
     @property
     def done(self) -> bool:
@@ -213,10 +215,10 @@ class Run:
         row = {"update": self.spent.updates, **metrics, **said, **_counts(self.spent)}
         if self._evaluate is not None and (self.done or self._due(self._eval_every)):
             row |= self.evaluate()
-        self._write("metrics.jsonl", row)
-        self._write("timing.jsonl", {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
+        self.files.write("metrics.jsonl", row)
+        self.files.write("timing.jsonl", {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
         if self._due(self._save_every):
-            self._save()
+            self.files.save(asdict(self.spent))
         if self._report is not None and self._main:
             self._report(row)
 
@@ -230,7 +232,7 @@ class Run:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns the metrics written so far, a dict an update."""
-        return _read_rows(self.folder / "metrics.jsonl")
+        return self.files.rows()
 
     @property
     def _rank(self) -> int:
@@ -249,51 +251,6 @@ class Run:
     def _count(self, steps: Sequence[Step]) -> None:
         self.spent.sampled_tokens += sum(len(step.action.token_ids) for step in steps)
         self.spent.judge_calls += 0 if self.venv.engine.judge is None else len(steps)
-
-    # Files.
-
-    def _start_files(self) -> None:
-        if self._main:
-            for name in ("metrics.jsonl", "timing.jsonl"):
-                (self.folder / name).write_text("")
-            shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
-
-    def _write(self, name: str, row: dict[str, Any]) -> None:
-        if self._main:
-            with (self.folder / name).open("a") as file:
-                file.write(json.dumps(row) + "\n")
-
-    def _save(self) -> None:
-        """Writes a checkpoint under a temporary name and renames it, so that a kill leaves the one before; keeps two."""
-        folder = self.folder / "checkpoints"
-        fresh = folder / ".writing"
-        if self._main:
-            shutil.rmtree(fresh, ignore_errors=True)
-            fresh.mkdir(parents=True)
-        self.trainer.accelerator.wait_for_everyone()
-        self.trainer.save(fresh)
-        if self._main:
-            (fresh / "spent.json").write_text(json.dumps(asdict(self.spent)))
-            os.replace(fresh, folder / f"{self.spent.updates:08d}")
-            for old in _checkpoints(folder)[:-2]:
-                shutil.rmtree(old)
-        self.trainer.accelerator.wait_for_everyone()
-
-    def _load_last(self) -> bool:
-        """Goes on from the last whole checkpoint and drops the metrics written after it."""
-        found = _checkpoints(self.folder / "checkpoints")
-        if not found:
-            return False
-        self.trainer.load(found[-1])
-        kept = json.loads((found[-1] / "spent.json").read_text())
-        self.spent = Spent(**{field.name: kept[field.name] for field in fields(Spent)})
-        if self._main:
-            for name in ("metrics.jsonl", "timing.jsonl"):
-                rows = [row for row in _read_rows(self.folder / name) if row["update"] <= self.spent.updates]
-                text = "".join(json.dumps(row) + "\n" for row in rows)
-                (self.folder / f".{name}").write_text(text)
-                os.replace(self.folder / f".{name}", self.folder / name)
-        return True
 
 
 class _Chosen:
@@ -334,15 +291,3 @@ def _reseeded(state: State, seed: int, update: int, sample: int) -> State:
 
 def _counts(spent: Spent) -> dict[str, int]:
     return {field.name: getattr(spent, field.name) for field in fields(Spent) if field.name != "updates"}
-
-
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.glob("[0-9]*") if (p / "spent.json").is_file())
-
-
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of a JSONL file; a torn last line is left out."""
-    if not path.is_file():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
