@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,7 +53,7 @@ class Table:
         return self._numbers.get(task_id)
 
 
-class QuestionSet:
+class QuestionSet(ABC):
     """Base of the loaders: a set in files that a user has, or on the hub where asked for.
 
     Args:
@@ -112,9 +113,9 @@ class QuestionSet:
         return ()
 
     @classmethod
+    @abstractmethod
     def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
         """Opens a file (called once a process for the same arguments)."""
-        raise NotImplementedError
 
     def _in_files(self, split: str | None, data_dir: str | None) -> tuple[str, Location]:
         root = data_dir or os.environ.get(DATA_DIR) or None

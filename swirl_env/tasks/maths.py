@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
@@ -153,9 +154,9 @@ class NumberSet(QuestionSet):
         return Table(read_rows(location), read, (lambda row: bool(read(row, 0).plan)) if options[0] else None)
 
     @classmethod
+    @abstractmethod
     def read_task(cls, row: Row, index: int, split: str) -> Task:
         """Reads a row."""
-        raise NotImplementedError
 
 
 class GSM8K(NumberSet):
