@@ -14,7 +14,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,17 +118,26 @@ def convert_gguf(path: Path) -> Path:
         raise DataNotFound(f"No GGUF file at {path}.")
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtra("GGUF files need the package 'gguf'. Install it with: pip install 'swirl-env[train]'")
-    root = cache_root() / "gguf"
-    root.mkdir(parents=True, exist_ok=True)
-    target = root / f"{path.stem}-{file_fingerprint(path)[:16]}-v{_CONVERSION}"
+    target = cache_root() / "gguf" / f"{path.stem}-{file_fingerprint(path)[:16]}-v{_CONVERSION}"
+    return made_once(target, lambda folder: _convert(path, folder))
+
+
+def made_once(target: Path, make: Callable[[Path], None]) -> Path:
+    """Returns a cached folder; where it is not there yet, `make` fills it, in one process at a time.
+
+    Args:
+        target: the folder.
+        make: writes into the empty folder that it is given.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         return target
     with FileLock(f"{target}.lock"):
         if not target.is_dir():
-            # Written aside and renamed: a killed conversion leaves no folder that looks whole.
-            aside = Path(tempfile.mkdtemp(prefix=".converting-", dir=root))
+            # Written aside and renamed: a killed process leaves no folder that looks whole.
+            aside = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
             try:
-                _convert(path, aside)
+                make(aside)
                 aside.chmod(0o755)
                 os.rename(aside, target)
             finally:

@@ -71,8 +71,12 @@ class Rounds:
     def deal(self, run: Run, update: int, each: int) -> list[Trajectory]:
         """Returns `each` kept trajectories for an update, in a new random order each time all have been dealt."""
         kept = self.at(run, update)
-        places = (divmod(place, len(kept)) for place in range(update * each, (update + 1) * each))
-        return [kept[int(run.rng(1, epoch).permutation(len(kept))[at])] for epoch, at in places]
+        epoch, start = divmod(update * each, len(kept))
+        order: list[int] = []
+        while len(order) < start + each:
+            order += run.rng(1, epoch).permutation(len(kept)).tolist()
+            epoch += 1
+        return [kept[i] for i in order[start : start + each]]
 
     def _begin(self, run: Run, number: int) -> list[Trajectory]:
         keep = FILTERS[self.filter]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -113,7 +113,7 @@ class Trainer:
             last = i == rounds - 1
             with nullcontext() if last else self.accelerator.no_sync(self.scorer):
                 # A process that has run out of its own batches keeps the others company: their collectives wait for it.
-                sums += self._backward(batches[i], context) if i < len(batches) else self._idle(batches, steps)
+                sums += self._backward(batches[i], context) if i < len(batches) else self._idle(batches)
         norm = self._step() if rounds else 0.0
         loss, kl, tokens, surprise = (self._sum(value) for value in sums)
         sampled = self._sum(float(sum(len(steps[i].token_ids) for i in used)))
@@ -153,7 +153,7 @@ class Trainer:
             logp, old, batch.step, gain, context.count, clip=self.config.clip, reduction=self.config.reduction
         )  # fmt: skip
 
-    def _idle(self, batches: list[list[list[Segment]]], steps: Sequence[TokenStep]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def _idle(self, batches: list[list[list[Segment]]]) -> np.ndarray[Any, np.dtype[np.float64]]:
         rows = batches[0] if batches else chains([TokenStep((0,), (0,))])
         self.accelerator.backward(self.scorer(collate(rows).to(self.accelerator.device)).sum() * 0.0)
         return np.zeros(4)
@@ -162,11 +162,8 @@ class Trainer:
     def _reference(self, batch: TokenBatch) -> Tensor:
         if self.reference is not None:
             return self.reference(batch)  # type: ignore[no-any-return]
-        with self._adapters_off():
+        with self.model.disable_adapter():
             return self.scorer(batch)  # type: ignore[no-any-return]
-
-    def _adapters_off(self) -> AbstractContextManager[Any]:
-        return self.model.disable_adapter()  # type: ignore[no-any-return]
 
     def _batches(self, steps: Sequence[TokenStep]) -> Iterator[list[list[Segment]]]:
         rows = trees(steps) if self.config.tree else chains(steps)

@@ -11,7 +11,6 @@ import importlib.util
 import json
 import os
 import random
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +19,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from filelock import FileLock
 
-from swirl_env.agents.hf_load import quiet
+from swirl_env.agents.hf_load import made_once, quiet
 from swirl_env.agents.hf_render import Renderer
 from swirl_env.algos.batch import Segment, collate, row_tokens
 from swirl_env.algos.embedded import Setting, build_model, build_tokenizer, setting_of
@@ -84,25 +82,15 @@ def warm_start(
         report: told about the progress.
     """
     setting, config = setting_of(setting), config or WarmStart()
-    root = cache_root(cache_dir) / "warm-starts"
-    root.mkdir(parents=True, exist_ok=True)
-    target = root / f"{setting.name}-{seed}-{fingerprint(setting, seed, config)}"
-    if target.is_dir():
-        return target
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            # Written aside and renamed: a killed run leaves no folder that looks whole.
-            aside = Path(tempfile.mkdtemp(prefix=".training-", dir=root))
-            try:
-                model, tokenizer, losses = train(setting, seed, config, report)
-                save(model, tokenizer, aside)
-                said = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
-                (aside / "warm_start.json").write_text(json.dumps(said, indent=1) + "\n")
-                aside.chmod(0o755)
-                os.rename(aside, target)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-    return target
+    target = cache_root(cache_dir) / "warm-starts" / f"{setting.name}-{seed}-{fingerprint(setting, seed, config)}"
+
+    def make(folder: Path) -> None:
+        model, tokenizer, losses = train(setting, seed, config, report)
+        save(model, tokenizer, folder)
+        said = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
+        (folder / "warm_start.json").write_text(json.dumps(said, indent=1) + "\n")
+
+    return made_once(target, make)
 
 
 def fingerprint(setting: Setting, seed: int, config: WarmStart) -> str:

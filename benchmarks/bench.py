@@ -22,40 +22,16 @@ from swirl_env.cli import Interrupted
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, StoreError, UnknownName
 from swirl_env.evaluate import Evaluation, evaluate
 from swirl_env.filters import FILTERS
-from swirl_env.registry import make_tasks
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import generate, prepared, quoted
 from swirl_env.stages.options import BenchOptions, EpisodeOptions, episode_defaults
 from swirl_env.stages.overrides import overrides
 from swirl_env.store import Store
-from swirl_env.types import Task
 
 _NOISES = (0.0, 0.2, 0.4)
 _FILTERS = ("process", "outcome", "both")
 _ABSENT = (DataNotFound, MissingExtra, UnknownName)
 """What keeps a row from running without anything being wrong: no data, no torch, no model."""
-
-
-class PlannedTasks:
-    """The tasks of another source that have a gold plan: what the scripted expert can work on.
-
-    A few solutions of GSM8K mark no calculation, and so give no plan.
-
-    Args:
-        tasks: spec of the source.
-    """
-
-    def __init__(self, tasks: Mapping[str, Any]) -> None:
-        source = make_tasks(tasks)
-        self.corpus, self.split = source.corpus, source.split
-        self.tools, self.max_steps = source.tools, source.max_steps
-        self._tasks = [task for task in map(source.__getitem__, range(len(source))) if task.plan]
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def __getitem__(self, index: int, /) -> Task:
-        return self._tasks[index]
 
 
 @dataclass(frozen=True)
@@ -125,9 +101,12 @@ def _real_rows(options: BenchOptions) -> Iterator[Row]:
     hotpotqa = {"name": "hotpotqa", "split": "dev500", "data_dir": options.data_dir}
     gsm8k = {"name": "gsm8k", "split": "test", "data_dir": options.data_dir}
     model = {"name": "transformers", "model": options.model, "dtype": "bfloat16", "temperature": 0.0, "max_new_tokens": 64}
-    planned = {"name": f"{__name__}:PlannedTasks", "tasks": gsm8k}
     name = options.model.rpartition(":")[2].rpartition("/")[2]
-    for label, task, expert, work in (("HotpotQA", hotpotqa, "retrieval", hotpotqa), ("GSM8K", gsm8k, "scripted", planned)):
+    planned = {**gsm8k, "planned": True}  # a few solutions mark no calculation, and the scripted expert follows plans
+    for label, task, expert, work in (
+        ("HotpotQA", hotpotqa, "retrieval", hotpotqa),
+        ("GSM8K", gsm8k, "scripted", planned),
+    ):
         yield Row(label, expert, options.n, {"task": work, "agent": {"name": expert}})
         if options.n_model:
             yield Row(label, name, options.n_model, {"task": task, "agent": model, "max_steps": 3, "slots": options.n_model})
