@@ -6,6 +6,7 @@ passes the steps it holds; the loss is normalised by the number of valid steps o
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
@@ -191,9 +192,13 @@ class Trainer:
         self.accelerator.load_state(str(folder))
 
     def close(self) -> None:
-        """Ends trackers and the process group; several processes that leave without it may crash at exit."""
+        """Ends trackers and the process group, when every process is there; a closed trainer makes no more updates.
+
+        Several processes call it before they exit (see `leave`).
+        """
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        self.scorer = self.accelerator.unwrap_model(self.scorer)
+        leave(self.accelerator)
 
     def _sum(self, value: float) -> float:
         return self._reduce(value).sum().item()
@@ -222,6 +227,22 @@ class _Steps:
             return torch.tensor([self._behaviour[step][offset] for step, offset in where])
         except IndexError as error:
             raise ConfigError("ppo_clip needs the log-probs at generation of every token; these steps have none.") from error
+
+
+def leave(accelerator: Accelerator) -> None:
+    """Ends trackers and the process group, with the threads that the group keeps for its collectives.
+
+    Destroying the group is not enough: its threads live as long as anyone holds it, and the wrapper of the model (DDP) does.
+    Such a thread may still be about to let go of the last collective's tensors when Python shuts down, and aborts the process
+    over it ("terminate called without an active exception"). So whoever holds the group goes first, and the group next, while
+    Python runs. Wrapped models that the caller still holds are the caller's to drop before.
+
+    Args:
+        accelerator: whose group it is; models and optimizers that it prepared are forgotten.
+    """
+    accelerator.free_memory()
+    gc.collect()  # the wrapper is part of reference cycles
+    accelerator.end_training()
 
 
 def learning_rate(config: TrainConfig, update: int) -> float:

@@ -27,7 +27,7 @@ from swirl_env.agents.hf_load import quiet
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, WORDS, setting_of
 from swirl_env.algos.run import Algorithm, Limits, Run
-from swirl_env.algos.trainer import TrainConfig, Trainer
+from swirl_env.algos.trainer import TrainConfig, Trainer, leave
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.cli import Interrupted
 from swirl_env.errors import ConfigError, MissingExtra, unknown_name
@@ -62,7 +62,7 @@ def main(config: DictConfig) -> None:
     except KeyboardInterrupt:
         raise Interrupted(f"To go on from the last checkpoint: swirl train out={quoted(path)} resume=true") from None
     finally:
-        accelerator.end_training()
+        leave(accelerator)
 
 
 def accelerator_of(options: TrainOptions) -> Accelerator:
