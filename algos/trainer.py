@@ -7,9 +7,10 @@ passes the steps it holds; the loss is normalised by the number of valid steps o
 from __future__ import annotations
 
 import gc
+import logging
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -185,7 +186,8 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Writes weights, optimizer, schedule and random states, from which `load` goes on exactly."""
-        self.accelerator.save_state(str(folder))
+        with _tied_weights_are_meant():
+            self.accelerator.save_state(str(folder))
 
     def load(self, folder: Path) -> None:
         """Goes on from what `save` wrote."""
@@ -210,6 +212,21 @@ class Trainer:
         """Returns the value of every process, [processes]."""
         one = torch.tensor([value], dtype=torch.float64, device=self.accelerator.device)
         return self.accelerator.gather(one)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _tied_weights_are_meant() -> Iterator[None]:
+    """Keeps a warning of accelerate off the log: tied weights are written once, and the model ties them again on loading."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return "Removed shared tensor" not in record.getMessage()
+
+    logger = logging.getLogger("accelerate.utils.other")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
 
 
 class _Steps:

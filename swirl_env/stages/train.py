@@ -13,12 +13,14 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import torch
 from accelerate import Accelerator
 from accelerate.utils import LoggerType, broadcast_object_list
 from omegaconf import DictConfig
@@ -44,6 +46,12 @@ from swirl_env.stages.progress import progress
 from swirl_env.stages.train_options import TrainOptions, agreed, record
 from swirl_env.store import Store
 from swirl_env.types import Trajectory
+
+ONE_PROCESS = (
+    "swirl: accelerate launch was asked for several processes, but started one: on CPUs it starts more under MPI alone. "
+    "To train with N: accelerate launch --multi_gpu --num_processes N -m swirl_env.cli train ... (on CPUs too)"
+)
+"""What a run says that was meant for more."""
 
 
 def main(config: DictConfig) -> None:
@@ -73,10 +81,22 @@ def accelerator_of(options: TrainOptions) -> Accelerator:
             raise unknown_name("tracker", name, known)
         if importlib.util.find_spec(name) is None and not (name == "tensorboard" and importlib.util.find_spec("tensorboardX")):
             raise MissingExtra(f"trackers=[{name}] needs the package {name!r}. Install it with: pip install {name}")
-    on_cpu = options.model.device == "cpu" or options.policy == "embedded"
-    return Accelerator(
+    on_cpu = options.model.device == "cpu" or options.policy == "embedded" or not torch.accelerator.is_available()
+    accelerator = Accelerator(
         cpu=on_cpu, mixed_precision=options.precision, log_with=options.trackers or None, project_dir=options.out
     )  # fmt: skip
+    if accelerator.num_processes == 1 and _meant_for_several():
+        print(ONE_PROCESS, file=sys.stderr)
+    return accelerator
+
+
+def _meant_for_several() -> bool:
+    """Returns whether accelerate was asked for several processes and left them to an MPI that is not there.
+
+    Its launcher then gives the one process that it starts the address of a group, but no place in it.
+    """
+    launched = "ACCELERATE_USE_CPU" in os.environ and "MASTER_ADDR" in os.environ
+    return launched and not {"WORLD_SIZE", "LOCAL_RANK", "RANK"} & set(os.environ)
 
 
 def _same_folder(options: TrainOptions, accelerator: Accelerator) -> TrainOptions:

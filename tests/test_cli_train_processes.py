@@ -1,0 +1,65 @@
+"""``swirl train`` under accelerate's launcher: two processes train as one does, and nothing but its own words is printed."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+pytest.importorskip("accelerate", reason="the launcher is accelerate's")
+
+from safetensors.torch import load_file  # noqa: E402
+
+from swirl_env.algos.embedded import SETTINGS, build_model, build_tokenizer  # noqa: E402
+from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
+from swirl_env.types import Verdict  # noqa: E402
+
+RUN = ["train", "algo=return_to_go", "algo.episodes_per_update=4", "setting=easy", "max_steps=2", "updates=5"]
+RUN += ["judge=test_cli_train_processes:Evens", "model.max_new_tokens=8", "slots=4", "eval.episodes=0", "save_every=2"]
+LAUNCH = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+
+
+class Evens:
+    """Calls actions of an even number of characters GOOD: some signal in every state, however weak the policy."""
+
+    def judge(self, steps):
+        return [Verdict.bad() if len(step.action.text) % 2 else Verdict.good() for step in steps]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache with the warm start of a setting: one that was never trained."""
+    root = tmp_path_factory.mktemp("cache")
+    tokenizer = build_tokenizer()
+    folder = root / "warm-starts" / f"easy-0-{fingerprint(SETTINGS['easy'], 0, WarmStart())}"
+    save(build_model(len(tokenizer), 0), tokenizer, folder)
+    return root
+
+
+def launch(folder, cache, *how):
+    """Runs the stage in a folder under accelerate's launcher; returns what it printed."""
+    command = [sys.executable, *LAUNCH, *how, "-m", "swirl_env.cli", *RUN, "out=run"]
+    given = {"SWIRL_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    folder.mkdir()
+    done = subprocess.run(command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_to_the_weights_of_one(cache, tmp_path):
+    one = launch(tmp_path / "one", cache, "--cpu", "--num_processes", "2")  # one process, then: there is no MPI here
+    two = launch(tmp_path / "two", cache, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    start, alone, both = (
+        load_file(folder / "model.safetensors")
+        for folder in (*cache.glob("warm-starts/*[!k]"), tmp_path / "one/run/policy", tmp_path / "two/run/policy")
+    )
+    for name, weight in alone.items():
+        torch.testing.assert_close(both[name], weight, atol=1e-5, rtol=0, msg=name)
+    assert max((weight - start[name]).abs().max() for name, weight in alone.items()) > 1e-3  # training did something
+    # One warning where two processes were asked for and one came; of checkpoints and the like not a word, from anyone.
+    assert one[1].count("\n") == 1 and "--multi_gpu --num_processes N" in one[1]
+    assert two[1] == ""
+    assert one[0] == two[0] and one[0].splitlines()[-1].startswith("next: swirl generate")
