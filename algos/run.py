@@ -77,6 +77,9 @@ class Run:
         stored: trajectories to train on beside own rollouts (demonstrations, say).
         evaluate: measures the policy; called every `eval_every` updates and at the end.
         eval_every: updates between evaluations; 0 for the end alone.
+        marks: counts of sampled tokens at whose crossing `at_mark` is called, after the update that crosses them; its time is
+            left out of ``timing.jsonl``.
+        at_mark: told the mark.
         save_every: updates between checkpoints; 0 for none.
         resume: go on from the last checkpoint in the folder, if there is one.
         report: told each update's metrics, in the main process (for a progress bar, a tracker).
@@ -94,6 +97,8 @@ class Run:
         stored: Sequence[Trajectory] = (),
         evaluate: Evaluate | None = None,
         eval_every: int = 0,
+        marks: Sequence[int] = (),
+        at_mark: Callable[[int], None] | None = None,
         save_every: int = 0,
         resume: bool = False,
         report: Callable[[dict[str, Any]], None] | None = None,
@@ -103,6 +108,7 @@ class Run:
         self.stored = list(stored)
         self.spent = Spent()
         self._evaluate, self._eval_every, self._save_every = evaluate, eval_every, save_every
+        self._marks, self._at_mark = sorted(marks), at_mark
         self._report, self._block = report, 1
         self._began = time.monotonic()
         self._main = trainer.accelerator.is_main_process
@@ -112,6 +118,7 @@ class Run:
             self.files.begin()
         else:
             self.spent = Spent(**held)
+        self._marked = self.spent.sampled_tokens
 
     @property
     def done(self) -> bool:
@@ -217,6 +224,7 @@ class Run:
             row |= self.evaluate()
         self.files.write("metrics.jsonl", row)
         self.files.write("timing.jsonl", {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
+        self._pass_marks()
         if self._due(self._save_every):
             self.files.save(asdict(self.spent))
         if self._report is not None and self._main:
@@ -229,6 +237,14 @@ class Run:
             found = {} if self._evaluate is None else self._evaluate(self.agent)
         self._began += time.monotonic() - begun
         return found
+
+    def _pass_marks(self) -> None:
+        begun, now = time.monotonic(), self.spent.sampled_tokens
+        for mark in self._marks:
+            if self._at_mark is not None and self._marked < mark <= now:
+                self._at_mark(mark)
+        self._marked = now
+        self._began += time.monotonic() - begun
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """Returns the metrics written so far, a dict an update."""

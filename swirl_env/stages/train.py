@@ -126,6 +126,8 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
             stored=stored,
             evaluate=measure if first and measure.venvs and options.eval.every else None,
             eval_every=options.eval.every,
+            marks=options.eval.at if first else (),
+            at_mark=lambda mark: _mark(path, results, mark, _full(measure, agent), run),
             save_every=options.save_every,
             resume=options.resume,
             report=report,
@@ -158,9 +160,15 @@ def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) ->
     file = Path(options.out) / "evaluation.json"
     held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     if "before" not in held:
-        held = {"before": _full(measure, agent)}
+        held = {"before": _full(measure, agent) if options.eval.before else None, "at": {}}
         runs.write_json(file, held)
-    return {"before": held["before"]}
+    return {"before": held["before"], "at": held.get("at", {})}
+
+
+def _mark(path: Path, results: dict[str, Any], mark: int, found: dict[str, Any] | None, run: Run) -> None:
+    """Keeps the evaluation at a mark of sampled tokens; a run resumed before it makes the same again."""
+    results["at"][str(mark)] = {"evaluation": found, "spent": dataclasses.asdict(run.spent)}
+    runs.write_json(path / "evaluation.json", results)
 
 
 def _config(options: TrainOptions) -> TrainConfig:
@@ -173,7 +181,10 @@ def _stored(options: TrainOptions) -> list[Trajectory]:
         runs.config_of(folder)
     if not options.stored and options.algo.get("states") == "stored":
         raise ConfigError("algo.states=stored trains on stored trajectories: name their run folders, stored=[runs/demo].")
-    return [trajectory for folder in options.stored for trajectory in Store(folder, "r")]
+    stores = [Store(folder, "r") for folder in options.stored]
+    if options.selection is None:
+        return [trajectory for store in stores for trajectory in store]
+    return [trajectory for store in stores for trajectory in store.select(options.selection)]
 
 
 def _full(measure: Measure, agent: TransformersAgent) -> dict[str, Any] | None:
@@ -224,7 +235,9 @@ def _say(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
     if results["after"] is None:
         print("no evaluation: name held-out questions, eval.split=..., and eval.episodes above 0")
     else:
-        rows = [{"policy": when, **cells(results[when])} for when in ("before", "after")]
+        found = {"before": results["before"], **{mark: at["evaluation"] for mark, at in results["at"].items()}}
+        found |= {"after": results["after"]}
+        rows = [{"policy": when if when.isalpha() else f"at {int(when):,}", **cells(held)} for when, held in found.items() if held]
         tables.show(rows, f"{path}, held-out questions, {options.eval.episodes} episodes each")
     if not run.done:
         print(f"ended after {spent.updates} updates, before the limit: no trajectory passed the filter, or no state had signal")

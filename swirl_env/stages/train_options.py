@@ -31,6 +31,8 @@ class EvalSection(Options, frozen=True, kw_only=True):
     episodes: Natural
     every: Natural
     quick: Count
+    at: list[Count]
+    before: bool
 
 
 class ModelSection(Options, frozen=True, kw_only=True):
@@ -72,6 +74,7 @@ class TrainOptions(Options, frozen=True, kw_only=True):
     updates: Count | None
     seed: Natural
     stored: list[str]
+    selection: str | None
     max_steps: Count | None
     max_chars: Count
     format: str
