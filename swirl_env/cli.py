@@ -31,6 +31,7 @@ class Interrupted(KeyboardInterrupt):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a stage and returns the exit code: 0 done, 1 a check failed, 2 an error, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    _patient_threads()
     try:
         return _dispatch(argv)
     except SwirlError as error:
@@ -44,6 +45,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe has left, as in `swirl eval ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+
+
+def _patient_threads() -> None:
+    """Lets threads that wait sleep: where other work shares the cores, spinning ones made training six times slower.
+
+    OpenMP reads this when torch loads, and stages load it at different places; a setting of the user's own stands.
+    """
+    if "GOMP_SPINCOUNT" not in os.environ:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def _dispatch(argv: list[str]) -> int:
