@@ -28,6 +28,9 @@ from swirl_env.corpus_cache import cache_root, file_fingerprint
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, SwirlError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+ADAPTERS = "LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'"
+"""The error where it is missing."""
+_ADAPTER_FILE = "adapter_config.json"
 _CONVERSION = 1
 """Raised whenever the conversion gives other files, so that old ones are left alone."""
 _DIGIT_BY_DIGIT = ("smollm", "starcoder", "refact", "command-r", "codeshell")
@@ -60,9 +63,31 @@ def load_model(model: str, dtype: str = "float32", device: str = "auto", adapter
     with quiet(), _named(model):
         loaded = AutoModelForCausalLM.from_pretrained(resolve(model), torch_dtype=DTYPES[dtype])
     if adapter is not None:
-        with quiet(), _named(adapter, "adapter"):
-            loaded = _with_adapter(loaded, adapter)
+        loaded = add_adapter(loaded, adapter)
     return loaded.to(pick_device(device)).eval()
+
+
+def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
+    """Returns the model with a LoRA adapter beside its weights.
+
+    Args:
+        model: the bare model.
+        adapter: folder or hub name.
+        trainable: whether it is to be trained further.
+
+    Raises:
+        MissingExtra: where peft is not installed.
+        DataNotFound: where the adapter is not there, or cannot be loaded.
+    """
+    if importlib.util.find_spec("peft") is None:
+        raise MissingExtra(ADAPTERS)
+    from peft import PeftModel
+
+    found = locate(adapter, _ADAPTER_FILE, "adapter")
+    if Path(found).is_dir() and not (Path(found) / _ADAPTER_FILE).is_file():  # peft would go on to ask the hub, a minute long
+        raise absent(adapter, f"which is a folder without {_ADAPTER_FILE}; check the path", "adapter")
+    with quiet(), _named(adapter, "adapter"):
+        return PeftModel.from_pretrained(model, found, is_trainable=trainable)
 
 
 def load_tokenizer(model: str) -> Any:
@@ -186,14 +211,6 @@ def _pre_tokenizer(path: Path) -> str:
         start = at + 8 + len(key) + 4
         (length,) = struct.unpack("<Q", data[start : start + 8])
         return data[start + 8 : start + 8 + min(length, 100)].decode("utf-8", "replace")
-
-
-def _with_adapter(model: Any, adapter: str) -> Any:
-    if importlib.util.find_spec("peft") is None:
-        raise MissingExtra("LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'")
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, locate(adapter, "adapter_config.json", "adapter"))
 
 
 @contextlib.contextmanager

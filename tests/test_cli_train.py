@@ -195,6 +195,14 @@ def test_adapters_are_trained_and_saved_alone(swirl, cache):
     ids = torch.tensor([[5, 6, 7]])
     assert not torch.equal(agent.model(ids).logits, plain.model(ids).logits)
     assert "lora.targets" in error_of(swirl("train", "policy=model", "lora.rank=2", "lora.targets=[x]", *few, "out=other"))
+    first = (Path("run/policy") / "adapter_model.safetensors").read_bytes()
+    code, out, err = swirl("train", "policy=model", "model.adapter=run/policy", *few, "out=further")
+    assert code == 0, err
+    assert (Path("further/policy") / "adapter_model.safetensors").read_bytes() != first
+    for wrong, reason in (("no/such/adapter", "check the path"), ("model", "a folder without")):
+        said = error_of(swirl("train", "policy=model", f"model.adapter={wrong}", *few, "out=other"))
+        assert f"Expected an adapter as a local folder or a hub name; got '{wrong}'" in said and reason in said
+    assert not Path("other").exists()
 
 
 def test_stored_trajectories_are_trained_on(swirl):
@@ -297,4 +305,4 @@ def test_seconds_of_a_resumed_run_are_counted_once(tmp_path):
 
     rows = [1.0, 2.5, 0.5, 1.5]  # resumed after the second update
     (tmp_path / "timing.jsonl").write_text("".join(json.dumps({"update": i, "seconds": s}) + "\n" for i, s in enumerate(rows)))
-    assert Arm("a", 0, tmp_path, ()).seconds == 4.0
+    assert Arm("a", 0, tmp_path, (), 0).seconds == 4.0

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from swirl_env.agents.hf_load import ADAPTERS, add_adapter
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, setting_of
 from swirl_env.algos.warm_start import WarmStart, warm_start
@@ -20,7 +21,6 @@ from swirl_env.vector import ToolVectorEnv
 
 _TEST_WORLDS = 2
 """Worlds of a setting that an evaluation goes through, each with its share of the episodes."""
-_ADAPTERS = "LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'"
 
 
 def environment(options: TrainOptions) -> ToolVectorEnv:
@@ -106,18 +106,19 @@ def with_adapters(model: Any, lora: LoraSection, section: ModelSection) -> Any:
 
     Raises:
         MissingExtra: where they need peft and it is not installed.
+        DataNotFound: where there is no such adapter.
     """
     if section.gradient_checkpointing:
         model.gradient_checkpointing_enable()
         model.enable_input_require_grads()  # or nothing before the first adapter asks for a gradient
-    if not lora.rank and section.adapter is None:
+    if section.adapter is not None:
+        return add_adapter(model, section.adapter, trainable=True)
+    if not lora.rank:
         return model
     if importlib.util.find_spec("peft") is None:
-        raise MissingExtra(_ADAPTERS)
+        raise MissingExtra(ADAPTERS)
     import peft
 
-    if section.adapter is not None:
-        return peft.PeftModel.from_pretrained(model, section.adapter, is_trainable=True)
     config = peft.LoraConfig(
         r=lora.rank,
         lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,
