@@ -128,7 +128,7 @@ def run(options: BenchOptions) -> None:
             results.append(run_row(row, options, f"[{i}/{len(wanted)}]"))
         if training:
             compare.warm_starts(options)
-            compare.train(training, options)
+            compare.train(training, options.workers)
     except KeyboardInterrupt:
         raise Interrupted(f"To go on: {_again(path)}") from None
     found = compare.figures(training) if training else []

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 import statistics
-import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
+from swirl_env import cli
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.evaluate import t975
 from swirl_env.registry import names
@@ -27,6 +29,8 @@ from swirl_env.stages.overrides import overrides
 from swirl_env.stages.progress import progress
 
 WARM = "warm start"
+_HEAVY = ["swirl_env.stages.train", "transformers.models.llama.modeling_llama"]
+"""What every run imports for seconds; the server that the runs are forked from imports it once."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Arm:
     seed: int
     folder: Path
     overrides: tuple[str, ...]
+    budget: int
 
     @property
     def log(self) -> Path:
@@ -71,10 +76,12 @@ class Arm:
     def curve(self) -> list[tuple[int, float]]:
         """Returns (sampled tokens, success at temperature 1) from the warm start to the end."""
         held = self.evaluation()
-        points = [(0, held["before"]["sampled"]["accuracy"]["value"])]
-        points += [(row["sampled_tokens"], row["eval_success"]) for row in self.rows() if "eval_success" in row]
-        end = held["spent"]["sampled_tokens"]
-        return [point for point in points if point[0] < end] + [(end, held["after"]["sampled"]["accuracy"]["value"])]
+        points = {row["sampled_tokens"]: row["eval_success"] for row in self.rows() if "eval_success" in row}
+        whole = [(at["spent"]["sampled_tokens"], at["evaluation"]) for at in held["at"].values()]
+        whole += [(held["spent"]["sampled_tokens"], held["after"])]
+        whole += [(0, held["before"])] if held["before"] else []
+        points |= {tokens: found["sampled"]["accuracy"]["value"] for tokens, found in whole}
+        return sorted(points.items())
 
 
 def arms(options: BenchOptions) -> list[Arm]:
@@ -95,7 +102,7 @@ def _arm(options: BenchOptions, name: str, seed: int) -> Arm:
     common |= {"eval.episodes": options.episodes}
     folder = Path(options.out) / f"train-{name.rpartition(':')[2]}-{seed}"
     arguments = [f"algo={algo.pop('name', name)}", *overrides({**common, "algo": algo, **given})]
-    return Arm(name, seed, folder, tuple(arguments))
+    return Arm(name, seed, folder, tuple(arguments), options.budget)
 
 
 def warm_starts(options: BenchOptions) -> None:
@@ -106,26 +113,32 @@ def warm_starts(options: BenchOptions) -> None:
         warm_policy(options.setting, seed)
 
 
-def train(runs: Sequence[Arm], options: BenchOptions) -> None:
+def train(runs: Sequence[Arm], workers: int) -> None:
     """Trains what is not trained yet, `workers` runs at a time; an interrupt ends them all, resumable.
 
     Raises:
         SwirlError: where runs failed, when all have ended.
     """
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(_HEAVY)
     waiting = deque(run for run in runs if not run.done)
-    working: list[tuple[Arm, subprocess.Popen[bytes]]] = []
+    working: list[tuple[Arm, ForkServerProcess]] = []
     failed: list[Arm] = []
     share = done = 0
-    whole = len(runs) * options.budget
+    whole = sum(run.budget for run in runs)
     try:
         with progress(f"train {len(runs)} runs", whole) as advance:
             while waiting or working:
-                while waiting and len(working) < options.workers:
-                    working.append((arm := waiting.popleft(), _start(arm)))
+                while waiting and len(working) < workers:
+                    arm = waiting.popleft()
+                    arm.log.parent.mkdir(parents=True, exist_ok=True)
+                    process = server.Process(target=_run, args=(arm,))
+                    process.start()
+                    working.append((arm, process))
                 time.sleep(0.2)
-                failed += [arm for arm, process in working if process.poll() not in (None, 0)]
-                working = [(arm, process) for arm, process in working if process.poll() is None]
-                share = sum(_sampled(run, options.budget) for run in runs)
+                failed += [arm for arm, process in working if process.exitcode not in (None, 0)]
+                working = [(arm, process) for arm, process in working if process.exitcode is None]
+                share = sum(_sampled(run) for run in runs)
                 advance(share - done, ", ".join(f"{arm.name} {arm.seed}" for arm, _ in working))
                 done = share
     finally:
@@ -135,33 +148,33 @@ def train(runs: Sequence[Arm], options: BenchOptions) -> None:
         raise SwirlError(f"{len(failed)} of {len(runs)} training runs failed. {said}")
 
 
-def _start(arm: Arm) -> subprocess.Popen[bytes]:
-    arm.log.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "swirl_env.cli", "train", *arm.overrides, f"out={arm.folder}", "resume=true"]
-    # Hydra is told to leave errors to us in this process; the new one has its own words for them.
-    env = {key: value for key, value in os.environ.items() if key != "HYDRA_FULL_ERROR"}
+def _run(arm: Arm) -> None:
+    """Trains one arm; all that it says goes into its log."""
     with arm.log.open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, env={**env, "OMP_NUM_THREADS": "1"})
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    # Hydra is told to leave errors to us in the process that began all this; here they get words of their own.
+    os.environ.pop("HYDRA_FULL_ERROR", None)
+    sys.exit(cli.main(["train", *arm.overrides, f"out={arm.folder}", "resume=true"]))
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop(processes: Sequence[ForkServerProcess]) -> None:
     for process in processes:
-        process.send_signal(signal.SIGINT)
+        if process.pid is not None and process.is_alive():
+            os.kill(process.pid, signal.SIGINT)
     for process in processes:
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        process.join(20)
+        process.kill()
 
 
-def _sampled(run: Arm, budget: int) -> int:
+def _sampled(run: Arm) -> int:
     """Returns how much of its budget a run has used, read from the end of its metrics."""
     file = run.folder / "metrics.jsonl"
     try:
         with file.open("rb") as held:
             held.seek(max(0, file.stat().st_size - 4096))
             lines = held.read().split(b"\n")[:-1]
-        return min(budget, int(json.loads(lines[-1])["sampled_tokens"])) if lines else 0
+        return min(run.budget, int(json.loads(lines[-1])["sampled_tokens"])) if lines else 0
     except (OSError, ValueError):
         return 0
 
