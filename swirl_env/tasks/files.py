@@ -62,6 +62,7 @@ class QuestionSet(ABC):
         limit: only the first questions.
         hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
             copy of it. Without it nothing is ever downloaded.
+        skip: leave out so many questions at the beginning; `limit` counts from there.
     """
 
     name: ClassVar[str]
@@ -77,23 +78,24 @@ class QuestionSet(ABC):
 
     tools: tuple[str, ...] = ()
     max_steps: int = 1
+    skip: int = 0
 
-    def __init__(self, split: str | None, data_dir: str | None, limit: int | None, hub: bool | str) -> None:
-        self.limit = checked_limit(limit)
+    def __init__(self, split: str | None, data_dir: str | None, limit: int | None, hub: bool | str, skip: int = 0) -> None:
+        self.limit, self.skip = checked_limit(limit), checked_skip(skip)
         self.split, self.location = self._on_hub(split, hub) if hub else self._in_files(split, data_dir)
 
     def __len__(self) -> int:
-        count = len(self.table)
+        count = max(0, len(self.table) - self.skip)
         return count if self.limit is None else min(count, self.limit)
 
     def __getitem__(self, index: int, /) -> Task:
         index, count = operator.index(index), len(self)
         if not -count <= index < count:
             raise IndexError(f"Question {index} of a set of {count}.")
-        return self.table.task(index % count)
+        return self.table.task(self.skip + index % count)
 
     def __iter__(self) -> Iterator[Task]:
-        return map(self.table.task, range(len(self)))
+        return map(self.table.task, range(self.skip, self.skip + len(self)))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(split={self.split!r}, {self.location})"
@@ -101,7 +103,7 @@ class QuestionSet(ABC):
     def find(self, task_id: str) -> Task | None:
         """Returns the task of an id, None where there is none."""
         number = self.table.number(task_id)
-        return None if number is None or number >= len(self) else self.table.task(number)
+        return None if number is None or not 0 <= number - self.skip < len(self) else self.table.task(number)
 
     @property
     def table(self) -> Table:
@@ -173,6 +175,13 @@ def checked_limit(limit: int | None) -> int | None:
     if limit is not None and limit < 1:
         raise ConfigError(f"limit: expected a positive number of questions or null, got {limit}.")
     return limit
+
+
+def checked_skip(skip: int) -> int:
+    """Returns `skip` where it is a number of questions."""
+    if skip < 0:
+        raise ConfigError(f"skip: expected a number of questions from 0, got {skip}.")
+    return skip
 
 
 @functools.lru_cache(maxsize=32)

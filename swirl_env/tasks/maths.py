@@ -116,6 +116,7 @@ class NumberSet(QuestionSet):
         hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
             copy of it. Without it nothing is ever downloaded.
         planned: leave out the questions without a gold plan, which a scripted expert cannot follow.
+        skip: leave out so many questions at the beginning, say those of demonstrations; `limit` counts from there.
     """
 
     tools = ("calculator",)
@@ -131,8 +132,9 @@ class NumberSet(QuestionSet):
         limit: int | None = None,
         hub: bool | str = False,
         planned: bool = False,
+        skip: int = 0,
     ) -> None:
-        super().__init__(split, data_dir, limit, hub)
+        super().__init__(split, data_dir, limit, hub, skip)
         self.planned = planned
 
     def options(self) -> tuple[Any, ...]:

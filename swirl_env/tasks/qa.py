@@ -30,6 +30,7 @@ class SearchSet(QuestionSet):
         corpus_path: corpus file to search in place of the set's own.
         corpus_src: keep only the passages whose column ``src`` holds this; ``"core"`` drops HotpotQA's pure distractors;
             None or ``"full"`` keeps all.
+        skip: leave out so many questions at the beginning, say those of demonstrations; `limit` counts from there.
     """
 
     tools = ("search",)
@@ -46,8 +47,9 @@ class SearchSet(QuestionSet):
         hub: bool | str = False,
         corpus_path: str | None = None,
         corpus_src: str | None = None,
+        skip: int = 0,
     ) -> None:
-        super().__init__(split, data_dir, limit, hub)
+        super().__init__(split, data_dir, limit, hub, skip)
         self.corpus_src = None if corpus_src in (None, "full") else corpus_src
         self.corpus_file = locate(corpus_path) if corpus_path else corpus_beside(self.location.folder)
         if self.corpus_src and self.corpus_file is None:
@@ -117,6 +119,7 @@ class HotpotQA(SearchSet):
         corpus_path: as for `SearchSet`.
         corpus_src: as for `SearchSet`.
         drop_easy: leave out the questions of level "easy", as the paper does in training.
+        skip: as for `SearchSet`.
     """
 
     name = "hotpotqa"
@@ -144,8 +147,9 @@ class HotpotQA(SearchSet):
         corpus_path: str | None = None,
         corpus_src: str | None = None,
         drop_easy: bool = False,
+        skip: int = 0,
     ) -> None:
-        super().__init__(split, data_dir, limit, hub, corpus_path, corpus_src)
+        super().__init__(split, data_dir, limit, hub, corpus_path, corpus_src, skip)
         self.drop_easy = drop_easy
 
     def options(self) -> tuple[Any, ...]:
