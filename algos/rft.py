@@ -25,6 +25,7 @@ class Rft:
         samples: episodes a question.
         updates_per_round: updates before fresh rollouts are drawn.
         episodes_per_update: trajectories of an update.
+        memory: how many rounds of own rollouts are trained on, the newest and those before it; 0 for all.
     """
 
     def __init__(
@@ -35,9 +36,10 @@ class Rft:
         samples: int = 1,
         updates_per_round: int = 20,
         episodes_per_update: int = 16,
+        memory: int = 1,
     ) -> None:
         self.episodes_per_update = episodes_per_update
-        self._rounds = Rounds(filter, states, questions, samples, updates_per_round)
+        self._rounds = Rounds(filter, states, questions, samples, updates_per_round, memory=memory)
 
     def train(self, run: Run) -> None:
         """Trains until ``run.done``, or until no trajectory passes the filter."""

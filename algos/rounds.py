@@ -34,6 +34,8 @@ class Rounds:
     """How many rounds; the trajectories of the last stay in use. 0 for no end."""
     enough: int = 1
     """Kept steps that a round of own rollouts needs; more questions are drawn until it has them."""
+    memory: int = 1
+    """How many rounds of own rollouts are trained on, the newest and those before it; 0 for all."""
     _number: int = -1
     _kept: Sequence[Trajectory] = ()
 
@@ -65,7 +67,8 @@ class Rounds:
         number = 0 if self.states == "stored" else update // self.updates
         number = min(number, self.rounds - 1) if self.rounds else number
         if number != self._number:
-            self._number, self._kept = number, self._begin(run, number)
+            oldest = max(0, number + 1 - self.memory) if self.memory else 0
+            self._number, self._kept = number, [t for n in range(oldest, number + 1) for t in self._round(run, n)]
         return self._kept
 
     def deal(self, run: Run, update: int, each: int) -> list[Trajectory]:
@@ -78,7 +81,8 @@ class Rounds:
             epoch += 1
         return [kept[i] for i in order[start : start + each]]
 
-    def _begin(self, run: Run, number: int) -> list[Trajectory]:
+    def _round(self, run: Run, number: int) -> list[Trajectory]:
+        """Returns the kept trajectories of a round, drawn now if it is the present one."""
         keep = FILTERS[self.filter]
         if self.states == "stored":
             if not run.stored:

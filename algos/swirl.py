@@ -7,7 +7,7 @@ fresh actions from the current policy at these states and judges them (the paper
 the stored actions by their rewards (the article that this project began with).
 
 The paper gives no baseline, samples a state, batch, or number of rounds; the choices here are ours. Extensions beyond the
-paper, off by default: ``group="mix"``, ``rounds`` on the policy's own rollouts, ``skip_flat``.
+paper, off by default: ``group="mix"``, ``rounds`` on the policy's own rollouts, ``memory`` of earlier ones, ``skip_flat``.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Swirl:
         updates_per_round: updates before the states are drawn anew from the current policy.
         rounds: how many rounds of own rollouts; after the last its states stay in use. 1 is the paper's.
         states_per_update: states of an update, reached by adding whole trajectories.
+        memory: how many rounds of own rollouts are trained on, the newest and those before it; 0 for all. Old GOOD steps keep
+            alive what the policy has come to do seldom.
         skip_flat: leave out states whose samples all have one reward: with a baseline their advantages are 0.
     """
 
@@ -59,13 +61,14 @@ class Swirl:
         updates_per_round: int = 50,
         rounds: int = 1,
         states_per_update: int = 64,
+        memory: int = 1,
         skip_flat: bool = False,
     ) -> None:
         if actions == "logged" and group == "mix":
             raise ConfigError("group='mix' adds the logged action to resampled ones; with actions='logged' there are none.")
         self.actions, self.samples_per_state, self.baseline, self.group = actions, samples_per_state, baseline, group
         self.states_per_update, self.skip_flat = states_per_update, skip_flat
-        self._rounds = Rounds(filter, states, questions, samples, updates_per_round, rounds, enough=states_per_update)
+        self._rounds = Rounds(filter, states, questions, samples, updates_per_round, rounds, states_per_update, memory)
 
     def train(self, run: Run) -> None:
         """Trains until ``run.done``, or until no trajectory passes the filter."""

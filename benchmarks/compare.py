@@ -254,10 +254,10 @@ def verdict(found: Sequence[Figures]) -> str:
     return f"Not above {start}, sampled or greedy or both: {', '.join(below)}."
 
 
-def percent(shares: Sequence[float]) -> str:
+def percent(shares: Sequence[float], spread: bool = True) -> str:
     """Returns a mean in percent, with half the width of its 95 % interval (Student's t) where there are several seeds."""
     mean = f"{100 * statistics.fmean(shares):.1f}"
-    if len(shares) < 2:
+    if len(shares) < 2 or not spread:
         return mean
     half = t975(len(shares) - 1) * statistics.stdev(shares) / math.sqrt(len(shares))
     return f"{mean} ± {100 * half:.1f}"

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swirl_env.benchmarks.compare import Arm
 from swirl_env.errors import MissingExtra
+
+Floats = NDArray[np.float64]
 
 
 def require() -> None:
@@ -38,9 +41,7 @@ def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
     axes = figure.subplots()
     for i, name in enumerate(dict.fromkeys(run.name for run in runs)):
         curves = [np.array(run.curve()).T for run in runs if run.name == name]  # [2, points] each
-        end = min(x[-1] for x, _ in curves)
-        grid = np.unique(np.concatenate([x[x <= end] for x, _ in curves]))
-        mean = np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
+        grid, mean = mean_curve([run.curve() for run in runs if run.name == name])
         axes.plot(grid, 100 * mean, color=f"C{i}", marker="o" if len(curves) == 1 else "", markersize=3, label=name)
         if len(curves) > 1:
             for x, y in curves:
@@ -49,3 +50,18 @@ def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left")
     figure.savefig(file)
+
+
+def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[Floats, Floats]:
+    """Returns the mean of curves over the stretch that all of them cover.
+
+    Args:
+        curves: points (x, y) of each, x rising.
+
+    Returns:
+        x where any curve has a point, [P], and the mean of y there, straight lines between points, [P].
+    """
+    columns = [np.array(curve, dtype=np.float64).T for curve in curves]  # [2, points] each
+    start, end = max(x[0] for x, _ in columns), min(x[-1] for x, _ in columns)
+    grid = np.unique(np.concatenate([x[(x >= start) & (x <= end)] for x, _ in columns]))
+    return grid, np.mean([np.interp(grid, x, y) for x, y in columns], axis=0)

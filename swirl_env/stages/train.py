@@ -235,9 +235,9 @@ def _say(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
     if results["after"] is None:
         print("no evaluation: name held-out questions, eval.split=..., and eval.episodes above 0")
     else:
-        found = {"before": results["before"], **{mark: at["evaluation"] for mark, at in results["at"].items()}}
-        found |= {"after": results["after"]}
-        rows = [{"policy": when if when.isalpha() else f"at {int(when):,}", **cells(held)} for when, held in found.items() if held]
+        marks = {f"at {int(mark):,}": at["evaluation"] for mark, at in results["at"].items()}
+        found = {"before": results["before"], **marks, "after": results["after"]}
+        rows = [{"policy": when, **cells(held)} for when, held in found.items() if held]
         tables.show(rows, f"{path}, held-out questions, {options.eval.episodes} episodes each")
     if not run.done:
         print(f"ended after {spent.updates} updates, before the limit: no trajectory passed the filter, or no state had signal")

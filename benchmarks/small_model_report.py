@@ -1,0 +1,181 @@
+"""What came of the stages of `small_model`: tables read from their run folders, and what each of them took."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swirl_env.evaluate import Evaluation, t975
+from swirl_env.stages import tables
+from swirl_env.store import Store
+
+_NOT_YET = "-"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One evaluation."""
+
+    policy: str
+    test: str
+    """Set of the held-out questions."""
+    temperature: float
+    folder: str
+    """Its run folder, below that of all runs."""
+
+
+class Log:
+    """What was run, a line an attempt: stage, words, exit code, seconds by the clock and of processors.
+
+    Args:
+        file: where the lines are.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        self._rows: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+
+    def done(self, name: str, words: Sequence[str]) -> bool:
+        """Returns whether these very words have ended well."""
+        return any(row["stage"] == name and row["words"] == list(words) and row["code"] == 0 for row in self._rows)
+
+    def add(self, name: str, words: Sequence[str], code: int, seconds: float, cpu_seconds: float) -> None:
+        """Notes an attempt."""
+        took = {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
+        row = {"stage": name, "words": list(words), "code": code, **took}
+        self._rows.append(row)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def spent(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns stage, folder and the seconds of all attempts together, for each of the stages that was run."""
+        found = []
+        for name in names:
+            mine = [row for row in self._rows if row["stage"] == name]
+            if mine:
+                folder = next(word.removeprefix("out=") for word in mine[-1]["words"] if word.startswith("out="))
+                sums = {key: sum(row[key] for row in mine) for key in ("seconds", "cpu_seconds")}
+                found.append({"stage": name, "folder": folder, **sums})
+        return found
+
+
+def report(out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the tables as Markdown: every evaluation, transfer for each temperature, what the stages took.
+
+    Args:
+        out: the folder of all runs.
+        rows: the evaluations, in the order of the table; those without results are left out.
+        spent: `Log.spent`.
+    """
+    parts = [markdown([_evaluation_cells(row, held) for row in rows if (held := _held(out, row)) is not None])]
+    for temperature in dict.fromkeys(row.temperature for row in rows):
+        title = "Success in %, and what it is above (+) or below (-) the warm start: mean over the same questions ± 95 %."
+        parts.append(f"{title} T={temperature:g}.\n\n{markdown(transfer(out, rows, temperature))}")
+    parts.append(markdown([_cost_cells(stage) for stage in spent]))
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(rows: Sequence[Mapping[str, str]]) -> str:
+    """Returns a Markdown table; the same columns in each row, the first of them names."""
+    if not rows:
+        return "nothing yet"
+    columns = list(rows[0])
+    lines = [columns, [":---", *["---:"] * (len(columns) - 1)], *([row[column] for column in columns] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def transfer(out: Path, rows: Sequence[Row], temperature: float) -> list[dict[str, str]]:
+    """Returns a row a policy and a column a test set: success, and the paired difference to the warm start."""
+    chosen = {(row.policy, row.test): row for row in rows if row.temperature == temperature}
+    tests = list(dict.fromkeys(test for _, test in chosen))
+    found = []
+    for policy in dict.fromkeys(policy for policy, _ in chosen):
+        cells = {"policy": policy}
+        for test in tests:
+            mine = outcomes(out, chosen.get((policy, test)))
+            before = {} if policy in ("base", "warm start") else outcomes(out, chosen.get(("warm start", test)))
+            cells[f"tested on {test}"] = _success(mine) + _difference(mine, before)
+        found.append(cells)
+    return found
+
+
+def outcomes(out: Path, row: Row | None) -> dict[str, float]:
+    """Returns task id -> 1.0 for a right answer, else 0.0, of an evaluation; empty where there is none yet."""
+    if row is None or _held(out, row) is None:
+        return {}
+    return {t.task.id: float(bool(t.outcome.correct)) for t in Store(out / row.folder, "r") if t.ended != "error"}
+
+
+def paired(mine: Mapping[str, float], before: Mapping[str, float]) -> tuple[float, float]:
+    """Returns the mean difference over the questions that both have, and half its 95 % interval (Student's t).
+
+    ``mean(d) ± t * sd(d) / sqrt(n)``, d_q = mine_q - before_q. Two questions are the fewest.
+    """
+    gains = [mine[task] - before[task] for task in mine if task in before]
+    mean = math.fsum(gains) / len(gains)
+    variance = math.fsum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1)
+    return mean, t975(len(gains) - 1) * math.sqrt(variance / len(gains))
+
+
+def _success(mine: Mapping[str, float]) -> str:
+    return f"{100 * math.fsum(mine.values()) / len(mine):.1f}" if mine else _NOT_YET
+
+
+def _difference(mine: Mapping[str, float], before: Mapping[str, float]) -> str:
+    if len(mine.keys() & before.keys()) < 2:
+        return ""
+    mean, half = paired(mine, before)
+    return f" ({100 * mean:+.1f} ± {100 * half:.1f})"
+
+
+def _held(out: Path, row: Row) -> Evaluation | None:
+    file = out / row.folder / "evaluation.json"
+    if not file.is_file():
+        return None
+    found = json.loads(file.read_text(encoding="utf-8"))
+    return msgspec.convert({key: value for key, value in found.items() if key != "verdicts"}, Evaluation)
+
+
+def _evaluation_cells(row: Row, found: Evaluation) -> dict[str, str]:
+    return {
+        "policy": row.policy,
+        "tested on": row.test,
+        "T": f"{row.temperature:g}",
+        "questions": f"{found.episodes}" + (f" ({found.failed} failed)" if found.failed else ""),
+        "success %": tables.percent(found.accuracy),
+        "95 % interval": tables.interval(found.accuracy),
+        "GOOD steps %": tables.percent(found.process),
+        "valid actions %": tables.percent(found.valid_actions),
+        "steps": tables.mean(found.steps),
+        "tokens": tables.mean(found.tokens),
+    }
+
+
+def _cost_cells(stage: Mapping[str, Any]) -> dict[str, str]:
+    spent = tokens(Path(stage["folder"]))
+    seconds = {"seconds": f"{stage['seconds']:,.0f}", "processor seconds": f"{stage['cpu_seconds']:,.0f}"}
+    return {"stage": str(stage["stage"]), **seconds, **{key: f"{value:,}" for key, value in spent.items()}}
+
+
+def tokens(folder: Path) -> dict[str, int]:
+    """Returns what a stage's folder says of sampled and trained tokens and judge calls."""
+    file = folder / "evaluation.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    spent = found.get("spent", {})
+    sampled, calls = spent.get("sampled_tokens", 0), spent.get("judge_calls", 0)
+    if found and not spent:  # an evaluation
+        sampled, calls = _total(found, "tokens"), _total(found, "steps")
+    return {"sampled tokens": sampled, "trained tokens": spent.get("trained_tokens", 0), "judge calls": calls}
+
+
+def _total(found: Mapping[str, Any], field: str) -> int:
+    """Returns mean times count: ``tokens`` and ``steps`` are counted an episode."""
+    estimate = found[field]
+    return round((estimate["value"] or 0) * estimate["n"])
