@@ -157,7 +157,7 @@ def differences(whole: Path, broken: Path) -> list[str]:
 
 def _tensors(one: Path, other: Path) -> str:
     """Returns how many tensors of two files differ."""
-    first, second = (dict(deserialize(path.read_bytes())) for path in (one, other))
+    first, second = (dict(deserialize(path.read_bytes())) for path in (one, other))  # type: ignore[no-untyped-call]
     unlike = [name for name in {**first, **second} if first.get(name) != second.get(name)]
     return f" in {len(unlike)} of {len(first)} tensors"
 
