@@ -23,7 +23,7 @@ from pathlib import Path
 
 from safetensors import deserialize
 
-DEFAULTS = ["budget=8000", "save_every=2", "eval.every=5", "eval.quick=8", "eval.episodes=24"]
+DEFAULTS = ["budget=8000", "save_every=2", "eval.every=5", "eval.quick=8", "eval.episodes=8"]
 ROUNDS = {
     "swirl": ["algo.questions=48", "algo.rounds=0", "algo.updates_per_round=4", "algo.states_per_update=12"],
     "rft": ["algo.questions=64", "algo.updates_per_round=6"],

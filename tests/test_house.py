@@ -110,7 +110,13 @@ def test_every_entry_point_is_there():
             assert callable(registry.load(kind, name)), (kind, name)
 
 
-BROUGHT = {"omegaconf": "hydra-core", "yaml": "hydra-core", "mpmath": "sympy", "tokenizers": "transformers"}
+BROUGHT = {
+    "omegaconf": "hydra-core",
+    "yaml": "hydra-core",
+    "mpmath": "sympy",
+    "tokenizers": "transformers",
+    "safetensors": "transformers",
+}
 """Module that is imported -> the declared package that brings it; all others must be declared by their own name."""
 MODULE_OF = {"PyStemmer": "stemmer", "hydra-core": "hydra"}
 
