@@ -72,7 +72,7 @@ def _unbroken(command: list[str], folder: Path) -> Pace:
             begun = now
         updates += [now - (begun or now)] * (_updates(folder) - len(updates))
         time.sleep(_POLL_S)
-    if process.returncode != 0 or begun is None:
+    if process.returncode != 0 or begun is None or not updates:
         raise SystemExit(f"The unbroken run failed (exit code {process.returncode}): {' '.join(command)}")
     return Pace(updates, time.monotonic() - begun)
 
@@ -81,7 +81,8 @@ def _broken(command: list[str], root: Path, pace: Pace, kills: int, seed: int) -
     """Kills a run so many times, finishes it, and says how it differs from the unbroken one; returns whether it does not."""
     folder, rng = root / "broken", random.Random(seed)
     held: list[str] = []
-    for moment in sorted(rng.uniform(0, pace.end) for _ in range(kills)):
+    last = (pace.updates[-1] + pace.end) / 2  # later, and a run that is a little faster would be done before its kill
+    for moment in sorted(rng.uniform(0, last) for _ in range(kills)):
         past = [0.0, *(when for when in pace.updates if when <= moment)]
         if not _killed(command, folder, len(past) - 1, moment - past[-1]):
             break  # it was faster than the unbroken one, and is done
