@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swirl_env.benchmarks.small_model_report import Log, Row, report
+from swirl_env.benchmarks.small_model_report import BASE, WARM, Log, Row, report
 from swirl_env.errors import unknown_name
 
 _SCRIPTED = ("agent=scripted", "agent.reasoning=false")
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code:
             print(f"{stage.name} ended with exit code {code}. The same command goes on from here.", file=sys.stderr)
             return code
-    text = report(out, [stage.row for stage in stages if stage.row], log.spent([stage.name for stage in stages]))
+    text = report(out, rows_of(stages, options), log.spent([stage.name for stage in stages]))
     (out / "report.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {out / 'report.md'}")
     return 0
@@ -107,16 +107,26 @@ def plan(options: argparse.Namespace) -> Iterator[Stage]:
     for name in options.warm:
         yield _demonstrations(options, name)
     yield _warm_start(options)
+    yield from _evaluations(options, WARM)
     for name in options.train:
         yield _swirl(options, name)
-    policies = ["warm start", *(f"swirl on {name}" for name in options.train)]
-    for temperature in options.temperatures:
-        for policy in policies:
-            for name in options.test:
-                yield _evaluation(options, policy, name, temperature)
+        yield from _evaluations(options, f"swirl on {name}")
     if options.base_held_out:
         for name in options.test:
             yield _base_evaluation(options, name, options.temperatures[0])
+
+
+def _evaluations(options: argparse.Namespace, policy: str) -> Iterator[Stage]:
+    for temperature in options.temperatures:
+        for name in options.test:
+            yield _evaluation(options, policy, name, temperature)
+
+
+def rows_of(stages: Sequence[Stage], options: argparse.Namespace) -> list[Row]:
+    """Returns the rows of the table: by temperature, then from the model as it came to what it was trained to."""
+    rows = [stage.row for stage in stages if stage.row is not None]
+    policies = [BASE, WARM, *(f"swirl on {name}" for name in options.train)]
+    return sorted(rows, key=lambda row: (options.temperatures.index(row.temperature), policies.index(row.policy)))
 
 
 def _demonstrations(options: argparse.Namespace, name: str) -> Stage:
@@ -129,11 +139,13 @@ def _warm_start(options: argparse.Namespace) -> Stage:
     """Supervised fine-tuning: every demonstration that was right is seen about `passes` times."""
     each = options.warm_episodes
     updates = max(1, round(options.passes * options.demos * len(options.warm) / each))
+    first = SETS[options.warm[0]]  # a run of training has a task, though all of its states are stored ones
+    task = (*first.words, _split(options.train_split, options.warm[0], first.train))
     folders = ",".join(str(Path(options.out, "demos", name)) for name in options.warm)
     algo = ("algo=rft", "algo.states=stored", "algo.filter=outcome", f"algo.episodes_per_update={each}", f"stored=[{folders}]")
     rate = (f"trainer.lr={options.warm_lr}", "trainer.warmup=5", "trainer.schedule=cosine", f"updates={updates}")
-    words = (*_policy(options), f"lora.rank={options.rank}", *SETS[options.warm[0]].words, "prompt=question", *algo, *rate)
-    return Stage("warm start", ("train", *words, *_training(options), *_folder(options, "warm")))
+    words = (*_policy(options), f"lora.rank={options.rank}", *task, "prompt=question", *algo, *rate)
+    return Stage(WARM, ("train", *words, *_training(options), *_folder(options, "warm")))
 
 
 def _swirl(options: argparse.Namespace, name: str) -> Stage:
@@ -149,7 +161,7 @@ def _swirl(options: argparse.Namespace, name: str) -> Stage:
 
 
 def _evaluation(options: argparse.Namespace, policy: str, name: str, temperature: float) -> Stage:
-    folder = policy.replace(" start", "").replace(" on ", "-")
+    folder = "warm" if policy == WARM else policy.replace(" on ", "-")
     words = ("prompt=question", f"agent.adapter={Path(options.out, folder, 'policy')}", f"agent.template={options.template}")
     return _evaluated(options, policy, name, temperature, folder, words, options.held_out)
 
@@ -157,7 +169,7 @@ def _evaluation(options: argparse.Namespace, policy: str, name: str, temperature
 def _base_evaluation(options: argparse.Namespace, name: str, temperature: float) -> Stage:
     """The model as it came has to be told what to do, so it gets the full instructions in its own chat template."""
     words = ("prompt=full", f"agent.template={options.base_template}")
-    return _evaluated(options, "base", name, temperature, "base", words, options.base_held_out)
+    return _evaluated(options, BASE, name, temperature, "base", words, options.base_held_out)
 
 
 def _evaluated(
@@ -172,8 +184,8 @@ def _evaluated(
         f"agent.device={options.device}",
     )
     where = (*chosen.words, _split(options.test_split, name, chosen.test))
-    how = (f"agent.device={options.device}", f"agent.temperature={temperature:g}", *_sampling(options, "agent"))
-    all_words = (*where, *agent, *how, *words, f"n={n}", f"seed={options.seed}")
+    how = (f"agent.temperature={temperature:g}", *_sampling(options, "agent"), *words)
+    all_words = (*where, *agent, *how, f"n={n}", f"seed={options.seed}")
     row = Row(policy, name, temperature, f"eval/{folder}")
     return Stage(f"{policy} on {name} at T={temperature:g}", ("eval", *all_words, *_folder(options, "eval", folder)), row)
 

@@ -15,6 +15,8 @@ from swirl_env.evaluate import Evaluation, t975
 from swirl_env.stages import tables
 from swirl_env.store import Store
 
+BASE, WARM = "base", "warm start"
+"""Names of two policies: the model as it came, and after the demonstrations."""
 _NOT_YET = "-"
 
 
@@ -100,7 +102,7 @@ def transfer(out: Path, rows: Sequence[Row], temperature: float) -> list[dict[st
         cells = {"policy": policy}
         for test in tests:
             mine = outcomes(out, chosen.get((policy, test)))
-            before = {} if policy in ("base", "warm start") else outcomes(out, chosen.get(("warm start", test)))
+            before = {} if policy in (BASE, WARM) else outcomes(out, chosen.get((WARM, test)))
             cells[f"tested on {test}"] = _success(mine) + _difference(mine, before)
         found.append(cells)
     return found

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import tiny_lm  # noqa: E402
 
 from swirl_env import cli, make_tasks  # noqa: E402
-from swirl_env.benchmarks.small_model import main, parse, plan  # noqa: E402
+from swirl_env.benchmarks.small_model import main, parse, plan, rows_of  # noqa: E402
 from swirl_env.benchmarks.small_model_report import Log, Row, markdown, paired, report, tokens, transfer  # noqa: E402
 from swirl_env.errors import ConfigError  # noqa: E402
 from swirl_env.evaluate import evaluate  # noqa: E402
@@ -23,14 +23,21 @@ def named(*argv):
     return {stage.name: dict(word.partition("=")[::2] for word in stage.words[1:]) for stage in plan(parse(argv))}
 
 
-def test_demonstrations_come_first_then_one_warm_start_and_a_round_a_set():
-    names = [stage.name for stage in plan(parse(["--temperatures", "0"]))]
-    assert names[:5] == ["demonstrations of ledger", "demonstrations of gsm8k", "warm start", "swirl on ledger", "swirl on gsm8k"]
-    assert sorted(names[5:]) == sorted(
-        f"{policy} on {test} at T=0"
-        for policy in ("base", "warm start", "swirl on ledger", "swirl on gsm8k")
-        for test in ("ledger", "gsm8k")
-    )
+def test_stages_follow_one_another_and_the_table_goes_by_temperature_and_policy():
+    options = parse(["--train", "ledger", "--test", "gsm8k", "--temperatures", "1,0"])
+    stages = list(plan(options))
+    assert [stage.name for stage in stages] == [
+        "demonstrations of ledger",
+        "warm start",
+        "warm start on gsm8k at T=1",
+        "warm start on gsm8k at T=0",
+        "swirl on ledger",
+        "swirl on ledger on gsm8k at T=1",
+        "swirl on ledger on gsm8k at T=0",
+        "base on gsm8k at T=1",
+    ]
+    rows = [(row.temperature, row.policy) for row in rows_of(stages, options)]
+    assert rows == [(1, "base"), (1, "warm start"), (1, "swirl on ledger"), (0, "warm start"), (0, "swirl on ledger")]
 
 
 def test_every_demonstration_is_seen_as_often_as_asked():
@@ -137,8 +144,7 @@ def test_the_whole_loop_with_a_tiny_model(tmp_path, monkeypatch):
     for stage in stages:
         assert cli.main(list(stage.words)) == 0, stage.name
         log.add(stage.name, stage.words, 0, 1.0, 1.0)
-    rows = [stage.row for stage in stages if stage.row]
-    text = report(tmp_path / "run", rows, log.spent([stage.name for stage in stages]))
+    text = report(tmp_path / "run", rows_of(stages, parse(tiny)), log.spent([stage.name for stage in stages]))
     assert "| warm start | ledger | 0 | 2 | 0.0 |" in text and "| swirl on ledger | ledger | 0 | 2 | 0.0 |" in text
     assert "| base | ledger | 0 | 1 | 0.0 |" in text
     spent = json.loads((tmp_path / "run/swirl-ledger/evaluation.json").read_text())["spent"]
