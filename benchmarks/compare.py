@@ -42,6 +42,8 @@ class Arm:
     folder: Path
     overrides: tuple[str, ...]
     budget: int
+    start: Path | None = None
+    """A run from the same warm start, which has evaluated it for this one too."""
 
     @property
     def log(self) -> Path:
@@ -52,6 +54,8 @@ class Arm:
         """Returns evaluation.json; empty where the run has not come so far."""
         file = self.folder / "evaluation.json"
         held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        if self.start is not None and held and held["before"] is None:
+            held["before"] = json.loads((self.start / "evaluation.json").read_text())["before"]
         return held
 
     @property
@@ -77,7 +81,7 @@ class Arm:
         """Returns (sampled tokens, success at temperature 1) from the warm start to the end."""
         held = self.evaluation()
         points = {row["sampled_tokens"]: row["eval_success"] for row in self.rows() if "eval_success" in row}
-        whole = [(at["spent"]["sampled_tokens"], at["evaluation"]) for at in held["at"].values()]
+        whole = [(at["spent"]["sampled_tokens"], at) for at in held["at"].values()]
         whole += [(held["spent"]["sampled_tokens"], held["after"])]
         whole += [(0, held["before"])] if held["before"] else []
         points |= {tokens: found["sampled"]["accuracy"]["value"] for tokens, found in whole}

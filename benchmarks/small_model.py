@@ -244,7 +244,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--template", default="plain", choices=("plain", "chat"), help="plain is a quarter fewer tokens than SmolLM2's chat")
     add("--base-template", default="chat", choices=("plain", "chat"), help="template of the model as it came")
     add("--max-new-tokens", type=_count, default=64)
-    add("--batch-size", type=_count, default=16, help="states generated together")
+    add("--batch-size", type=_count, default=64, help="states generated together")
     add("--micro-tokens", type=_count, help="most tokens of one forward pass in training; less memory with fewer")
     add("--save-every", type=_count, default=10, help="updates between checkpoints")
     add("--seed", type=int, default=0)

@@ -19,7 +19,7 @@ from typing import Any
 
 from swirl_env.benchmarks import curves, study_page
 from swirl_env.benchmarks.compare import Arm, train
-from swirl_env.benchmarks.study_plan import CANDIDATES, SEARCH_SEEDS, SEARCH_SETTING, Study, demonstrate
+from swirl_env.benchmarks.study_plan import CANDIDATES, EXTRAS, SEARCHED, Study, demonstrate
 from swirl_env.stages.policy import warm_policy
 
 PARTS = ("search", "main", "filters", "noise")
@@ -56,9 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of all runs")
     parser.add_argument("--page", type=Path, help="Markdown page that gets the tables, between its markers; else OUT/study.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="each with a warm start of its own")
-    parser.add_argument("--settings", nargs="+", default=["easy", "main", "sparse"])
+    parser.add_argument("--settings", nargs="+", default=["main", "sparse", "easy"])
     parser.add_argument("--budgets", type=int, nargs="+", default=[15_000, 30_000, 60_000], help="sampled tokens")
-    parser.add_argument("--episodes", type=int, default=300, help="held-out episodes of an evaluation, sampled and greedy each")
+    parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of an evaluation, sampled and greedy each")
     parser.add_argument("--arms", nargs="+", default=names, choices=names, metavar="ARM", help=", ".join(names))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
@@ -67,38 +67,29 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(part: str, study: Study, workers: int) -> None:
     if part == "search":
-        _warm_starts([SEARCH_SETTING], SEARCH_SEEDS)
-        _demonstrations(study, [SEARCH_SETTING], SEARCH_SEEDS)
+        _prepare(study, SEARCHED)
         train([arm for _, _, arm in study.search()], workers)
         return
     best = chosen(study)
-    settings = study.settings if part == "main" else [SEARCH_SETTING]
-    _warm_starts(settings, study.seeds)
-    _demonstrations(study, settings, study.seeds)
+    _prepare(study, [(setting, seed) for setting in (study.settings if part == "main" else [EXTRAS]) for seed in study.seeds])
     if part == "main":
         train([arm for setting in study.settings for arm in study.main(setting, best)], workers)
     else:
         train(list(study.noise(best) if part == "noise" else study.filters(best)), workers)
 
 
-def _warm_starts(settings: Iterable[str], seeds: Iterable[int]) -> None:
-    for setting in settings:
-        for seed in seeds:
-            warm_policy(setting, seed)
-
-
-def _demonstrations(study: Study, settings: Iterable[str], seeds: Iterable[int]) -> None:
-    if all(one.uses == "own" for one in study.candidates):
-        return
-    for setting in settings:
-        for seed in seeds:
-            if not (study.demonstrations(setting, seed) / "selections").is_dir():
-                for command in demonstrate(study, setting, seed):
-                    subprocess.run([sys.executable, "-m", "swirl_env.cli", *command], check=True, stdout=subprocess.DEVNULL)
+def _prepare(study: Study, starts: Iterable[tuple[str, int]]) -> None:
+    """Trains warm starts and makes demonstrations, where they are not there yet."""
+    wanted = any(one.uses == "demonstrations" for one in study.candidates)
+    for setting, seed in starts:
+        warm_policy(setting, seed)
+        if wanted and not (study.demonstrations(setting, seed) / "selections").is_dir():
+            for command in demonstrate(study, setting, seed):
+                subprocess.run([sys.executable, "-m", "swirl_env.cli", *command], check=True, stdout=subprocess.DEVNULL)
 
 
 def chosen(study: Study) -> dict[str, dict[str, Any]]:
-    """Returns for every arm the trial with the highest success at temperature 1, mean over the search's warm starts.
+    """Returns for every arm the trial with the highest success at temperature 1, mean over the settings of the search.
 
     Greedy success decides between equals. Written to ``chosen.json``, with every trial's figures.
     """

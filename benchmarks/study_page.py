@@ -10,7 +10,7 @@ from typing import Any
 
 from swirl_env.benchmarks import curves
 from swirl_env.benchmarks.compare import WARM, Arm, percent
-from swirl_env.benchmarks.study_plan import FILTERED, NOISES, NOISY, Study
+from swirl_env.benchmarks.study_plan import EXTRAS, FILTERED, NOISES, NOISY, Study
 from swirl_env.filters import FILTERS
 from swirl_env.stages.tables import markdown
 
@@ -36,7 +36,7 @@ def write(page: Path, study: Study, chosen: Mapping[str, Mapping[str, Any]], par
     if "filters" in parts:
         blocks["filters"] = _grid(study, list(study.filters(chosen)), FILTERED, list(FILTERS), "filter")
     if "noise" in parts:
-        rows = list(study.noise(chosen)) + [arm for arm in study.main("main", chosen) if arm.name in NOISY]
+        rows = list(study.noise(chosen)) + [arm for arm in study.main(EXTRAS, chosen) if arm.name in NOISY]
         blocks["noise"] = _noise(study, rows)
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     for name, block in blocks.items():
@@ -68,7 +68,7 @@ def _search(study: Study, chosen: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _main(study: Study, runs: Sequence[Arm]) -> str:
-    before = [run.evaluation()["before"] for run in _each_seed(runs)]
+    before = [run.evaluation()["before"] for run in {run.seed: run for run in runs}.values()]
     budgets = [f"{budget:,} tokens" for budget in study.budgets]
     names = [*budgets, "greedy", "GOOD steps", "sampled tokens", "trained tokens", "judge calls", "seconds"]
     warm = [*[percent(list(map(_value, before)))] * len(budgets), *_rest(before), "-", "-", "-", "-"]
@@ -96,7 +96,7 @@ def successes(study: Study, runs: Sequence[Arm], budget: int) -> list[float]:
     """Returns each run's success at temperature 1 when it had sampled `budget` tokens."""
     last = budget == study.budgets[-1]
     held = [run.evaluation() for run in runs]
-    return [_value(one["after"] if last else one["at"][str(budget)]["evaluation"]) for one in held]
+    return [_value(one["after"] if last else one["at"][str(budget)]) for one in held]
 
 
 def _against(study: Study, runs: Sequence[Arm]) -> str:
@@ -136,7 +136,7 @@ def _seeds(study: Study, runs: Sequence[Arm]) -> str:
     rows = []
     for seed in study.seeds:
         mine = {run.name: run.evaluation() for run in runs if run.seed == seed}
-        warm = next(held["before"] for held in mine.values() if held["before"])
+        warm = next(iter(mine.values()))["before"]
         cells = {f"`{name}`": _pair(held["after"]) for name, held in mine.items()}
         rows.append({"seed": str(seed), WARM: _pair(warm), **cells})
     return markdown(rows)
@@ -165,10 +165,6 @@ def _noise(study: Study, runs: Sequence[Arm]) -> str:
             cells[f"noise {flip}"] = percent([_value(run.evaluation()["after"]) for run in mine])
         rows.append({"arm": f"`{name}`", **cells})
     return markdown(rows)
-
-
-def _each_seed(runs: Sequence[Arm]) -> list[Arm]:
-    return list({run.seed: run for run in runs if run.evaluation()["before"]}.values())
 
 
 def _value(found: Evaluated, how: str = "sampled", what: str = "accuracy") -> float:

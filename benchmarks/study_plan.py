@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from swirl_env.stages.overrides import overrides
 
 RATES = (3e-4, 1e-3)
 """Learning rates that are tried for every arm."""
-SEARCH_SEEDS = (5, 6)
-"""Warm starts of the search; the test runs have others."""
-SEARCH_SETTING = "main"
+SEARCHED = (("main", 5), ("sparse", 5))
+"""Settings and warm starts of the search; the test runs have other warm starts."""
 SEARCH_EPISODES = 200
+EXTRAS = "main"
+"""Setting of the runs with noisy judges and with differently filtered demonstrations."""
 NOISES = (0.1, 0.3)
 """Chances that the judge's label is swapped."""
 DEMONSTRATIONS = 2_048
@@ -75,16 +76,16 @@ CANDIDATES = (
         tuple({"questions": q, "updates_per_round": u} for q, u in ((64, 5), (64, 8), (128, 10))),
     ),
     Candidate(
-        "step_reward",
-        "`return_to_go` with gamma 0: every step of fresh rollouts its own reward",
-        {"name": "return_to_go", "gamma": 0.0, "baseline": "none"},
-        _BATCHES,
+        "return_to_go",
+        "step rewards of fresh rollouts, discounted (gamma 0: each step its own)",
+        {"name": "return_to_go"},
+        ({"gamma": 0.0, "baseline": "none"}, {"gamma": 0.5, "baseline": "none"}, {"gamma": 1.0, "baseline": "position"}),
     ),
     Candidate(
-        "return_to_go",
-        "discounted sums of the step rewards of fresh rollouts, baseline by position",
-        {"name": "return_to_go"},
-        ({"gamma": 0.5}, {"gamma": 1.0}, {"gamma": 1.0, "outcome_weight": 1.0}),
+        "step_outcome",
+        "`return_to_go` with gamma 0, the outcome added to the reward of a right answer",
+        {"name": "return_to_go", "gamma": 0.0, "baseline": "none"},
+        tuple({"outcome_weight": w} for w in (2.0, 5.0, 10.0)),
     ),
     Candidate(
         "rft",
@@ -119,7 +120,7 @@ CANDIDATES = (
     ),
 )
 """The arms, in the order of the tables."""
-NOISY = ("swirl", "swirl_mix", "swirl_logged", "step_reward", "rft")
+NOISY = ("swirl", "swirl_logged", "return_to_go", "step_outcome", "rft")
 """Arms that are run with noisy judges too."""
 FILTERED = ("swirl_demo", "rft_demo")
 """Arms whose demonstrations are filtered in every way."""
@@ -178,15 +179,17 @@ class Study:
         given |= {"eval__before": False, "eval__episodes": SEARCH_EPISODES}
         for one in self.candidates:
             for i, trial in enumerate(one.trials()):
-                for seed in SEARCH_SEEDS:
-                    yield one, i, self.arm("search", f"{one.name}-{i}", one, trial, SEARCH_SETTING, seed, **given)
+                for setting, seed in SEARCHED:
+                    yield one, i, self.arm("search", f"{one.name}-{i}-{setting}", one, trial, setting, seed, **given)
 
     def main(self, setting: str, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Arm]:
         """Yields the runs of a setting."""
-        marks = list(self.budgets[:-1])
+        part, first = f"main-{setting}", self.candidates[0].name
         for seed in self.seeds:
             for one in self.candidates:
-                yield self.arm(f"main-{setting}", one.name, one, chosen[one.name], setting, seed, eval__at=marks)
+                given = {"eval__at": list(self.budgets[:-1]), "eval__before": one.name == first}
+                arm = self.arm(part, one.name, one, chosen[one.name], setting, seed, **given)
+                yield replace(arm, start=self.out / part / f"{first}-{seed}")
 
     def noise(self, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Arm]:
         """Yields the runs with noisy judges."""
@@ -194,7 +197,7 @@ class Study:
             for one in self.candidates:
                 for flip in NOISES if one.name in NOISY else ():
                     given = {"judge": "noisy", "judge__flip": flip, "judge__seed": seed, **self._short()}
-                    yield self.arm("noise", f"{one.name}-{flip}", one, chosen[one.name], SEARCH_SETTING, seed, **given)
+                    yield self.arm("noise", f"{one.name}-{flip}", one, chosen[one.name], EXTRAS, seed, **given)
 
     def filters(self, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Arm]:
         """Yields the runs on demonstrations that every filter chose equally many of."""
@@ -202,7 +205,7 @@ class Study:
             for one in self.candidates:
                 for name in FILTERS if one.name in FILTERED else ():
                     given = {"selection": name, "algo__filter": "none", **self._short()}
-                    yield self.arm("filters", f"{one.name}-{name}", one, chosen[one.name], SEARCH_SETTING, seed, **given)
+                    yield self.arm("filters", f"{one.name}-{name}", one, chosen[one.name], EXTRAS, seed, **given)
 
     def _short(self) -> dict[str, Any]:
         return {"budget": self.budgets[len(self.budgets) // 2], "eval__before": False}

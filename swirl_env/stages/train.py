@@ -126,8 +126,8 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
             stored=stored,
             evaluate=measure if first and measure.venvs and options.eval.every else None,
             eval_every=options.eval.every,
-            marks=options.eval.at if first else (),
-            at_mark=lambda mark: _mark(path, results, mark, _full(measure, agent), run),
+            marks=options.eval.at if first and measure.venvs else (),
+            at_mark=lambda mark: _mark(path, results, mark, measure.run(agent, measure.episodes, 1.0), run),
             save_every=options.save_every,
             resume=options.resume,
             report=report,
@@ -165,9 +165,9 @@ def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) ->
     return {"before": held["before"], "at": held.get("at", {})}
 
 
-def _mark(path: Path, results: dict[str, Any], mark: int, found: dict[str, Any] | None, run: Run) -> None:
+def _mark(path: Path, results: dict[str, Any], mark: int, found: Evaluation, run: Run) -> None:
     """Keeps the evaluation at a mark of sampled tokens; a run resumed before it makes the same again."""
-    results["at"][str(mark)] = {"evaluation": found, "spent": dataclasses.asdict(run.spent)}
+    results["at"][str(mark)] = {"sampled": found.to_dict(), "spent": dataclasses.asdict(run.spent)}
     runs.write_json(path / "evaluation.json", results)
 
 
@@ -235,9 +235,7 @@ def _say(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
     if results["after"] is None:
         print("no evaluation: name held-out questions, eval.split=..., and eval.episodes above 0")
     else:
-        marks = {f"at {int(mark):,}": at["evaluation"] for mark, at in results["at"].items()}
-        found = {"before": results["before"], **marks, "after": results["after"]}
-        rows = [{"policy": when, **cells(held)} for when, held in found.items() if held]
+        rows = [{"policy": when, **cells(results[when])} for when in ("before", "after") if results[when]]
         tables.show(rows, f"{path}, held-out questions, {options.eval.episodes} episodes each")
     if not run.done:
         print(f"ended after {spent.updates} updates, before the limit: no trajectory passed the filter, or no state had signal")
