@@ -14,6 +14,7 @@ import os
 import shutil
 import struct
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -86,7 +87,8 @@ def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
     found = locate(adapter, _ADAPTER_FILE, "adapter")
     if Path(found).is_dir() and not (Path(found) / _ADAPTER_FILE).is_file():  # peft would go on to ask the hub, a minute long
         raise absent(adapter, f"which is a folder without {_ADAPTER_FILE}; check the path", "adapter")
-    with quiet(), _named(adapter, "adapter"):
+    with quiet(), _named(adapter, "adapter"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name that it renamed
         return PeftModel.from_pretrained(model, found, is_trainable=trainable)
 
 
