@@ -141,7 +141,7 @@ def token_logprobs(
     """Returns log softmax(scale * hidden @ weight.T + bias)[target] for each position, never holding all logits.
 
     Positions are taken in chunks, and the backward pass computes each chunk's logits anew: memory is chunk x V instead of
-    T x V.
+    T x V. The products are taken in the weight's dtype, or in autocast's where it is on; all else in float32 at least.
 
     Args:
         hidden: [T, H] last hidden states at the positions that predict the action tokens.
@@ -153,8 +153,12 @@ def token_logprobs(
         chunk: positions a chunk; 0 takes as many as give `CHUNK_VALUES` logits.
 
     Returns:
-        [T] log-probabilities in float32 (float64 for float64 inputs).
+        [T] log-probabilities in float32 (float64 for a float64 weight).
     """
+    device = weight.device.type
+    autocast = torch.is_autocast_enabled(device) and weight.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
+    hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     chunk = chunk or max(1, CHUNK_VALUES // len(weight))
     logp: Tensor = _ChunkedLogprobs.apply(hidden, weight, bias, targets, softcap, scale, chunk)  # type: ignore[no-untyped-call]
     return logp
@@ -176,36 +180,42 @@ class _ChunkedLogprobs(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(hidden, weight, bias, targets)
         ctx.rest = (softcap, scale, chunk)
-        parts = []
+        head = _Head(weight, bias, softcap, scale, rows=min(chunk, len(hidden)))
+        logp = hidden.new_empty(len(hidden), dtype=head.dtype)
         for start in range(0, len(hidden), chunk):
-            t = targets[start : start + chunk]
-            logits = _logits(hidden[start : start + chunk], weight, bias, softcap)
-            logits = logits.mul_(scale) if scale != 1.0 else logits
-            parts.append(logits.gather(-1, t[:, None]).squeeze(-1) - torch.logsumexp(logits, dim=-1))
-        return torch.cat(parts) if parts else hidden.new_zeros(0)
+            part = slice(start, start + chunk)
+            logits = head.logits(hidden[part])
+            chosen = logits.gather(-1, targets[part, None])
+            top = logits.amax(-1, keepdim=True)
+            norm = logits.sub_(top).exp_().sum(-1, keepdim=True).log_().add_(top)
+            logp[part] = (chosen - norm).squeeze(-1)
+        return logp
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         softcap, scale, chunk = ctx.rest
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
-        d_hidden = torch.zeros_like(hidden) if to_hidden else None
+        head = _Head(weight, bias, softcap, scale, rows=min(chunk, len(hidden)))
+        softmax = torch.empty_like(head.wide)
+        d_hidden = torch.empty_like(hidden) if to_hidden else None
         # Accumulated in float32 at least: many chunks add up in it.
-        d_weight = torch.zeros_like(weight, dtype=grad.dtype) if to_weight else None
-        d_bias = torch.zeros_like(bias, dtype=grad.dtype) if to_bias else None
+        d_weight = torch.zeros_like(weight, dtype=head.dtype) if to_weight else None
+        d_bias = torch.zeros_like(bias, dtype=head.dtype) if to_bias else None
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
-            logits = _logits(hidden[part], weight, bias, softcap)
+            logits = head.logits(hidden[part])
             # d log p_t / d logits = scale * (onehot_t - softmax)
-            d_logits = torch.softmax(logits * scale if scale != 1.0 else logits, dim=-1).neg_()
+            d_logits = torch.softmax(logits, -1, out=softmax[: len(logits)]).neg_()
             d_logits.scatter_add_(-1, targets[part, None], torch.ones_like(d_logits[:, :1]))
             d_logits.mul_((grad[part] * scale)[:, None])
             if softcap is not None:
-                d_logits.mul_(1 - (logits / softcap).square())
+                d_logits.mul_(logits.div_(scale * softcap).square_().neg_().add_(1))  # 1 - tanh^2
             if d_hidden is not None:
-                d_hidden[part] = (d_logits.to(weight.dtype) @ weight).to(hidden.dtype)
+                torch.mm(head.narrowed(d_logits), weight, out=d_hidden[part])
             if d_weight is not None:
-                d_weight.addmm_(d_logits.T, hidden[part].to(grad.dtype))
+                d_weight.addmm_(d_logits.T, hidden[part].to(head.dtype))
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
         d_weight = None if d_weight is None else d_weight.to(weight.dtype)
@@ -213,8 +223,30 @@ class _ChunkedLogprobs(torch.autograd.Function):
         return d_hidden, d_weight, d_bias, None, None, None, None
 
 
-def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float | None) -> Tensor:
-    """Returns logits in float32 (float64 for float64), soft-capped."""
-    logits = torch.nn.functional.linear(hidden, weight, bias)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    return logits if softcap is None else torch.tanh(logits / softcap) * softcap
+class _Head:
+    """The output layer, a chunk of positions at a time, in buffers that the next chunk overwrites.
+
+    Fresh tensors for every chunk would do the same sums, but an allocator need not reuse blocks of this size once they are
+    freed: with the C library's, resident memory grew to a multiple of them. Besides, autocast leaves products into a given
+    buffer alone, so that the backward pass computes the same logits as the forward pass, be it on or off by then.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, softcap: float | None, scale: float, rows: int) -> None:
+        self.weight, self.bias, self.softcap, self.scale = weight, bias, softcap, scale
+        self.dtype = torch.promote_types(weight.dtype, torch.float32)
+        self.wide = weight.new_empty(rows, len(weight), dtype=self.dtype)
+        self.narrow = self.wide if weight.dtype == self.dtype else torch.empty_like(self.wide, dtype=weight.dtype)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Returns logits [rows, V] in float32 (float64 for float64), soft-capped, then scaled."""
+        product = torch.mm(hidden, self.weight.T, out=self.narrow[: len(hidden)])
+        logits = product if self.narrow is self.wide else self.wide[: len(hidden)].copy_(product)
+        if self.bias is not None:
+            logits.add_(self.bias)
+        if self.softcap is not None:
+            logits.div_(self.softcap).tanh_().mul_(self.softcap)
+        return logits.mul_(self.scale) if self.scale != 1.0 else logits
+
+    def narrowed(self, values: Tensor) -> Tensor:
+        """Returns values [rows, V] in the weight's dtype."""
+        return values if self.narrow is self.wide else self.narrow[: len(values)].copy_(values)

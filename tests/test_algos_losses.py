@@ -98,6 +98,63 @@ def test_chunked_logprobs_equal_full_logits_and_their_gradients(bias, softcap, s
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("hidden_dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("weight_dtype", [torch.float32, torch.bfloat16])
+def test_products_are_taken_in_the_dtype_of_the_weight_or_of_autocast(weight_dtype, hidden_dtype, autocast):
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(11, 8, generator=g).to(hidden_dtype).requires_grad_()
+    weight = torch.randn(13, 8, generator=g).to(weight_dtype).requires_grad_()
+    bias = torch.randn(13, generator=g).to(weight_dtype).requires_grad_()
+    targets, pull = torch.randint(13, (11,), generator=g), torch.randn(11, generator=g)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = losses.token_logprobs(hidden, weight, targets, bias=bias, chunk=4)
+    assert found.dtype == torch.float32
+    product = torch.bfloat16 if autocast else weight_dtype
+    exact = [t.detach().to(product).double().requires_grad_() for t in (hidden, weight, bias)]
+    full = torch.log_softmax(torch.nn.functional.linear(*exact), -1).gather(-1, targets[:, None]).squeeze(-1)
+    # bfloat16 rounds by up to 2^-9 of a value, and logits are below 2^4
+    torch.testing.assert_close(found.double(), full, atol=1e-5 if product == torch.float32 else 2**-5, rtol=0)
+    mine = torch.autograd.grad(found, (hidden, weight, bias), pull)  # outside autocast, as after a forward pass under it
+    for grad, given, theirs in zip(mine, (hidden, weight, bias), torch.autograd.grad(full, exact, pull.double()), strict=True):
+        assert grad.dtype == given.dtype
+        near = 1e-5 if product == given.dtype == torch.float32 else 2**-5
+        torch.testing.assert_close(grad.double(), theirs, atol=near * theirs.abs().max().item(), rtol=0)
+
+
+@pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
+def test_only_what_is_trained_gets_a_gradient(wanted):
+    given = [torch.randn(6, 5), torch.randn(7, 5), torch.randn(7)]
+    hidden, weight, bias = (t.requires_grad_(flag) for t, flag in zip(given, wanted, strict=True))
+    losses.token_logprobs(hidden, weight, torch.arange(6), bias=bias, chunk=4).sum().backward()
+    assert tuple(t.grad is not None for t in (hidden, weight, bias)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("dtype", "softcap", "buffers"), [(torch.float32, None, 1 + 2), (torch.bfloat16, None, 2 + 3), (torch.float32, 3.0, 1 + 2)]
+)
+def test_every_chunk_is_computed_in_the_same_buffers(dtype, softcap, buffers):
+    rows, vocabulary = 8, 50
+    seen = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            found = func(*args, **(kwargs or {}))
+            if isinstance(found, torch.Tensor) and found.numel() >= rows * vocabulary:
+                seen.append(found.untyped_storage())  # kept, so that no later one takes its address
+            return found
+
+    hidden = torch.randn(10 * rows, 4).to(dtype).requires_grad_()
+    weight = torch.randn(vocabulary, 4).to(dtype).requires_grad_()
+    targets = torch.randint(vocabulary, (len(hidden),))
+    with Watch():
+        losses.token_logprobs(hidden, weight, targets, softcap=softcap, scale=0.7, chunk=rows).sum().backward()
+    assert len({s.data_ptr() for s in seen}) == buffers
+
+
 def test_no_tokens_no_loss():
-    none = losses.token_logprobs(torch.zeros(0, 5), torch.zeros(7, 5), torch.zeros(0, dtype=torch.long))
+    weight = torch.zeros(7, 5, requires_grad=True)
+    none = losses.token_logprobs(torch.zeros(0, 5), weight, torch.zeros(0, dtype=torch.long))
     assert losses.policy_gradient(none, torch.zeros(0, dtype=torch.long), torch.zeros(2), 1).item() == 0
+    none.sum().backward()
+    assert torch.equal(weight.grad, torch.zeros(7, 5))
