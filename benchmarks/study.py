@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--page", type=Path, help="Markdown page that gets the tables, between its markers; else OUT/study.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="each with a warm start of its own")
     parser.add_argument("--settings", nargs="+", default=["main", "sparse", "easy"])
-    parser.add_argument("--budgets", type=int, nargs="+", default=[15_000, 30_000, 60_000], help="sampled tokens")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[10_000, 20_000, 40_000], help="sampled tokens")
     parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of an evaluation, sampled and greedy each")
     parser.add_argument("--arms", nargs="+", default=names, choices=names, metavar="ARM", help=", ".join(names))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)

@@ -56,17 +56,17 @@ CANDIDATES = (
     Candidate(
         "swirl",
         "resampled actions at the states of one round of own rollouts, process filter: the paper's method",
-        {"name": "swirl", "rounds": 1},
-        ({"questions": 256}, {"questions": 512}, {"questions": 256, "baseline": "none"}),
+        {"name": "swirl", "rounds": 1, "states_per_update": 16},
+        ({"questions": 256}, {"questions": 512}, {"questions": 512, "baseline": "none"}),
     ),
     Candidate(
         "swirl_mix",
         "the same in rounds, the logged action in each group",
-        {"name": "swirl", "group": "mix", "rounds": 0},
+        {"name": "swirl", "group": "mix", "rounds": 0, "states_per_update": 16},
         (
-            {"questions": 128, "updates_per_round": 6},
-            {"questions": 64, "updates_per_round": 4, "filter": "none"},
-            {"questions": 128, "updates_per_round": 8, "filter": "none"},
+            {"questions": 128, "updates_per_round": 20},
+            {"questions": 256, "updates_per_round": 40},
+            {"questions": 128, "updates_per_round": 20, "filter": "none"},
         ),
     ),
     Candidate(

@@ -1,6 +1,7 @@
 """Algorithms on a toy that a tiny policy learns in seconds: every one improves, and a killed run goes on exactly."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -208,6 +209,38 @@ def test_a_budget_of_sampled_tokens_ends_a_run(taught, tmp_path):
     assert run.done and rows[-1]["sampled_tokens"] >= 1500 > rows[-2]["sampled_tokens"]
     assert [("eval" in row) for row in rows] == [row["update"] % 2 == 0 or row is rows[-1] for row in rows]
     assert json.loads((tmp_path / "timing.jsonl").read_text().splitlines()[0])["update"] == 1
+
+
+def test_marks_of_sampled_tokens_are_passed_once_and_cost_no_time(taught, tmp_path):
+    marks, passed = (100, 400, 401, 800, 10**6), []
+
+    def note(mark):
+        passed.append((mark, run.spent.sampled_tokens))
+        time.sleep(0.2)
+
+    given = {"marks": marks, "at_mark": note, "save_every": 1}
+    run = prepared(taught, tmp_path, limits=Limits(sampled_tokens=600), **given)
+    Reinforce(episodes_per_update=16).train(run)
+    tokens = [row["sampled_tokens"] for row in run.read_metrics()]
+    assert passed == [(mark, next(n for n in tokens if n >= mark)) for mark in marks[:3]]
+    seconds = [json.loads(line)["seconds"] for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
+    assert seconds == sorted(seconds)
+    run = prepared(taught, tmp_path, limits=Limits(sampled_tokens=1000), resume=True, **given)
+    Reinforce(episodes_per_update=16).train(run)
+    assert [mark for mark, _ in passed] == [100, 400, 401, 800]
+
+
+def test_rounds_remember_earlier_rounds_and_so_does_a_resumed_run(taught, tmp_path):
+    def kept(memory, resume=False):
+        limits = Limits(updates=6 if resume else 5)
+        run = prepared(taught, tmp_path / str(memory), limits=limits, save_every=5, resume=resume)
+        algorithm = Swirl(actions="logged", filter="none", questions=20, updates_per_round=2, rounds=0, memory=memory)
+        algorithm.train(run)
+        return [t.task.id for t in algorithm._rounds.at(run, run.spent.updates - 1)]
+
+    rounds = [[f"colour-{i}" for i in range(start, start + 20)] for start in (0, 20, 40)]
+    assert [kept(m) for m in (1, 2, 0)] == [rounds[2], rounds[1] + rounds[2], [*rounds[0], *rounds[1], *rounds[2]]]
+    assert kept(2, resume=True) == rounds[1] + rounds[2]
 
 
 def test_step_tables_hold_what_the_trajectories_say(taught):

@@ -217,6 +217,28 @@ def test_stored_trajectories_are_trained_on(swirl):
     assert metrics("run")[-1]["sampled_tokens"] == 0 < metrics("run")[-1]["trained_tokens"]
 
 
+def test_a_saved_selection_is_trained_on(swirl):
+    demos = ["task.words=40", "task.max_hops=2", "task.values=false", "task.comparisons=0", "prompt=question"]
+    assert swirl("generate", *demos, "agent.reasoning=false", "agent.noise=0.5", "n=16", "out=demos")[0] == 0
+    assert swirl("filter", "out=demos", "equal=true")[0] == 0
+    few = ["algo=rft", "algo.states=stored", "algo.filter=none", "algo.episodes_per_update=4", "setting=easy", *SHORT]
+    for name in ("process", "none"):
+        given = [*few, "stored=[demos]", f"selection={name}", "updates=1", f"out={name}"]
+        assert swirl("train", *given)[0] == 0
+        keys = json.loads(next(Path("demos/selections").glob(f"{name}*")).read_text())["keys"]
+        assert 0 < len(keys) < 16 and metrics(name)[-1]["kept"] == len(keys)
+
+
+def test_evaluations_at_counts_of_sampled_tokens(swirl):
+    few = ["algo=reinforce", "algo.episodes_per_update=8", "setting=easy", "eval.episodes=6", "eval.before=false"]
+    assert swirl("train", *few, "budget=400", "eval.at=[150,300]", "out=run")[0] == 0
+    held = json.loads(Path("run/evaluation.json").read_text())
+    assert held["before"] is None and list(held["at"]) == ["150", "300"]
+    rows = [row["sampled_tokens"] for row in metrics("run")]
+    for mark, at in held["at"].items():
+        assert at["sampled"]["episodes"] == 6 and at["spent"]["sampled_tokens"] == next(n for n in rows if n >= int(mark))
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
