@@ -128,8 +128,9 @@ def train(runs: Sequence[Arm], workers: int) -> None:
     waiting = deque(run for run in runs if not run.done)
     working: list[tuple[Arm, ForkServerProcess]] = []
     failed: list[Arm] = []
-    share = done = 0
+    shown = 0
     whole = sum(run.budget for run in runs)
+    ended = whole - sum(run.budget for run in waiting)
     try:
         with progress(f"train {len(runs)} runs", whole) as advance:
             while waiting or working:
@@ -139,12 +140,13 @@ def train(runs: Sequence[Arm], workers: int) -> None:
                     process = server.Process(target=_run, args=(arm,))
                     process.start()
                     working.append((arm, process))
-                time.sleep(0.2)
+                time.sleep(0.5)
                 failed += [arm for arm, process in working if process.exitcode not in (None, 0)]
+                ended += sum(arm.budget for arm, process in working if process.exitcode is not None)
                 working = [(arm, process) for arm, process in working if process.exitcode is None]
-                share = sum(_sampled(run) for run in runs)
-                advance(share - done, ", ".join(f"{arm.name} {arm.seed}" for arm, _ in working))
-                done = share
+                share = ended + sum(_sampled(arm) for arm, _ in working)
+                advance(share - shown, ", ".join(f"{arm.name} {arm.seed}" for arm, _ in working))
+                shown = share
     finally:
         _stop([process for _, process in working])
     if failed:
