@@ -16,7 +16,7 @@ MEMORY_VOCABULARY, MEMORY_POSITIONS, MEMORY_HIDDEN = 256_000, 2_048, 256
 
 
 def train(size: int = PROMPT) -> Report:
-    """Measures gradients of SmolLM2-135M in bfloat16 for K = 3, 5, 10, and the peak memory of the loss.
+    """Measures gradients of SmolLM2-135M in bfloat16 for K = 3, 5, 10, and by how much the loss raises resident memory.
 
     Args:
         size: tokens of the prompt; the other lengths keep their proportion to it.
@@ -28,7 +28,7 @@ def train(size: int = PROMPT) -> Report:
     rows: list[Row] = []
     for k in (3, 5, 10):
         rows += _passes(model, k, shrink)
-    rows.append(_memory(max(64, int(MEMORY_POSITIONS * shrink))))
+    rows += _memory(max(64, int(MEMORY_POSITIONS * shrink)))
     lengths = f"{PROMPT} + {ACTION} + {OBSERVATION} tokens" if shrink == 1 else "tiny"
     return Report(
         "train", f"SmolLM2-135M, bfloat16, states of {lengths}; {MEMORY_VOCABULARY:,} tokens of vocabulary", tuple(rows)
@@ -85,26 +85,41 @@ def _episode(k: int, shrink: float) -> list[Any]:
     return steps
 
 
-def _memory(positions: int) -> Row:
-    """Returns the peak of resident memory over the loss and its gradient, in processes of their own."""
-    chunked, full = (_peak(positions, way) for way in ("chunked", "full"))
-    share = chunked / (positions * MEMORY_VOCABULARY * 4)
-    met = share <= 0.1 if positions == MEMORY_POSITIONS else None
-    fields: dict[str, Any] = {"baseline": "(full logits)", "ratio": full / max(chunked, 1), "bar": "at most 10 %", "met": met}
-    mib = chunked / 2**20
-    return Row(f"loss, {positions:,} positions ({share:.1%} of the logits)", "MiB", mib, mib, mib, 1, **fields)
+def _memory(positions: int) -> list[Row]:
+    """Returns by how much the loss and its gradient raise resident memory at their peak, each in a process of its own.
+
+    The bar is a share of what full logits, in the dtype of the weights, would take. A trained output layer has a gradient as
+    large as itself whatever the loss does; its row counts that gradient, and its share says what comes on top.
+    """
+    full, rows = _peak(positions, "full", "float32", False), []
+    for dtype, size, trained in (("float32", 4, False), ("bfloat16", 2, False), ("float32", 4, True)):
+        peak = _peak(positions, "chunked", dtype, trained)
+        gradient = MEMORY_VOCABULARY * MEMORY_HIDDEN * size if trained else 0
+        share = (peak - gradient) / (positions * MEMORY_VOCABULARY * size)
+        fields: dict[str, Any] = {"bar": "at most 10 %", "met": share <= 0.1 if positions == MEMORY_POSITIONS else None}
+        if dtype == "float32" and not trained:
+            fields |= {"baseline": "(full logits)", "ratio": full / max(peak, 1)}
+        head = f"trained head with {gradient / 2**20:.0f} MiB of gradient, the rest" if trained else "frozen head,"
+        mib = peak / 2**20
+        rows.append(
+            Row(f"loss, {positions:,} positions, {dtype}, {head} {share:.1%} of the logits", "MiB", mib, mib, mib, 1, **fields)
+        )
+    return rows
 
 
 _PEAK = """
 import sys, torch
 from swirl_env.algos.losses import token_logprobs
-positions, vocabulary, hidden, way = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-h = torch.randn(positions, hidden, requires_grad=True)
-w = torch.randn(vocabulary, hidden)  # frozen, as under LoRA: the gradient of a trained one is as large as itself either way
+positions, vocabulary, hidden = (int(a) for a in sys.argv[1:4])
+way, dtype, trained = sys.argv[4], getattr(torch, sys.argv[5]), sys.argv[6] == "True"
+h = torch.randn(positions, hidden, dtype=dtype, requires_grad=True)
+w = torch.randn(vocabulary, hidden, dtype=dtype, requires_grad=trained)
 t = torch.randint(vocabulary, (positions,))
 def resident(name):
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(name)) * 1024
-token_logprobs(h[:8], w, t[:8]).sum().backward()  # what the first call allocates for good is not the loss's
+# What any first call allocates for good is not the loss's; of a small vocabulary, so that it leaves no block to reuse.
+token_logprobs(h[:8], w[:1000], t[:8] % 1000).sum().backward()
+h.grad = w.grad = None
 open("/proc/self/clear_refs", "w").write("5")
 before = resident("VmRSS")
 if way == "chunked":
@@ -115,7 +130,7 @@ print(resident("VmHWM") - before)
 """
 
 
-def _peak(positions: int, way: str) -> int:
-    arguments = [str(n) for n in (positions, MEMORY_VOCABULARY, MEMORY_HIDDEN)]
-    done = subprocess.run([sys.executable, "-c", _PEAK, *arguments, way], capture_output=True, text=True, check=True)
+def _peak(positions: int, way: str, dtype: str, trained: bool) -> int:
+    arguments = [str(x) for x in (positions, MEMORY_VOCABULARY, MEMORY_HIDDEN, way, dtype, trained)]
+    done = subprocess.run([sys.executable, "-c", _PEAK, *arguments], capture_output=True, text=True, check=True)
     return max(0, int(done.stdout))
