@@ -180,4 +180,4 @@ def tokens(folder: Path) -> dict[str, int]:
 def _total(found: Mapping[str, Any], field: str) -> int:
     """Returns mean times count: ``tokens`` and ``steps`` are counted an episode."""
     estimate = found[field]
-    return round((estimate["value"] or 0) * estimate["n"])
+    return round(float(estimate["value"] or 0) * int(estimate["n"]))
