@@ -238,7 +238,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--lr", type=float, default=2e-4, help="learning rate of the round")
     add("--held-out", type=_count, default=64, help="held-out questions of each set")
     add("--base-held-out", type=int, default=16, help="held-out questions for the model as it came, which is slow; 0 for none")
-    add("--temperatures", type=_temperatures, default="1,0", help="of the evaluations; 0 is greedy")
+    add("--temperatures", type=_temperatures, default="1", help="of the evaluations, e.g. 1,0; 0 is greedy")
     add("--device", default="auto", help="auto, cpu, cuda")
     add("--dtype", default="bfloat16", help="of the model's own weights; adapters stay float32")
     add("--template", default="plain", choices=("plain", "chat"), help="plain is a quarter fewer tokens than SmolLM2's chat")

@@ -72,7 +72,7 @@ def test_mistakes_are_named(argv, capsys):
 def test_a_dry_run_prints_commands_and_writes_nothing(tmp_path, capsys):
     assert main(["--dry-run", "--out", str(tmp_path / "run"), "--data-dir", "my data"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 5 + 12 + 2 and all(line.startswith("SWIRL_DATA_DIR='my data' swirl ") for line in lines)
+    assert len(lines) == 5 + 6 + 2 and all(line.startswith("SWIRL_DATA_DIR='my data' swirl ") for line in lines)
     assert not (tmp_path / "run").exists()
 
 
