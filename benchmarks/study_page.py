@@ -93,10 +93,13 @@ def _at_budgets(study: Study, runs: Sequence[Arm]) -> list[str]:
 
 
 def successes(study: Study, runs: Sequence[Arm], budget: int) -> list[float]:
-    """Returns each run's success at temperature 1 when it had sampled `budget` tokens."""
+    """Returns each run's success at temperature 1 when it had sampled `budget` tokens; then came the first update to be seen.
+
+    A run without a figure there made no update after it: what it ended with is what it had.
+    """
     last = budget == study.budgets[-1]
     held = [run.evaluation() for run in runs]
-    return [_value(one["after"] if last else one["at"][str(budget)]) for one in held]
+    return [_value(one["after"] if last else one["at"].get(str(budget), one["after"])) for one in held]
 
 
 def _against(study: Study, runs: Sequence[Arm]) -> str:

@@ -234,7 +234,8 @@ def test_rounds_remember_earlier_rounds_and_so_does_a_resumed_run(taught, tmp_pa
     def kept(memory, resume=False):
         limits = Limits(updates=6 if resume else 5)
         run = prepared(taught, tmp_path / str(memory), limits=limits, save_every=5, resume=resume)
-        algorithm = Swirl(actions="logged", filter="none", questions=20, updates_per_round=2, rounds=0, memory=memory)
+        few = {"questions": 20, "states_per_update": 10, "updates_per_round": 2}
+        algorithm = Swirl(actions="logged", filter="none", rounds=0, memory=memory, **few)
         algorithm.train(run)
         return [t.task.id for t in algorithm._rounds.at(run, run.spent.updates - 1)]
 
