@@ -162,7 +162,13 @@ class Study:
         """
         algo = dict(one.algo)
         head = f"algo={algo.pop('name')}"
-        config = {"setting": setting, "warm_start": seed, "seed": seed, "budget": self.budgets[-1], "model.batch_size": 64}
+        config: dict[str, Any] = {
+            "setting": setting,
+            "warm_start": seed,
+            "seed": seed,
+            "budget": self.budgets[-1],
+            "model.batch_size": 64,
+        }
         config |= {"eval.episodes": self.episodes, **_of_algo(algo), **chosen}
         config |= {key.replace("__", "."): value for key, value in more.items()}
         if one.uses == "demonstrations":
@@ -218,7 +224,10 @@ def demonstrate(study: Study, setting_name: str, seed: int) -> list[list[str]]:
     tasks = setting.tasks("train", seed)
     task = {"split": "train", "size": len(tasks), "documents": setting.train_documents, "min_hops": setting.min_hops}
     task |= {"max_hops": setting.max_hops, "comparisons": 0, "values": False, "words": WORDS, "seed": seed}
-    given = {"task": task, "agent": {"noise": setting.noise, "kinds": kinds, "reasoning": False, "seed": 1_000 + seed}}
+    given: dict[str, Any] = {
+        "task": task,
+        "agent": {"noise": setting.noise, "kinds": kinds, "reasoning": False, "seed": 1_000 + seed},
+    }
     given |= {"prompt": "question", "max_steps": setting.max_steps, "n": DEMONSTRATIONS, "seed": 1_000 + seed}
     given |= {"tool.search.top_k": setting.top_k, "out": folder, "resume": True}
     generate = ["generate", "task=atlas", "agent=scripted", *overrides(given)]
