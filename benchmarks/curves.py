@@ -14,6 +14,9 @@ from swirl_env.benchmarks.compare import Arm
 from swirl_env.errors import MissingExtra
 
 Floats = NDArray[np.float64]
+_CROWD = 5
+"""More algorithms than this leave no room for single seeds."""
+_STYLES = ("-", "--")
 
 
 def require() -> None:
@@ -27,7 +30,7 @@ def require() -> None:
 
 
 def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
-    """Writes success over sampled tokens: a line an algorithm, the mean over seeds; the seeds themselves are thin.
+    """Writes success over sampled tokens: a line an algorithm, the mean over seeds; where there is room, thin ones for seeds.
 
     Args:
         runs: finished runs.
@@ -39,16 +42,17 @@ def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
 
     figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
-    for i, name in enumerate(dict.fromkeys(run.name for run in runs)):
-        curves = [np.array(run.curve()).T for run in runs if run.name == name]  # [2, points] each
-        grid, mean = mean_curve([run.curve() for run in runs if run.name == name])
-        axes.plot(grid, 100 * mean, color=f"C{i}", marker="o" if len(curves) == 1 else "", markersize=3, label=name)
-        if len(curves) > 1:
-            for x, y in curves:
-                axes.plot(x, 100 * y, color=f"C{i}", linewidth=0.6, alpha=0.5)
-    axes.set(xlabel="sampled tokens", ylabel="success at temperature 1, %", title=title, xlim=(0, None), ylim=(0, 100))
+    names = list(dict.fromkeys(run.name for run in runs))
+    for i, name in enumerate(names):
+        curves = [run.curve() for run in runs if run.name == name]
+        grid, mean = mean_curve(curves)
+        axes.plot(grid, 100 * mean, color=f"C{i}", linestyle=_STYLES[i // 5 % 2], marker="o", markersize=3, label=name)
+        for curve in curves if len(curves) > 1 and len(names) <= _CROWD else ():
+            x, y = np.array(curve).T
+            axes.plot(x, 100 * y, color=f"C{i}", linewidth=0.6, alpha=0.5)
+    axes.set(xlabel="sampled tokens", ylabel="success at temperature 1, %", title=title, xlim=(0, None), ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left")
+    axes.legend(loc="upper left", ncols=1 + (len(names) > _CROWD))
     figure.savefig(file)
 
 
