@@ -140,8 +140,8 @@ OPTIONS = {
     "swirl-logged": (Swirl, {**SMALL, "actions": "logged", "states_per_update": 40, "rounds": 15, "updates_per_round": 3}, 2e-3),
     "swirl-mix": (Swirl, {**STATES, "group": "mix", "rounds": 15, "updates_per_round": 3, "skip_flat": True}, 2e-3),
     "rft": (Rft, {"questions": 64, "updates_per_round": 8, "episodes_per_update": 24}, 2e-3),
-    "reinforce": (Reinforce, {"episodes_per_update": 32}, 5e-3),
-    "grpo": (Grpo, {"questions_per_update": 6, "samples": 6}, 5e-3),
+    "reinforce": (Reinforce, {"episodes_per_update": 32}, 2e-3),
+    "grpo": (Grpo, {"questions_per_update": 6, "samples": 6}, 2e-3),
     "return_to_go": (ReturnToGo, {"episodes_per_update": 32}, 1e-3),
 }
 
