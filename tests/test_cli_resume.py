@@ -2,23 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
+from processes import started
 
 from swirl_env.cli import main
 from swirl_env.store import Store
 
 RUN = ["generate", "task=ledger", "agent.noise=0.3", "n=1500", "samples=2", "slots=32", "seed=5"]
-
-
-def start(folder, *argv):
-    """Starts ``swirl`` in a folder."""
-    command = [sys.executable, "-m", "swirl_env.cli", *argv]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -48,7 +41,7 @@ def lines(folder):
 def whole(tmp_path_factory):
     """An uninterrupted run, made by a process of its own."""
     folder = tmp_path_factory.mktemp("whole")
-    code, out, err = finish(start(folder, *RUN, "out=run"))
+    code, out, err = finish(started(folder, *RUN, "out=run"))
     assert code == 0 and "1500 episodes" in out, err
     return folder / "run"
 
@@ -56,13 +49,13 @@ def whole(tmp_path_factory):
 def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(whole, tmp_path):
     kills = 0
     for part in (0.0, 0.3, 0.6, 0.9):
-        process = start(tmp_path, *RUN, "out=run", "resume=true")
+        process = started(tmp_path, *RUN, "out=run", "resume=true")
         if wait_for(process, tmp_path / "run", part * stored(whole)):
             kills += 1
             process.send_signal(signal.SIGKILL)
         finish(process)
     assert kills >= 3
-    code, out, err = finish(start(tmp_path, "generate", "out=run", "resume=true"))
+    code, out, err = finish(started(tmp_path, "generate", "out=run", "resume=true"))
     assert code == 0 and "1500 episodes" in out, err
     assert lines(tmp_path / "run") == lines(whole)
     store, other = Store(tmp_path / "run", "r"), Store(whole, "r")
@@ -72,24 +65,24 @@ def test_a_killed_run_goes_on_and_ends_like_an_unbroken_one(whole, tmp_path):
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(whole, tmp_path):
-    process = start(tmp_path, *RUN, "out=run")
+    process = started(tmp_path, *RUN, "out=run")
     assert wait_for(process, tmp_path / "run", 1)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130 and "Traceback" not in err
     assert " of 1500 episodes are in run. To go on: swirl generate out=run resume=true" in err.splitlines()[-1]
     assert len(Store(tmp_path / "run", "r").keys()) < 1500
-    code, _, err = finish(start(tmp_path, "generate", "out=run", "resume=true"))
+    code, _, err = finish(started(tmp_path, "generate", "out=run", "resume=true"))
     assert code == 0 and lines(tmp_path / "run") == lines(whole), err
 
 
 def test_same_seed_same_bytes(whole, tmp_path):
-    code, _, err = finish(start(tmp_path, *RUN, "out=again"))
+    code, _, err = finish(started(tmp_path, *RUN, "out=again"))
     assert code == 0, err
     for room in ("trajectories", "verdicts"):
         (one,), (two,) = (list((folder / room).glob("*.jsonl")) for folder in (whole, tmp_path / "again"))
         assert one.name == two.name and one.read_bytes() == two.read_bytes()
-    code, _, err = finish(start(tmp_path, *RUN, "seed=6", "out=other"))
+    code, _, err = finish(started(tmp_path, *RUN, "seed=6", "out=other"))
     assert code == 0 and lines(tmp_path / "other") != lines(whole), err
 
 

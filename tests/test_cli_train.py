@@ -6,8 +6,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from omegaconf import OmegaConf  # noqa: E402
+from processes import started  # noqa: E402
 
 import swirl_env.conf  # noqa: E402
 from swirl_env.agents.transformers import TransformersAgent  # noqa: E402
@@ -79,9 +78,7 @@ def error_of(said):
 
 
 def start(folder, *argv):
-    command = [sys.executable, "-m", "swirl_env.cli", "train", *argv]
-    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}  # for the judge
-    return subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return started(folder, "train", *argv, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})  # for the judge
 
 
 def finish(process):
