@@ -76,21 +76,12 @@ def report(out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]]) -
         rows: the evaluations, in the order of the table; those without results are left out.
         spent: `Log.spent`.
     """
-    parts = [markdown([_evaluation_cells(row, held) for row in rows if (held := _held(out, row)) is not None])]
+    parts = [tables.markdown([_evaluation_cells(row, held) for row in rows if (held := _held(out, row)) is not None])]
     for temperature in dict.fromkeys(row.temperature for row in rows):
         title = "Success in %, and what it is above (+) or below (-) the warm start: mean over the same questions ± 95 %."
-        parts.append(f"{title} T={temperature:g}.\n\n{markdown(transfer(out, rows, temperature))}")
-    parts.append(markdown([_cost_cells(stage) for stage in spent]))
-    return "\n\n".join(parts) + "\n"
-
-
-def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Returns a Markdown table; the same columns in each row, the first of them names."""
-    if not rows:
-        return "nothing yet"
-    columns = list(rows[0])
-    lines = [columns, [":---", *["---:"] * (len(columns) - 1)], *([row[column] for column in columns] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        parts.append(f"{title} T={temperature:g}.\n\n{tables.markdown(transfer(out, rows, temperature))}")
+    parts.append(tables.markdown([_cost_cells(stage) for stage in spent]))
+    return "\n".join(part or "nothing yet\n" for part in parts)
 
 
 def transfer(out: Path, rows: Sequence[Row], temperature: float) -> list[dict[str, str]]:
