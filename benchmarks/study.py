@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run(part: str, study: Study, workers: int) -> None:
     if part == "search":
         _prepare(study, SEARCHED)
-        train([arm for _, _, arm in study.search()], workers)
+        train([arm for one in study.candidates for runs in study.search(one) for arm in runs], workers)
         return
     best = chosen(study)
     _prepare(study, [(setting, seed) for setting in (study.settings if part == "main" else [EXTRAS]) for seed in study.seeds])
@@ -93,14 +93,11 @@ def chosen(study: Study) -> dict[str, dict[str, Any]]:
 
     Greedy success decides between equals. Written to ``chosen.json``, with every trial's figures.
     """
-    tried: dict[str, dict[int, list[Arm]]] = {}
-    for one, i, arm in study.search():
-        tried.setdefault(one.name, {}).setdefault(i, []).append(arm)
     best: dict[str, dict[str, Any]] = {}
     report: dict[str, Any] = {}
     for one in study.candidates:
         trials = one.trials()
-        scores = [tuple(_mean(tried[one.name][i], how) for how in ("sampled", "greedy")) for i in range(len(trials))]
+        scores = [tuple(_mean(runs, how) for how in ("sampled", "greedy")) for runs in study.search(one)]
         best[one.name] = trials[scores.index(max(scores))]
         report[one.name] = {
             "chosen": best[one.name],

@@ -52,12 +52,9 @@ def _placed(text: str, name: str, block: str) -> str:
 
 
 def _search(study: Study, chosen: Mapping[str, Mapping[str, Any]]) -> str:
-    arms: dict[str, dict[int, list[Arm]]] = {}
-    for one, i, arm in study.search():
-        arms.setdefault(one.name, {}).setdefault(i, []).append(arm)
     rows = []
     for one in study.candidates:
-        scores = [percent([_value(run.evaluation()["after"]) for run in runs], spread=False) for runs in arms[one.name].values()]
+        scores = [percent([_value(run.evaluation()["after"]) for run in runs], spread=False) for runs in study.search(one)]
         said = ", ".join(
             f"{key.removeprefix('algo.').removeprefix('trainer.')} {value}" for key, value in chosen[one.name].items()
         )

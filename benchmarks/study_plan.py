@@ -179,14 +179,14 @@ class Study:
         arguments = [head, *([] if judge is None else [f"judge={judge}"]), *overrides(config)]
         return Arm(label, seed, self.out / part / f"{label}-{seed}", tuple(arguments), config["budget"] or 0)
 
-    def search(self) -> Iterator[tuple[Candidate, int, Arm]]:
-        """Yields the runs of the search on validation worlds: arm, number of the trial, run."""
+    def search(self, one: Candidate) -> list[list[Arm]]:
+        """Returns the runs of an arm's search on validation worlds, a list a trial."""
         given = {"budget": self.budgets[len(self.budgets) // 2], "eval__split": "validation"}
         given |= {"eval__before": False, "eval__episodes": SEARCH_EPISODES}
-        for one in self.candidates:
-            for i, trial in enumerate(one.trials()):
-                for setting, seed in SEARCHED:
-                    yield one, i, self.arm("search", f"{one.name}-{i}-{setting}", one, trial, setting, seed, **given)
+        return [
+            [self.arm("search", f"{one.name}-{i}-{setting}", one, trial, setting, seed, **given) for setting, seed in SEARCHED]
+            for i, trial in enumerate(one.trials())
+        ]
 
     def main(self, setting: str, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Arm]:
         """Yields the runs of a setting."""

@@ -22,7 +22,7 @@ def test_every_arm_has_as_many_trials_and_none_on_test_seeds():
     assert {len(one.trials()) for one in study_plan.CANDIDATES} == {6}
     assert all(len({json.dumps(t) for t in one.trials()}) == 6 for one in study_plan.CANDIDATES)
     assert {one.algo["name"] for one in study_plan.CANDIDATES} == set(names("algo"))
-    searched = [arm for _, _, arm in whole.search()]
+    searched = [arm for one in whole.candidates for runs in whole.search(one) for arm in runs]
     assert len(searched) == 6 * 2 * len(study_plan.CANDIDATES) == len({arm.folder for arm in searched})
     assert all('eval.split="validation"' in arm.overrides for arm in searched)
     tested = study._parser().get_default("seeds")
@@ -53,8 +53,10 @@ def write(arm, before, after, marks=(), tokens=400):
 
 def filled(tmp_path):
     plan = planned(tmp_path / "runs")
-    for one, i, arm in plan.search():
-        write(arm, None, 0.1 * i if one.name == "reinforce" else 0.5 - 0.1 * i)
+    for one in plan.candidates:
+        for i, runs in enumerate(plan.search(one)):
+            for arm in runs:
+                write(arm, None, 0.1 * i if one.name == "reinforce" else 0.5 - 0.1 * i)
     best = study.chosen(plan)
     for arm in plan.main("main", best):
         if arm.name == "reinforce":
