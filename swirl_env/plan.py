@@ -231,9 +231,3 @@ def plan_of(task: Task) -> Plan:
 def forget(task: Task) -> None:
     """Lets go of a task's plan, when an episode on it has ended: freed now, and not later when it has left the cache."""
     _plans.pop(id(task), None)
-
-
-def open_steps(task: Task, steps: tuple[Step, ...]) -> list[int]:
-    """Returns the indices of the plan steps that can be taken after `steps`, in the plan's order."""
-    plan = plan_of(task)
-    return plan.open(plan.progress(steps))

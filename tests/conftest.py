@@ -1,10 +1,12 @@
-"""Fixtures for the shared data: real question sets and calculator cases, read in place, never copied into the project."""
+"""Fixtures: the shared data, read in place and never copied into the project; the command line in an empty folder."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from swirl_env.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,3 +38,19 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWIRL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def swirl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in an empty folder, without real question sets; gives exit code, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SWIRL_DATA_DIR", raising=False)
+
+    def run(*argv: str) -> tuple[int, str, str]:
+        code = main(list(argv))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

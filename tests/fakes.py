@@ -56,6 +56,13 @@ class CallJudge:
         return Verdict.bad("wrong", "call")
 
 
+class Evens:
+    """Calls actions of an even number of characters GOOD: some signal in every state, however weak the policy."""
+
+    def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+        return [Verdict.bad() if len(step.action.text) % 2 else Verdict.good() for step in steps]
+
+
 class SumTasks:
     """Task i asks for i + 1."""
 

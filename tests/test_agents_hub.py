@@ -11,7 +11,6 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import tiny_lm
-
 from swirl_env.agents import hf_load
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.errors import DataNotFound

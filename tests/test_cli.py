@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from commands import error_of
 from fakes import EchoAgent
-from swirl_env.cli import STAGES, main
+from swirl_env.cli import STAGES
 from swirl_env.judges.rules import RulesJudge
 from swirl_env.stages.plugins import defaults, docs, spec
 from swirl_env.store import Store
 from swirl_env.types import Action, Verdict
+
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 FAKES = ["task=fakes:SumTasks", "tool=[fakes:EchoTool]", "judge=fakes:CallJudge", "agent=fakes:EchoAgent"]
 
@@ -50,27 +53,6 @@ class TiredAgent(EchoAgent):
     def act(self, states):
         lost = {"sum-0", "sum-1"} if Path("tired").exists() else set()
         return [Action("", error="unavailable") if s.task.id in lost else super(TiredAgent, self)._one(s) for s in states]
-
-
-@pytest.fixture
-def swirl(tmp_path, monkeypatch, capsys):
-    """Runs a command in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("SWIRL_DATA_DIR", raising=False)
-    monkeypatch.setenv("SWIRL_CACHE_DIR", str(tmp_path / "cache"))
-
-    def run(*argv):
-        code = main(list(argv))
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-def error_of(said):
-    code, _, err = said
-    assert code == 2 and err.startswith("swirl: ") and err.count("\n") == 1, said
-    return err
 
 
 # Stages

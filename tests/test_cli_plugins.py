@@ -5,7 +5,6 @@ import textwrap
 import pytest
 
 from swirl_env import registry
-from swirl_env.cli import main
 
 MODULE = '''
 from swirl_env.types import Action, Task, ToolResult, Verdict
@@ -79,17 +78,12 @@ def site(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def swirl(site, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(autouse=True)
+def installed(site, monkeypatch):
+    """The package can be imported, and its entry points are looked up anew."""
     monkeypatch.syspath_prepend(str(site))
     registry.entries.cache_clear()
-
-    def run(*argv):
-        code = main(list(argv))
-        return code, *capsys.readouterr()
-
-    yield run
+    yield
     monkeypatch.undo()
     registry.entries.cache_clear()
 

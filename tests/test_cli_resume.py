@@ -6,17 +6,11 @@ import time
 from pathlib import Path
 
 import pytest
-from processes import started
 
-from swirl_env.cli import main
+from commands import finish, started
 from swirl_env.store import Store
 
 RUN = ["generate", "task=ledger", "agent.noise=0.3", "n=1500", "samples=2", "slots=32", "seed=5"]
-
-
-def finish(process):
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 def stored(folder):
@@ -86,66 +80,55 @@ def test_same_seed_same_bytes(whole, tmp_path):
     assert code == 0 and lines(tmp_path / "other") != lines(whole), err
 
 
-@pytest.fixture
-def swirl(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv):
-        code = main(["generate", *argv])
-        return code, *capsys.readouterr()
-
-    return run
-
-
 def test_a_run_is_not_mixed_with_another(swirl):
-    assert swirl("task=ledger", "agent.noise=0.1", "n=5", "out=run")[0] == 0
-    code, _, err = swirl("task=ledger", "agent.noise=0.1", "n=5", "out=run")
+    assert swirl("generate", "task=ledger", "agent.noise=0.1", "n=5", "out=run")[0] == 0
+    code, _, err = swirl("generate", "task=ledger", "agent.noise=0.1", "n=5", "out=run")
     assert code == 2 and "run already holds a run. To go on with it add resume=true" in err
-    code, _, err = swirl("task=ledger", "agent.noise=0.3", "n=5", "out=run", "resume=true")
+    code, _, err = swirl("generate", "task=ledger", "agent.noise=0.3", "n=5", "out=run", "resume=true")
     assert code == 2 and "agent.noise was 0.1, now 0.3" in err and err.count("\n") == 1
-    code, _, err = swirl("out=run", "resume=true", "n=3")
+    code, _, err = swirl("generate", "out=run", "resume=true", "n=3")
     assert code == 2 and "n was 5, now 3" in err
     assert len(Store("run", "r")) == 5
 
 
 def test_a_run_may_grow_and_run_in_other_slots(swirl):
-    swirl("task=ledger", "n=5", "out=run")
-    code, out, _ = swirl("task=ledger", "n=8", "slots=2", "out=run", "resume=true")
+    swirl("generate", "task=ledger", "n=5", "out=run")
+    code, out, _ = swirl("generate", "task=ledger", "n=8", "slots=2", "out=run", "resume=true")
     assert code == 0 and "8 episodes" in out
-    code, out, _ = swirl("n=9", "out=run", "resume=true")
+    code, out, _ = swirl("generate", "n=9", "out=run", "resume=true")
     assert code == 0 and "9 episodes" in out and len(Store("run", "r").keys()) == 9
-    code, out, _ = swirl("out=run", "resume=true")
+    code, out, _ = swirl("generate", "out=run", "resume=true")
     assert code == 0 and "9 episodes" in out
 
 
 def test_resuming_what_is_not_there_begins_it(swirl):
-    code, out, _ = swirl("task=ledger", "n=2", "out=run", "resume=true")
+    code, out, _ = swirl("generate", "task=ledger", "n=2", "out=run", "resume=true")
     assert code == 0 and "2 episodes" in out
 
 
 def test_episodes_without_a_config_are_not_ours_to_continue(swirl):
-    swirl("task=ledger", "n=2", "out=run")
+    swirl("generate", "task=ledger", "n=2", "out=run")
     os.remove("run/config.yaml")
-    code, _, err = swirl("task=ledger", "n=2", "out=run", "resume=true")
+    code, _, err = swirl("generate", "task=ledger", "n=2", "out=run", "resume=true")
     assert code == 2 and "no config.yaml" in err
 
 
 def test_verdicts_that_a_kill_kept_from_the_table_are_added(swirl):
-    swirl("task=ledger", "n=4", "out=run")
+    swirl("generate", "task=ledger", "n=4", "out=run")
     (table,) = Path("run/verdicts").glob("*.jsonl")
     before = table.read_bytes()
     table.write_bytes(b"".join(before.splitlines(keepends=True)[:2]) + b'{"torn')
-    code, _, _ = swirl("out=run", "resume=true")
+    code, _, _ = swirl("generate", "out=run", "resume=true")
     assert code == 0 and table.read_bytes() == before
 
 
 def test_a_mistake_leaves_no_folder(swirl):
-    code, _, err = swirl("task=ledger", "out=run", "n=1", "task.split=nope")
+    code, _, err = swirl("generate", "task=ledger", "out=run", "n=1", "task.split=nope")
     assert code == 2 and not Path("run").exists(), err
 
 
 def test_a_run_that_stored_nothing_may_be_begun_anew(swirl):
-    code, _, err = swirl("task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=scripted", "n=2", "out=run")
+    code, _, err = swirl("generate", "task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=scripted", "n=2", "out=run")
     assert code == 2 and "gold plan" in err
-    code, out, err = swirl("task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=fakes:EchoAgent", "n=2", "out=run")
+    code, out, err = swirl("generate", "task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=fakes:EchoAgent", "n=2", "out=run")
     assert code == 0 and "2 episodes" in out, err

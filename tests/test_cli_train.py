@@ -14,24 +14,22 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from omegaconf import OmegaConf  # noqa: E402
-from processes import started  # noqa: E402
 
 import swirl_env.conf  # noqa: E402
+from commands import error_of, finish, started  # noqa: E402
 from swirl_env.agents.transformers import TransformersAgent  # noqa: E402
 from swirl_env.algos.embedded import SETTINGS  # noqa: E402
 from swirl_env.algos.trainer import TrainConfig  # noqa: E402
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
 from swirl_env.algos.warm_start import train as warm  # noqa: E402
-from swirl_env.cli import main  # noqa: E402
 from swirl_env.registry import names  # noqa: E402
 from swirl_env.rollout import collect  # noqa: E402
-from swirl_env.types import Verdict  # noqa: E402
 
 SHORT = ["eval.episodes=0", "slots=16"]
 FEW = ["algo.questions=8", "algo.filter=none"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
     """A cache in which the warm starts of two settings are there already: weaker ones, made in seconds."""
     root = tmp_path_factory.mktemp("cache")
@@ -44,46 +42,15 @@ def cache(tmp_path_factory):
         yield root
 
 
-class Evens:
-    """Calls actions of an even number of characters GOOD: some signal in every state, however weak the policy."""
-
-    def judge(self, steps):
-        return [Verdict.bad() if len(step.action.text) % 2 else Verdict.good() for step in steps]
-
-
-JUDGE = "judge=test_cli_train:Evens"
+JUDGE = "judge=fakes:Evens"
 
 
 def folder_of(root, setting):
     return root / "warm-starts" / f"{setting}-0-{fingerprint(SETTINGS[setting], 0, WarmStart())}"
 
 
-@pytest.fixture
-def swirl(cache, tmp_path, monkeypatch, capsys):
-    """Runs a command in an empty folder; returns exit code, stdout and stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*argv):
-        code = main(list(argv))
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-def error_of(said):
-    code, _, err = said
-    assert code == 2 and err.startswith("swirl: ") and err.count("\n") == 1, said
-    return err
-
-
 def start(folder, *argv):
     return started(folder, "train", *argv, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)})  # for the judge
-
-
-def finish(process):
-    out, err = process.communicate(timeout=180)
-    return process.returncode, out, err
 
 
 def metrics(folder):

@@ -14,18 +14,10 @@ from safetensors.torch import load_file  # noqa: E402
 
 from swirl_env.algos.embedded import SETTINGS, build_model, build_tokenizer  # noqa: E402
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
-from swirl_env.types import Verdict  # noqa: E402
 
 RUN = ["train", "algo=return_to_go", "algo.episodes_per_update=4", "setting=easy", "max_steps=2", "updates=5"]
-RUN += ["judge=test_cli_train_processes:Evens", "model.max_new_tokens=8", "slots=4", "eval.episodes=0", "save_every=2"]
+RUN += ["judge=fakes:Evens", "model.max_new_tokens=8", "slots=4", "eval.episodes=0", "save_every=2"]
 LAUNCH = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
-
-
-class Evens:
-    """Calls actions of an even number of characters GOOD: some signal in every state, however weak the policy."""
-
-    def judge(self, steps):
-        return [Verdict.bad() if len(step.action.text) % 2 else Verdict.good() for step in steps]
 
 
 @pytest.fixture(scope="module")

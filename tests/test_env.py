@@ -9,10 +9,10 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from playing import play, same
 
 import swirl_env
 from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
+from playing import play, same
 from swirl_env.engine import Engine
 from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.rollout import collect

@@ -7,9 +7,9 @@ import gymnasium as gym
 import pytest
 from conftest import ROOT
 from gymnasium.utils.env_checker import check_env
-from playing import of_one, play, play_singles, same
 
 import swirl_env
+from playing import of_one, play, play_singles, same
 from swirl_env.errors import DataNotFound
 from swirl_env.vector import ToolVectorEnv
 

@@ -106,9 +106,10 @@ def smollm2():
 
 def gemma():
     """A tokenizer with Gemma's special tokens and template, and SentencePiece's habits: a metaspace, byte fallback."""
-    from tiny_lm import GEMMA
     from tokenizers import Tokenizer, decoders, models, normalizers
     from transformers import PreTrainedTokenizerFast
+
+    from tiny_lm import GEMMA
 
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>", "<start_of_image>"]
     pieces = [*special, *(f"<0x{i:02X}>" for i in range(256)), "▁", *map(chr, range(33, 127))]

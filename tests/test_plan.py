@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl_env.plan import Plan, is_computation, open_steps, plan_of
+from swirl_env.plan import Plan, is_computation, plan_of
 from swirl_env.types import Action, PlanStep, Step, Task, ToolCall, ToolResult
 
 CHAIN = Task(
@@ -43,7 +43,9 @@ def calculate(query: str, value: str, tool: str = "math_exp") -> Step:
 
 
 def after(task: Task, *steps: Step) -> list[int]:
-    return open_steps(task, steps)
+    """The plan steps that can be taken next."""
+    plan = plan_of(task)
+    return plan.open(plan.progress(steps))
 
 
 def test_a_step_opens_when_what_it_rests_on_has_been_shown():

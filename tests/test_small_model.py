@@ -9,7 +9,6 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 import tiny_lm  # noqa: E402
-
 from swirl_env import cli, make_tasks  # noqa: E402
 from swirl_env.benchmarks.small_model import main, parse, plan, rows_of  # noqa: E402
 from swirl_env.benchmarks.small_model_report import Log, Row, paired, report, tokens, transfer  # noqa: E402

@@ -1,4 +1,4 @@
-"""Tiny language models and tokenizers for tests: random weights, nothing downloaded."""
+"""Tiny language models and tokenizers for tests, random weights, nothing downloaded; an agent of them."""
 
 import functools
 from collections.abc import Sequence
@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from swirl_env.agents.transformers import TransformersAgent
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -87,3 +89,9 @@ def _ready(model: Any) -> Any:
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model.eval().requires_grad_(False)
+
+
+def agent(model: Any = None, template: str = CHATML, **options: Any) -> TransformersAgent:
+    """An agent of a tiny model."""
+    words = tokenizer(template)
+    return TransformersAgent(model or llama(len(words)), tokenizer=words, **{"max_new_tokens": 24, **options})

@@ -1,4 +1,4 @@
-"""Starts the command line as a process of its own."""
+"""The command line as a process of its own, and what it says of a mistake."""
 
 import signal
 import subprocess
@@ -14,3 +14,16 @@ def started(folder, *argv, **options):
 
 def _listen():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def finish(process):
+    """Waits until it ends; returns exit code, stdout and stderr."""
+    out, err = process.communicate(timeout=180)
+    return process.returncode, out, err
+
+
+def error_of(said):
+    """Returns the one line in which a command refused."""
+    code, _, err = said
+    assert code == 2 and err.startswith("swirl: ") and err.count("\n") == 1, said
+    return err
