@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from swirl_env.agents.hf_cache import PrefixCache, alike
+
 _WORTH_SHARING = 16
 """Fewer ids than this that all rows begin with are read by each row for itself."""
 
@@ -39,7 +41,9 @@ class Generation(NamedTuple):
 
 
 @torch.inference_mode()
-def generate(model: Any, requests: Sequence[Request], temperature: float = 1.0, top_p: float = 1.0) -> list[Generation]:
+def generate(
+    model: Any, requests: Sequence[Request], temperature: float = 1.0, top_p: float = 1.0, kept: PrefixCache | None = None
+) -> list[Generation]:
     """Continues all rows together.
 
     Args:
@@ -47,6 +51,7 @@ def generate(model: Any, requests: Sequence[Request], temperature: float = 1.0, 
         requests: the rows, best of similar length: shorter ones are padded on the left.
         temperature: 0 takes the likeliest token.
         top_p: sample from the smallest set of tokens that has this probability.
+        kept: what was read for the rows before these; gets what is read for them.
     """
     done = [Generation([], []) for _ in requests]
     alive = [i for i, request in enumerate(requests) if request.limit > 0]
@@ -57,11 +62,11 @@ def generate(model: Any, requests: Sequence[Request], temperature: float = 1.0, 
     rows = list(dict.fromkeys(tuple(requests[i].ids) for i in alive))
     number = {row: i for i, row in enumerate(rows)}
     spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
-    cache, shared = _read_shared(model, rows)
-    ids, mask = _pad_left([row[shared:] for row in rows], shared, steps, model.device)  # [U, S], [U, shared + S + T]
+    cache, read = _begin(model, rows, kept)
+    ids, mask = _pad_left(rows, read, steps, model.device)  # [U, S], [U, R + S + T]
     draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
     length = mask.shape[1] - steps
-    position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, shared:]  # [B, S]
+    position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, -ids.shape[1] :]  # [U, S]
     for t in range(steps):
         out = model(
             input_ids=ids,
@@ -82,6 +87,8 @@ def generate(model: Any, requests: Sequence[Request], temperature: float = 1.0, 
             done[i].logprobs.append(logprob)
             if len(done[i].ids) < requests[i].limit and not requests[i].ended(done[i].ids):
                 going.append(row)
+            elif kept is not None:
+                kept.keep((*requests[i].ids, *done[i].ids[:-1]), cache, row, mask[row, : length + t])
         if not going:
             break
         position = position[:, -1:] + 1
@@ -144,25 +151,34 @@ def _draws(seed: int, n: int) -> Tensor:
     return torch.rand(n, generator=torch.Generator().manual_seed(seed))
 
 
-def _read_shared(model: Any, rows: Sequence[tuple[int, ...]]) -> tuple[Any, int]:
-    """Reads what all rows begin with once instead of once a row.
+def _begin(model: Any, rows: Sequence[tuple[int, ...]], kept: PrefixCache | None) -> tuple[Any, list[int]]:
+    """Returns a cache over the rows, of what need not be read for each of them, and how many ids of each it holds.
+
+    None and zeros where that would not pay, or where the model looks back over a window: the padding that comes to stand
+    between would count as part of it.
+    """
+    nothing = None, [0] * len(rows)
+    if not _looks_back_on_all(model.config):
+        return nothing
+    if kept is not None and (found := kept.find(rows, _WORTH_SHARING)) is not None:
+        return found
+    return _read_shared(model, rows) or nothing
+
+
+def _read_shared(model: Any, rows: Sequence[tuple[int, ...]]) -> tuple[Any, list[int]] | None:
+    """Reads what all rows begin with once instead of once a row; None where that would not pay.
 
     Prompts share their instructions, and samples of one state all of it: more than half of the reading, mostly.
-
-    Returns:
-        The cache, spread over the rows, and the number of ids that it holds; None and 0 where that would not pay, or where
-        the model looks back over a window: the padding that comes to stand between would count as part of it.
     """
-    first, last = min(rows), max(rows)  # what these two share, all share
-    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    shared = min(same, min(map(len, rows)) - 1)  # one id must be left to read for each row
-    if len(rows) == 1 or shared < _WORTH_SHARING or not _looks_back_on_all(model.config):
-        return None, 0
+    # What the first and the last of them share, all share. One id must be left to read for each row.
+    shared = min(alike(min(rows), max(rows)), min(map(len, rows)) - 1)
+    if len(rows) == 1 or shared < _WORTH_SHARING:
+        return None
     out = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True, logits_to_keep=1)
     if type(out.past_key_values) is not DynamicCache:
-        return None, 0
+        return None
     out.past_key_values.batch_repeat_interleave(len(rows))
-    return out.past_key_values, shared
+    return out.past_key_values, [shared] * len(rows)
 
 
 def _looks_back_on_all(config: Any) -> bool:
@@ -173,12 +189,18 @@ def _looks_back_on_all(config: Any) -> bool:
     return getattr(text, "sliding_window", None) is None
 
 
-def _pad_left(rows: Sequence[Sequence[int]], before: int, after: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Returns ids [B, S] padded on the left, and the mask [B, before + S + after], zero at the padding alone."""
-    length = max(len(row) for row in rows)
+def _pad_left(rows: Sequence[Sequence[int]], read: Sequence[int], after: int, device: Any) -> tuple[Tensor, Tensor]:
+    """Returns what is left to read of rows of which `read` ids each were, on the left of it padding, of the ids read too.
+
+    Returns:
+        Ids, [B, S], and the mask, [B, R + S + after], zero at the padding alone; R is the most ids that were read of a row.
+    """
+    before, length = max(read), max(len(row) - count for row, count in zip(rows, read, strict=True))
     ids = torch.zeros(len(rows), length, dtype=torch.long)
     mask = torch.ones(len(rows), before + length + after, dtype=torch.long)
-    for i, row in enumerate(rows):
-        ids[i, length - len(row) :] = torch.tensor(row, dtype=torch.long)
-        mask[i, before : before + length - len(row)] = 0
+    for i, (row, count) in enumerate(zip(rows, read, strict=True)):
+        start = length - (len(row) - count)
+        ids[i, start:] = torch.tensor(row[count:], dtype=torch.long)
+        mask[i, : before - count] = 0
+        mask[i, before : before + start] = 0
     return ids.to(device), mask.to(device)

@@ -6,7 +6,8 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 # Threads of OpenMP that wait actively stall each other for seconds wherever other work shares the cores: beside three busy
@@ -14,6 +15,7 @@ from typing import Any, Literal
 if "GOMP_SPINCOUNT" not in os.environ:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+from swirl_env.agents.hf_cache import PrefixCache
 from swirl_env.agents.hf_generate import Generation, Request, generate
 from swirl_env.agents.hf_load import load_model, load_tokenizer, pick_device
 from swirl_env.agents.hf_render import Renderer, Template
@@ -54,6 +56,8 @@ class TransformersAgent:
         template_options: variables for the chat template, e.g. ``{"enable_thinking": False}``.
         tokenizer: for a loaded `model`; else the model's own is read.
         max_context: most tokens of state and action together; None takes what the model was made for.
+        prefix_cache: most tokens of which keys and values are kept from one step to the next inside `prefix_caching`, over
+            all states; 0 for none. Each takes 2 x layers x key-value heads x head size numbers of memory.
     """
 
     def __init__(
@@ -72,8 +76,9 @@ class TransformersAgent:
         template_options: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
         max_context: int | None = None,
+        prefix_cache: int = 1 << 16,
     ) -> None:
-        _check(temperature=temperature, top_p=top_p, max_new_tokens=max_new_tokens, batch_size=batch_size)
+        _check(temperature, top_p, max_new_tokens, batch_size, prefix_cache)
         if not isinstance(model, str) and tokenizer is None:
             raise ConfigError("A loaded model needs its tokenizer: TransformersAgent(model, tokenizer=...).")
         self.name = model if isinstance(model, str) else str(getattr(model, "name_or_path", "") or type(model).__name__)
@@ -91,12 +96,31 @@ class TransformersAgent:
         state before them and its sampled ids, though they should)."""
         self.fingerprint = self._fingerprint(dtype, adapter, template)
         self._holds_end: dict[tuple[str, int], bool] = {}
+        self._kept, self._caching = PrefixCache(prefix_cache), 0
+
+    @contextmanager
+    def prefix_caching(self) -> Iterator[None]:
+        """Keeps what is read of states until the next call of `act`, for steps that follow one another.
+
+        Of a state that continues one of the call before, only what is new is read: most of the work of an episode on a CPU.
+        Weights that an optimizer or ``load_state_dict`` changes in between are noticed, and states read anew; those written
+        through ``.data`` are not. `swirl_env.rollout.collect` does this.
+        """
+        self._caching += 1
+        try:
+            yield
+        finally:
+            self._caching -= 1
+            if not self._caching:
+                self._kept.clear()
 
     def act(self, states: Sequence[State]) -> list[Action]:
         """Returns one action a state, in their order; ``error="length"`` where a state fills the model's context."""
         prompts = [self.renderer.ids(state) for state in states]
         actions = [Action("", error="length")] * len(states)
         fits = [i for i, ids in enumerate(prompts) if len(ids) < self.max_context]
+        if self._caching:
+            self._kept.turn(self.model)
         # Alike lengths together: padding is work.
         fits.sort(key=lambda i: len(prompts[i]))
         for start in range(0, len(fits), self.batch_size):
@@ -108,7 +132,8 @@ class TransformersAgent:
         return actions
 
     def _generate(self, requests: Sequence[Request]) -> list[Generation]:
-        return generate(self.model, requests, self.temperature, self.top_p)
+        kept = self._kept if self._caching and self._kept.tokens else None
+        return generate(self.model, requests, self.temperature, self.top_p, kept)
 
     def _request(self, state: State, ids: Sequence[int]) -> Request:
         stops = make_format(state.settings.format, state.settings.tools).stop
@@ -159,13 +184,15 @@ class TransformersAgent:
         return f"transformers-{hashlib.blake2b(repr(said).encode(), digest_size=6).hexdigest()}"
 
 
-def _check(temperature: float, top_p: float, max_new_tokens: int, batch_size: int) -> None:
+def _check(temperature: float, top_p: float, max_new_tokens: int, batch_size: int, prefix_cache: int) -> None:
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ConfigError(f"temperature is 0 or above; got {temperature}.")
     if not 0 < top_p <= 1:
         raise ConfigError(f"top_p is above 0 and at most 1; got {top_p}.")
     if max_new_tokens < 1 or batch_size < 1:
         raise ConfigError(f"max_new_tokens and batch_size are 1 or above; got {max_new_tokens} and {batch_size}.")
+    if prefix_cache < 0:
+        raise ConfigError(f"prefix_cache is a number of tokens, or 0 for none; got {prefix_cache}.")
 
 
 def _context(config: Any) -> int:

@@ -45,7 +45,11 @@ class Judge(Protocol):
 
 @runtime_checkable
 class Agent(Protocol):
-    """Chooses actions."""
+    """Chooses actions.
+
+    An agent to which it helps that the next states continue these ones may have a method ``prefix_caching()``, a context
+    manager inside which they do (`swirl_env.rollout.collect` runs episodes in it).
+    """
 
     def act(self, states: Sequence[State]) -> list[Action]:
         """Returns one action a state, in their order; where it cannot act, an `Action` with `error` set."""

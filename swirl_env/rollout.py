@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Container, Iterator
+from contextlib import nullcontext
 
 from swirl_env.errors import ConfigError, PluginError, SwirlError
 from swirl_env.protocols import Agent
@@ -53,6 +54,13 @@ def collect(
             f"Ask for fewer, or raise samples."
         )
     waiting = _episodes(venv, episodes, seed, samples, done)
+    # Each call holds the states after those of the call before: an agent that can builds on what it has read.
+    with getattr(agent, "prefix_caching", nullcontext)():
+        yield from _run(agent, venv, waiting, name)
+
+
+def _run(agent: Agent, venv: ToolVectorEnv, waiting: Iterator[tuple[State, int]], name: str) -> Iterator[Trajectory]:
+    engine = venv.engine
     flying: list[tuple[State, int]] = []
     while True:
         while len(flying) < venv.num_envs and (fresh := next(waiting, None)) is not None:

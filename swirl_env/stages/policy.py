@@ -78,6 +78,7 @@ def make_policy(options: TrainOptions, accelerator: Accelerator) -> Transformers
         system=section.system,
         template_options=section.template_options,
         max_context=section.max_context,
+        prefix_cache=section.prefix_cache,
     )
     agent.model = with_adapters(agent.model, options.lora, section)
     return agent
@@ -88,7 +89,7 @@ def _embedded(options: TrainOptions, accelerator: Accelerator) -> TransformersAg
     with accelerator.main_process_first():
         folder = warm_policy(options.setting, options.warm_start)
     given = {"max_new_tokens": options.model.max_new_tokens, "batch_size": options.model.batch_size}
-    given["max_context"] = options.model.max_context
+    given |= {"max_context": options.model.max_context, "prefix_cache": options.model.prefix_cache}
     agent = embedded_agent(folder, **{key: value for key, value in given.items() if value is not None})
     agent.name = f"embedded-{options.setting}-{options.warm_start}"
     return agent

@@ -44,6 +44,7 @@ class ModelSection(Options, frozen=True, kw_only=True):
     max_new_tokens: Count | None
     batch_size: Count | None
     max_context: Count | None
+    prefix_cache: Natural
     template: Literal["chat", "plain"]
     system: str | None
     template_options: dict[str, Any]
