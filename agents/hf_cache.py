@@ -38,13 +38,16 @@ class PrefixCache:
         self._last: list[Kept] = []
         self._next: list[Kept] = []
         self._room = self.tokens
-        self._weights: list[tuple[int, int]] = []
+        self._weights: list[Tensor] = []
+        self._versions: list[int] = []
 
     def turn(self, model: Any) -> None:
         """Begins a call: what the last one kept can be found from now on, unless the weights have changed since."""
-        weights = [(id(p), p._version) for p in model.parameters()]
-        self._last = sorted(self._next, key=_ids) if weights == self._weights else []
-        self._next, self._room, self._weights = [], self.tokens, weights
+        weights = list(model.parameters())
+        versions = [0 if weight.is_inference() else weight._version for weight in weights]  # each change in place adds one
+        same = versions == self._versions and all(a is b for a, b in zip(weights, self._weights, strict=True))
+        self._last = sorted(self._next, key=_ids) if same else []
+        self._next, self._room, self._weights, self._versions = [], self.tokens, weights, versions
 
     def find(self, rows: Sequence[tuple[int, ...]], least: int) -> tuple[DynamicCache, list[int]] | None:
         """Returns a cache over all rows, each on the right of its padding, and how many ids of each it holds.

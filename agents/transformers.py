@@ -103,8 +103,8 @@ class TransformersAgent:
         """Keeps what is read of states until the next call of `act`, for steps that follow one another.
 
         Of a state that continues one of the call before, only what is new is read: most of the work of an episode on a CPU.
-        Weights that an optimizer or ``load_state_dict`` changes in between are noticed, and states read anew; those written
-        through ``.data`` are not. `swirl_env.rollout.collect` does this.
+        `swirl_env.rollout.collect` runs its episodes so. Weights that an optimizer or ``load_state_dict`` changes meanwhile
+        are noticed, and states read anew; weights written through ``.data``, or adapters switched on or off, are not.
         """
         self._caching += 1
         try:

@@ -51,8 +51,7 @@ def generate(size: int = NEW_TOKENS, rounds: int = 2) -> Report:
 def _measure(agent: Any, run: Callable[[], list[Prompts]], size: int, rounds: int) -> tuple[list[float], list[float], int]:
     """Returns the time of a token in each round, ours and that of bare generation, and the longest prompt.
 
-    Args:
-        run: lets the agent act; returns the prompts of each batch.
+    `run` lets the agent act and returns the prompts of each batch.
     """
     ours, bare, longest = [], [], 0
     for turn in range(rounds + 1):

@@ -10,6 +10,9 @@ from swirl_env.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
+# Read when torch loads, whichever test loads it first: threads that wait actively stall those of the test beside them.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 
 def _shared(path: Path, what: str) -> Path:
     if path.is_dir():
