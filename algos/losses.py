@@ -200,8 +200,9 @@ class _ChunkedLogprobs(torch.autograd.Function):
         head = _Head(weight, bias, softcap, scale, rows=min(chunk, len(hidden)))
         softmax = torch.empty_like(head.wide)
         d_hidden = torch.empty_like(hidden) if to_hidden else None
-        # Accumulated in float32 at least: many chunks add up in it.
-        d_weight = torch.zeros_like(weight, dtype=head.dtype) if to_weight else None
+        # Many chunks add up in float32 at least; a single one is one product, rounded once.
+        dtype = head.dtype if len(hidden) > chunk else weight.dtype
+        d_weight = torch.zeros_like(weight, dtype=dtype) if to_weight else None
         d_bias = torch.zeros_like(bias, dtype=head.dtype) if to_bias else None
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
@@ -212,12 +213,13 @@ class _ChunkedLogprobs(torch.autograd.Function):
             d_logits.mul_((grad[part] * scale)[:, None])
             if softcap is not None:
                 d_logits.mul_(logits.div_(scale * softcap).square_().neg_().add_(1))  # 1 - tanh^2
-            if d_hidden is not None:
-                torch.mm(head.narrowed(d_logits), weight, out=d_hidden[part])
-            if d_weight is not None:
-                d_weight.addmm_(d_logits.T, hidden[part].to(head.dtype))
             if d_bias is not None:
                 d_bias += d_logits.sum(0)
+            low = head.narrowed(d_logits)
+            if d_hidden is not None:
+                torch.mm(low, weight, out=d_hidden[part])
+            if d_weight is not None:
+                d_weight.addmm_((low if dtype == low.dtype else d_logits).T, hidden[part].to(dtype))
         d_weight = None if d_weight is None else d_weight.to(weight.dtype)
         d_bias = None if d_bias is None else d_bias.to(bias.dtype)
         return d_hidden, d_weight, d_bias, None, None, None, None
