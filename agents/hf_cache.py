@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from swirl_env.codec import common_prefix
+
 
 class Kept(NamedTuple):
     """What was read of one row."""
@@ -54,8 +56,10 @@ class PrefixCache:
 
         None where no row would be spared as many as `least` ids. One id of a row is always left to read.
         """
+        if not self._last:
+            return None
         found = [self._longest(row) for row in rows]
-        longest = max((count for _, count in found), default=0)
+        longest = max(count for _, count in found)
         if longest < least:
             return None
         past = DynamicCache()
@@ -81,17 +85,10 @@ class PrefixCache:
 
     def _longest(self, row: tuple[int, ...]) -> tuple[Kept, int]:
         """Returns the kept row with the longest beginning in common, which stands beside it in their order, and its length."""
-        if not self._last:
-            return Kept((), []), 0
         place = bisect.bisect(self._last, row, key=_ids)
         beside = self._last[max(place - 1, 0) : place + 1]
-        count, kept = max(((alike(kept.ids, row), kept) for kept in beside), key=lambda pair: pair[0])
+        count, kept = max(((common_prefix(kept.ids, row), kept) for kept in beside), key=lambda pair: pair[0])
         return kept, min(count, len(row) - 1)
-
-
-def alike(a: Sequence[int], b: Sequence[int]) -> int:
-    """Returns how many ids two rows have in common from their beginning."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _ids(kept: Kept) -> tuple[int, ...]:

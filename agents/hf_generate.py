@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from swirl_env.agents.hf_cache import PrefixCache, alike
+from swirl_env.agents.hf_cache import PrefixCache
+from swirl_env.codec import common_prefix
 
 _WORTH_SHARING = 16
 """Fewer ids than this that all rows begin with are read by each row for itself."""
@@ -171,7 +172,7 @@ def _read_shared(model: Any, rows: Sequence[tuple[int, ...]]) -> tuple[Any, list
     Prompts share their instructions, and samples of one state all of it: more than half of the reading, mostly.
     """
     # What the first and the last of them share, all share. One id must be left to read for each row.
-    shared = min(alike(min(rows), max(rows)), min(map(len, rows)) - 1)
+    shared = min(common_prefix(min(rows), max(rows)), min(map(len, rows)) - 1)
     if len(rows) == 1 or shared < _WORTH_SHARING:
         return None
     out = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True, logits_to_keep=1)

@@ -132,8 +132,7 @@ class TransformersAgent:
         return actions
 
     def _generate(self, requests: Sequence[Request]) -> list[Generation]:
-        kept = self._kept if self._caching and self._kept.tokens else None
-        return generate(self.model, requests, self.temperature, self.top_p, kept)
+        return generate(self.model, requests, self.temperature, self.top_p, self._kept if self._caching else None)
 
     def _request(self, state: State, ids: Sequence[int]) -> Request:
         stops = make_format(state.settings.format, state.settings.tools).stop

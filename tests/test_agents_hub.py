@@ -11,11 +11,10 @@ pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import tiny_lm
+from states import begin
 from swirl_env.agents import hf_load
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.errors import DataNotFound
-from swirl_env.transcript import initial_state
-from swirl_env.types import Settings, Task
 
 ADDRESS = "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE"
 FILE = "/{repo_id}/resolve/{revision}/{filename}"
@@ -66,8 +65,6 @@ def test_a_cached_copy_serves_while_the_hub_is_away(no_hub: Path) -> None:
     (no_hub / "models--some--model" / "refs" / "main").write_text("abc")
     tiny_lm.llama(len(tiny_lm.tokenizer())).save_pretrained(snapshot)
     tiny_lm.tokenizer().save_pretrained(snapshot)
-    settings = Settings(tools=("search_query",), max_steps=4)
-    state = initial_state(Task("t", "Oslo?"), "Oslo?", settings, 0)
-    assert TransformersAgent("some/model", device="cpu", max_new_tokens=3).act([state])[0].error is None
+    assert TransformersAgent("some/model", device="cpu", max_new_tokens=3).act([begin("Oslo?")])[0].error is None
     with pytest.raises(DataNotFound, match="Expected an adapter as a local folder or a hub name; got 'some/adapter'"):
         hf_load.load_model("some/model", adapter="some/adapter")
