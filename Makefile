@@ -4,10 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Threads that wait should sleep: where cores are shared, spinning ones slow a small model many times over.
 export OMP_WAIT_POLICY ?= PASSIVE
-# The link tree in which mypy and editors see the top-level rooms as the one package they are.
-TYPES := build/types
 
-.PHONY: demo test check lint types types-check install clean
+.PHONY: demo test check lint types install clean
 
 install: $(VENV)/.installed
 
@@ -28,16 +26,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types:
-	mkdir -p $(TYPES)
-	rm -rf $(TYPES)/swirl_env && mkdir $(TYPES)/swirl_env
-	for path in swirl_env/*; do ln -s ../../../$$path $(TYPES)/$$path; done
-	for room in agents tools algos benchmarks; do test ! -d $$room || ln -s ../../../$$room $(TYPES)/swirl_env/$$room; done
+types: install
+	$(BIN)/mypy
 
-types-check: install types
-	cd $(TYPES) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p swirl_env
-
-check: lint types-check test
+check: lint types test
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

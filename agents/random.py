@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from swirl_env.chance import generator
 from swirl_env.errors import ConfigError
 from swirl_env.registry import make_format
+from swirl_env.seeding import generator
 from swirl_env.types import Action, State
 
 _LONGEST = 5

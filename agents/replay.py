@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from swirl_env.codec import decode_trajectory
 from swirl_env.errors import ConfigError, DataNotFound
+from swirl_env.store.codec import decode_trajectory
+from swirl_env.store.verdicts import read_heads
 from swirl_env.types import Action, State, Trajectory
-from swirl_env.verdicts import read_heads
 
 
 class ReplayAgent:

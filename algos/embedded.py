@@ -25,8 +25,8 @@ from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.errors import unknown_name
 from swirl_env.protocols import TaskSource
 from swirl_env.registry import make_format, make_tasks
+from swirl_env.tasks.atlas.relations import KINDS
 from swirl_env.tasks.names import LISTS, Split
-from swirl_env.tasks.relations import KINDS
 from swirl_env.types import Malformed
 from swirl_env.vector import ToolVectorEnv
 

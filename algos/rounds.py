@@ -8,7 +8,7 @@ from typing import Literal
 
 from swirl_env.algos.run import Run
 from swirl_env.errors import ConfigError
-from swirl_env.filters import FILTERS
+from swirl_env.store.filters import FILTERS
 from swirl_env.types import Trajectory
 
 

@@ -22,8 +22,8 @@ from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.trainer import Trainer
+from swirl_env.episodes.rollout import collect, episode_seed
 from swirl_env.errors import ConfigError
-from swirl_env.rollout import collect, episode_seed
 from swirl_env.store import Store
 from swirl_env.types import State, Step, Trajectory
 from swirl_env.vector import ToolVectorEnv

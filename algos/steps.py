@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swirl_env.agents.hf_render import Renderer
+from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.algos.batch import TokenStep
-from swirl_env.transcript import kept_text, subtrajectories
+from swirl_env.episodes.transcript import kept_text, subtrajectories
 from swirl_env.types import Action, SubTrajectory, Trajectory, Verdict
 
 

@@ -22,8 +22,8 @@ from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.rounds import Rounds
 from swirl_env.algos.run import Run
 from swirl_env.algos.steps import action_step, reward_of, tabulate, token_step
+from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.errors import ConfigError
-from swirl_env.transcript import subtrajectories
 from swirl_env.types import Trajectory
 
 

@@ -20,23 +20,24 @@ from typing import Any, TypeVar
 
 import torch
 
-from swirl_env.agents.hf_load import made_once, quiet
-from swirl_env.agents.hf_render import Renderer
+from swirl_env.agents.transformers.load import made_once, quiet
+from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.algos.batch import Segment, collate, row_tokens
 from swirl_env.algos.embedded import Setting, build_model, build_tokenizer, setting_of
 from swirl_env.algos.scoring import ActionScorer
-from swirl_env.corpus_cache import cache_root
+from swirl_env.cache import cache_root
+from swirl_env.episodes.rollout import collect
+from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.registry import make_agent
-from swirl_env.rollout import collect
-from swirl_env.transcript import subtrajectories
 from swirl_env.types import Trajectory
 
 _ROOMS = {
     "algos": "embedded warm_start batch scoring losses",
-    "agents": "scripted hf_render",
-    "tasks": "atlas atlas_world atlas_questions generated names relations words",
-    "tools": "search search_index search_store search_text",
-    "": "actions chance corpus engine plan prompts rollout transcript",
+    "agents": "scripted transformers.renderer",
+    "tasks": "atlas.tasks atlas.world atlas.questions generated names atlas.relations words",
+    "tools": "search.tool search.index search.storage search.text",
+    "episodes": "formats engine prompts rollout transcript",
+    "": "seeding corpus gold_plan",
 }
 """The modules that a warm start follows from, by room."""
 _WINDOW = 16

@@ -19,14 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 
 from swirl_env.benchmarks import compare, curves
 from swirl_env.cli import Interrupted
+from swirl_env.config.options import BenchOptions, EpisodeOptions, episode_defaults
+from swirl_env.config.overrides import overrides
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, StoreError, UnknownName
 from swirl_env.evaluate import Evaluation, evaluate
-from swirl_env.filters import FILTERS
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import generate, prepared, quoted
-from swirl_env.stages.options import BenchOptions, EpisodeOptions, episode_defaults
-from swirl_env.stages.overrides import overrides
 from swirl_env.store import Store
+from swirl_env.store.filters import FILTERS
 
 _NOISES = (0.0, 0.2, 0.4)
 _FILTERS = ("process", "outcome", "both")

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env import cli
+from swirl_env.config.options import BenchOptions
+from swirl_env.config.overrides import overrides
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.evaluate import t975
 from swirl_env.registry import names
-from swirl_env.stages.options import BenchOptions
-from swirl_env.stages.overrides import overrides
 from swirl_env.stages.progress import progress
 
 WARM = "warm start"

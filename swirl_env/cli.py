@@ -72,7 +72,7 @@ def _dispatch(argv: list[str]) -> int:
         from swirl_env.stages.check import run_check
 
         return run_check(rest)
-    from swirl_env.stages.app import run_stage
+    from swirl_env.config.app import run_stage
 
     return run_stage(stage, rest)
 

@@ -21,7 +21,7 @@ from typing import IO, Any, cast
 import msgspec
 import numpy as np
 
-from swirl_env.corpus_cache import file_fingerprint
+from swirl_env.cache import file_fingerprint
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra
 from swirl_env.protocols import Corpus
 from swirl_env.types import Passage

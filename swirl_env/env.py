@@ -9,9 +9,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from swirl_env.engine import Engine, Transition
+from swirl_env.episodes.engine import Engine, Transition
+from swirl_env.episodes.prompts import Prompt
 from swirl_env.errors import ConfigError, UnknownName, unknown_name
-from swirl_env.prompts import Prompt
 from swirl_env.protocols import Grader, TaskSource
 from swirl_env.registry import Spec, load, make, make_tasks, options
 from swirl_env.spaces import UnicodeText
@@ -228,6 +228,6 @@ class ToolUseEnv(gym.Env[str, str]):
         """Returns the episode so far as text (``render_mode="ansi"``)."""
         if self.render_mode is None:
             return None
-        from swirl_env.render import render_state
+        from swirl_env.episodes.terminal import render_state
 
         return "" if self.state is None else render_state(self.state)

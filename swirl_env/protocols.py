@@ -35,7 +35,7 @@ class Judge(Protocol):
     """Rates single steps.
 
     A judge that rates a call by what it found says so with an attribute ``needs_results = True``: then calls are run even
-    where an action is only judged and the episode does not go on (`swirl_env.engine.Engine.rate`).
+    where an action is only judged and the episode does not go on (`swirl_env.episodes.engine.Engine.rate`).
     """
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
@@ -48,7 +48,7 @@ class Agent(Protocol):
     """Chooses actions.
 
     An agent to which it helps that the next states continue these ones may have a method ``prefix_caching()``, a context
-    manager inside which they do (`swirl_env.rollout.collect` runs episodes in it).
+    manager inside which they do (`swirl_env.episodes.rollout.collect` runs episodes in it).
     """
 
     def act(self, states: Sequence[State]) -> list[Action]:

@@ -27,9 +27,9 @@ from swirl_env.env import (
     reward_of,
     step_info,
 )
+from swirl_env.episodes.terminal import render_state
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.registry import Spec
-from swirl_env.render import render_state
 from swirl_env.spaces import UnicodeText
 from swirl_env.types import Action, State
 

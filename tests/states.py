@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
+from swirl_env.episodes.transcript import initial_state, next_state
 from swirl_env.registry import make_format
-from swirl_env.transcript import initial_state, next_state
 from swirl_env.types import Action, Settings, State, Step, Task
 
 SETTINGS = Settings(tools=("search_query",), max_steps=4)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl_env.actions import HermesFormat, XmlFormat
+from swirl_env.episodes.formats import HermesFormat, XmlFormat
 from swirl_env.types import Answer, Malformed, ToolCall
 
 TOOLS = ("search_query", "math_exp")

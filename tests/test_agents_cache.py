@@ -13,11 +13,11 @@ pytest.importorskip("transformers")
 import tiny_lm
 from fakes import SumTasks
 from states import begin, go_on
-from swirl_env.agents.hf_cache import PrefixCache
-from swirl_env.agents.hf_generate import Request, generate
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.agents.transformers.prefix_cache import PrefixCache
+from swirl_env.agents.transformers.sampling import Request, generate
+from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
-from swirl_env.rollout import collect
 from swirl_env.types import State, Trajectory
 from swirl_env.vector import ToolVectorEnv
 

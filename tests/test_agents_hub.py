@@ -12,8 +12,8 @@ pytest.importorskip("transformers")
 
 import tiny_lm
 from states import begin
-from swirl_env.agents import hf_load
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.agents.transformers import load as hf_load
 from swirl_env.errors import DataNotFound
 
 ADDRESS = "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import tiny_lm
 from states import HOSTILE, begin, go_on
-from swirl_env.agents.hf_render import Renderer
+from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.types import Action, State
 from tiny_lm import agent
 

@@ -8,10 +8,10 @@ from swirl_env.agents.replay import ReplayAgent
 from swirl_env.agents.retrieval import RetrievalAgent
 from swirl_env.agents.scripted import NOISE_KINDS, ScriptedAgent
 from swirl_env.corpus import MemoryCorpus
+from swirl_env.episodes.rollout import collect
+from swirl_env.episodes.transcript import initial_state, subtrajectories
 from swirl_env.errors import ConfigError, DataNotFound, UnknownName
 from swirl_env.registry import make_format
-from swirl_env.rollout import collect
-from swirl_env.transcript import initial_state, subtrajectories
 from swirl_env.types import Answer, Malformed, Passage, PlanStep, Settings, Task, ToolCall, ToolResult
 from swirl_env.vector import ToolVectorEnv
 

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from states import FORMAT, HOSTILE, begin, go_on
-from swirl_env.agents.hf_load import resolve
-from swirl_env.agents.hf_render import Renderer
+from swirl_env.agents.transformers.load import resolve
+from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.registry import make_agent, make_judge
 from swirl_env.types import Action, SubTrajectory, ToolResult
 

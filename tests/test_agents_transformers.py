@@ -13,12 +13,12 @@ pytest.importorskip("transformers")
 
 import tiny_lm
 from states import FORMAT, HOSTILE, begin, go_on
-from swirl_env.agents import hf_load
-from swirl_env.agents.hf_generate import Request, choose, generate
-from swirl_env.agents.hf_render import Renderer
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.agents.transformers import load as hf_load
+from swirl_env.agents.transformers.renderer import Renderer
+from swirl_env.agents.transformers.sampling import Request, choose, generate
+from swirl_env.episodes.transcript import next_state
 from swirl_env.errors import ConfigError, DataNotFound
-from swirl_env.transcript import next_state
 from swirl_env.types import Action, Malformed, Step, ToolCall
 from tiny_lm import agent
 

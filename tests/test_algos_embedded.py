@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl_env.agents.hf_render import Renderer
+from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.algos.batch import chains
 from swirl_env.algos.embedded import (
     CONTEXT,
@@ -24,9 +24,9 @@ from swirl_env.algos.embedded import (
 )
 from swirl_env.algos.steps import tabulate
 from swirl_env.algos.warm_start import WarmStart, demonstrations, learning_rate, row_of, warm_start
+from swirl_env.episodes.rollout import collect
 from swirl_env.errors import UnknownName
 from swirl_env.registry import make_agent
-from swirl_env.rollout import collect
 from swirl_env.types import Answer, ToolCall
 
 SMALL = Setting("small", 1, 2, 4, 0.2, train_documents=1_300)

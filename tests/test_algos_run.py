@@ -21,7 +21,7 @@ from swirl_env.algos.run import Limits, Run  # noqa: E402
 from swirl_env.algos.steps import tabulate  # noqa: E402
 from swirl_env.algos.swirl import Swirl  # noqa: E402
 from swirl_env.algos.trainer import TrainConfig, Trainer  # noqa: E402
-from swirl_env.rollout import collect  # noqa: E402
+from swirl_env.episodes.rollout import collect  # noqa: E402
 from swirl_env.types import Answer, State, SubTrajectory, Task, ToolCall, Verdict  # noqa: E402
 from swirl_env.vector import ToolVectorEnv  # noqa: E402
 
@@ -99,7 +99,7 @@ class Teacher:
         self.seed, self.skill = seed, skill
 
     def act(self, states: Sequence[State]):
-        from swirl_env.chance import generator
+        from swirl_env.seeding import generator
         from swirl_env.types import Action
 
         found = []

@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 from commands import error_of
 from fakes import EchoAgent
 from swirl_env.cli import STAGES
+from swirl_env.config.plugins import defaults, docs, spec
 from swirl_env.judges.rules import RulesJudge
-from swirl_env.stages.plugins import defaults, docs, spec
 from swirl_env.store import Store
 from swirl_env.types import Action, Verdict
 

@@ -22,8 +22,8 @@ from swirl_env.algos.embedded import SETTINGS  # noqa: E402
 from swirl_env.algos.trainer import TrainConfig  # noqa: E402
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
 from swirl_env.algos.warm_start import train as warm  # noqa: E402
+from swirl_env.episodes.rollout import collect  # noqa: E402
 from swirl_env.registry import names  # noqa: E402
-from swirl_env.rollout import collect  # noqa: E402
 
 SHORT = ["eval.episodes=0", "slots=16"]
 FEW = ["algo.questions=8", "algo.filter=none"]

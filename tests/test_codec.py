@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stored import episode
-from swirl_env.codec import common_prefix, decode_summary, decode_trajectory, encode_trajectory
 from swirl_env.errors import SwirlError, VersionError
-from swirl_env.filters import FILTERS
+from swirl_env.store.codec import common_prefix, decode_summary, decode_trajectory, encode_trajectory
+from swirl_env.store.filters import FILTERS
 from swirl_env.types import (
     Action,
     Answer,

@@ -10,10 +10,10 @@ from conftest import ROOT
 
 from fakes import CallJudge, EchoAgent, EchoTool, SumTasks
 from swirl_env import registry
-from swirl_env.actions import XmlFormat
 from swirl_env.contract import CONTRACTS, Finding, assert_contract, check, detect
+from swirl_env.episodes.formats import XmlFormat
+from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, UnknownName
-from swirl_env.rollout import collect
 from swirl_env.types import Action
 from swirl_env.vector import ToolVectorEnv
 

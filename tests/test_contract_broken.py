@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
-from swirl_env.actions import XmlFormat
 from swirl_env.contract import check
 from swirl_env.corpus import MemoryCorpus
+from swirl_env.episodes.formats import XmlFormat
 from swirl_env.types import Action, Passage, PlanStep, Task, ToolResult, Verdict
 
 pytestmark = pytest.mark.usefixtures("own_cache")

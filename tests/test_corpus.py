@@ -7,8 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from swirl_env.cache import cache_root, file_fingerprint
 from swirl_env.corpus import DatasetCorpus, GeneratedCorpus, JsonlCorpus, MemoryCorpus, ParquetCorpus, open_corpus
-from swirl_env.corpus_cache import cache_root, file_fingerprint
 from swirl_env.errors import ConfigError, DataNotFound
 from swirl_env.protocols import Corpus
 from swirl_env.types import Passage
@@ -151,7 +151,7 @@ def test_the_fingerprint_of_a_settled_file_is_remembered(tmp_path: Path, monkeyp
     path = write_jsonl(tmp_path / "c.jsonl", rows(PASSAGES))
     fresh = file_fingerprint(path)
     assert not (cache_root() / "fingerprints").exists(), "it was written this very moment and may change unseen"
-    monkeypatch.setattr("swirl_env.corpus_cache._SETTLED_NS", -1)
+    monkeypatch.setattr("swirl_env.cache._SETTLED_NS", -1)
     assert file_fingerprint(path) == fresh
     (note,) = (cache_root() / "fingerprints").iterdir()
     note.write_text("0" * 32)
@@ -163,7 +163,7 @@ def test_the_fingerprint_of_a_settled_file_is_remembered(tmp_path: Path, monkeyp
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SWIRL_CACHE_DIR", str(tmp_path / "file"))
-    monkeypatch.setattr("swirl_env.corpus_cache._SETTLED_NS", -1)
+    monkeypatch.setattr("swirl_env.cache._SETTLED_NS", -1)
     assert len(file_fingerprint(write_jsonl(tmp_path / "c.jsonl", rows(PASSAGES)))) == 32
 
 

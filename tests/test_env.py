@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 import swirl_env
 from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
 from playing import play, same
-from swirl_env.engine import Engine
+from swirl_env.episodes.engine import Engine
+from swirl_env.episodes.rollout import collect
+from swirl_env.episodes.transcript import clean, escape, initial_state, next_state, subtrajectories
 from swirl_env.errors import ConfigError, UnknownName
-from swirl_env.rollout import collect
-from swirl_env.transcript import clean, escape, initial_state, next_state, subtrajectories
 from swirl_env.types import Action, Settings, Step, Task, ToolResult, Verdict
 from swirl_env.vector import ToolVectorEnv
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from fakes import CallJudge, EchoTool, SumTasks
-from swirl_env.engine import Engine
+from swirl_env.episodes.engine import Engine
+from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError, PluginError, SwirlError, UnknownName
 from swirl_env.registry import make_agent, make_format, make_tasks
-from swirl_env.rollout import collect
 from swirl_env.store import Store
 from swirl_env.types import Action, ToolCall, ToolResult, Verdict
 from swirl_env.vector import ToolVectorEnv

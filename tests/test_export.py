@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from swirl_env.codec import decode_trajectory
 from swirl_env.errors import MissingExtra, StoreError
-from swirl_env.export import EXPORTS, chat_row
+from swirl_env.store.codec import decode_trajectory
+from swirl_env.store.export import EXPORTS, chat_row
 from swirl_env.types import Action, Answer, Outcome, Settings, Step, Task, ToolCall, ToolResult, Trajectory, Verdict
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl_env.errors import ConfigError, UnknownName
-from swirl_env.filters import FILTERS, Selection, both, cut, equalise, make_filter, none, outcome, process, why_not
+from swirl_env.store.filters import FILTERS, Selection, both, cut, equalise, make_filter, none, outcome, process, why_not
 from swirl_env.types import Action, Malformed, Outcome, Settings, Step, Task, Trajectory, Verdict
 
 GOOD, BAD, UNSCORED, FAILED = Verdict.good(), Verdict.bad(), Verdict.unscored(), Verdict.failed("away")
@@ -50,13 +50,13 @@ def test_both_is_process_and_outcome_and_all_imply_none(verdicts, correct):
 
 def test_filters_by_name_path_and_function():
     assert make_filter("process") == ("process", process)
-    assert make_filter("swirl_env.filters:both") == ("both", both)
+    assert make_filter("swirl_env.store.filters:both") == ("both", both)
     name, keep = make_filter(episode)
     assert (name, keep) == ("episode", episode)
     with pytest.raises(UnknownName, match="Did you mean 'outcome'"):
         make_filter("outcom")
     with pytest.raises(UnknownName, match="no 'absent'"):
-        make_filter("swirl_env.filters:absent")
+        make_filter("swirl_env.store.filters:absent")
 
     def process_(trajectory):
         return True

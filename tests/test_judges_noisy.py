@@ -3,10 +3,10 @@
 import pytest
 
 from fakes import CallJudge, SumTasks
-from swirl_env.actions import XmlFormat
+from swirl_env.episodes.formats import XmlFormat
+from swirl_env.episodes.transcript import initial_state
 from swirl_env.errors import ConfigError
 from swirl_env.judges.noisy import NoisyJudge
-from swirl_env.transcript import initial_state
 from swirl_env.types import Action, Settings, SubTrajectory, Verdict
 
 FORMAT = XmlFormat(("echo",))

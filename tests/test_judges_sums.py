@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from swirl_env.episodes.transcript import initial_state, next_state
 from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.fingerprint import fingerprint
 from swirl_env.judges.cached import CachedJudge
 from swirl_env.judges.weighted import WeightedJudge
 from swirl_env.registry import make_format, make_judge
-from swirl_env.transcript import initial_state, next_state
 from swirl_env.types import Action, Settings, Step, SubTrajectory, Task, ToolResult, Verdict
 
 SETTINGS = Settings(tools=("search_query",), max_steps=4)

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from swirl_env.benchmarks import perf
-from swirl_env.benchmarks.perf_timing import Report, Row, row
+from swirl_env.benchmarks.perf import __main__ as perf
+from swirl_env.benchmarks.perf.timing import Report, Row, row
 
 NEEDS_WEIGHTS = {"train", "generate"}
 """Benchmarks of real language models, too slow for a test even when tiny."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swirl_env.plan import Plan, is_computation, plan_of
+from swirl_env.gold_plan import Plan, is_computation, plan_of
 from swirl_env.types import Action, PlanStep, Step, Task, ToolCall, ToolResult
 
 CHAIN = Task(

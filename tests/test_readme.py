@@ -9,7 +9,7 @@ import pytest
 
 import swirl_env
 from swirl_env import registry
-from swirl_env.filters import FILTERS
+from swirl_env.store.filters import FILTERS
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)

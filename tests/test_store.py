@@ -7,10 +7,10 @@ import msgspec
 import pytest
 
 from stored import episode, fill, shard
-from swirl_env.codec import encode_trajectory
 from swirl_env.errors import ConfigError, DuplicateKey, StoreError, UnknownName, VersionError
-from swirl_env.filters import process
 from swirl_env.store import Store
+from swirl_env.store.codec import encode_trajectory
+from swirl_env.store.filters import process
 from swirl_env.types import Action, Malformed, Outcome, Step, Task, Verdict
 
 # Records, keys, duplicates

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from stored import episode, fill, shard
-from swirl_env.codec import encode_trajectory
 from swirl_env.errors import ConfigError, DuplicateKey, StoreError, StoreLocked
 from swirl_env.store import Store
+from swirl_env.store.codec import encode_trajectory
+from swirl_env.store.verdicts import VerdictTable
 from swirl_env.types import Verdict
-from swirl_env.verdicts import VerdictTable
 
 # One writer, many readers
 
@@ -97,7 +97,7 @@ def test_reading_only(tmp_path):
 APPEND = """
 import sys
 from msgspec.structs import replace
-from swirl_env.codec import decode_trajectory
+from swirl_env.store.codec import decode_trajectory
 from swirl_env.store import Store
 one = decode_trajectory(sys.stdin.buffer.read())
 with Store(sys.argv[1], shard_bytes=200_000) as store:

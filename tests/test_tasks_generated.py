@@ -18,12 +18,12 @@ import swirl_env
 from swirl_env.errors import ConfigError
 from swirl_env.grading import grade
 from swirl_env.tasks import words
-from swirl_env.tasks.atlas import Atlas
+from swirl_env.tasks.atlas.relations import RELATIONS
+from swirl_env.tasks.atlas.tasks import Atlas
+from swirl_env.tasks.atlas.world import world
 from swirl_env.tasks.atlas_ledger import AtlasLedger
-from swirl_env.tasks.atlas_world import world
-from swirl_env.tasks.ledger import Ledger
+from swirl_env.tasks.ledger.tasks import Ledger
 from swirl_env.tasks.names import LISTS, Names, Permutation
-from swirl_env.tasks.relations import RELATIONS
 from swirl_env.types import Task
 
 SPLITS = st.sampled_from(["train", "validation", "test"])

@@ -8,7 +8,7 @@ import pytest
 
 from swirl_env import make_tasks
 from swirl_env.errors import ConfigError, DataNotFound, UnknownName
-from swirl_env.tasks.maths import evaluate, plan_from_annotations
+from swirl_env.tasks.files.math_sets import evaluate, plan_from_annotations
 
 HOTPOT = {
     "_id": "h1",

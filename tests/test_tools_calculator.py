@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swirl_env.protocols import Tool
-from swirl_env.tools.calculator import Calculator
+from swirl_env.tools.calculator.tool import Calculator
 from swirl_env.types import ToolResult
 
 CALCULATOR = Calculator()
@@ -207,7 +207,7 @@ def test_precedence_is_that_of_python(steps: list[tuple[str, int]], first: int) 
 def test_it_is_a_tool_and_imports_no_sympy() -> None:
     assert isinstance(CALCULATOR, Tool)
     code = (
-        "import sys; from swirl_env.tools.calculator import Calculator; c = Calculator();"
+        "import sys; from swirl_env.tools.calculator.tool import Calculator; c = Calculator();"
         "print(c.run(['12*7+3', '3x = 12', 'sqrt(144)'])[0].text, 'sympy' in sys.modules, c._service._process)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

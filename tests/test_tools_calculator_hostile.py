@@ -20,10 +20,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swirl_env.tools.calc_program import plan
-from swirl_env.tools.calc_rational import Irrational
-from swirl_env.tools.calc_text import CalcError
-from swirl_env.tools.calculator import Calculator, in_process
+from swirl_env.tools.calculator.goal import plan
+from swirl_env.tools.calculator.rational import Irrational
+from swirl_env.tools.calculator.text import CalcError
+from swirl_env.tools.calculator.tool import Calculator, in_process
 from swirl_env.types import ToolResult
 
 SLOW = "expand((a+b+c+d)**300)"
@@ -204,7 +204,7 @@ def test_the_worker_ends_with_its_last_calculator() -> None:
 @pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), 9)", "raise SystemExit(3)"])
 def test_no_process_is_left_behind(end: str) -> None:
     code = (
-        "import os; from swirl_env.tools.calculator import Calculator; c = Calculator(); c.run(['sqrt(2)']);"
+        "import os; from swirl_env.tools.calculator.tool import Calculator; c = Calculator(); c.run(['sqrt(2)']);"
         f"print(c._service._process.pid, flush=True); {end}"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

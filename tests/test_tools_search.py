@@ -14,8 +14,8 @@ from swirl_env.corpus import MemoryCorpus
 from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.protocols import Tool
 from swirl_env.registry import make_tool
-from swirl_env.tools.search import Search
-from swirl_env.tools.search_text import ENGLISH_STOP_WORDS, Analyzer
+from swirl_env.tools.search.text import ENGLISH_STOP_WORDS, Analyzer
+from swirl_env.tools.search.tool import Search
 from swirl_env.types import Passage
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -81,8 +81,8 @@ def test_numba_numpy_batches_and_single_queries_give_the_same_bits(texts: Any, a
 
 def test_numba_takes_over_after_many_queries_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba")
-    monkeypatch.setattr("swirl_env.tools.search_index._LARGE", 10)
-    monkeypatch.setattr("swirl_env.tools.search_index._WARM", 5)
+    monkeypatch.setattr("swirl_env.tools.search.index._LARGE", 10)
+    monkeypatch.setattr("swirl_env.tools.search.index._WARM", 5)
     tool = Search(corpus=corpus_of(*[f"{word} tree {i}" for i, word in enumerate(WORDS * 3)]))
     answers = [tool.run(["tree oak"]) for _ in range(12)]
     assert tool._opened.ranker._compiled is not None  # type: ignore[attr-defined]

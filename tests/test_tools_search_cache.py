@@ -14,7 +14,7 @@ from fakes import corpus_of
 from swirl_env.corpus import GeneratedCorpus
 from swirl_env.errors import ConfigError
 from swirl_env.registry import make_tool
-from swirl_env.tools.search import Search
+from swirl_env.tools.search.tool import Search
 from swirl_env.types import Passage, ToolResult
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -96,7 +96,7 @@ def test_an_unwritable_cache_says_what_to_do(tmp_path: Path) -> None:
 BUILDER = """
 import pathlib, sys, time
 from swirl_env.corpus import MemoryCorpus
-from swirl_env.tools.search import Search
+from swirl_env.tools.search.tool import Search
 from swirl_env.types import Passage
 corpus = MemoryCorpus(Passage(f"p{i}", "", f"tree number {i}") for i in range(3000))
 print("ready", flush=True)

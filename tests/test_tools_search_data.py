@@ -14,7 +14,7 @@ import pytest
 
 from fakes import PLAIN_TERMS
 from swirl_env.corpus import MemoryCorpus, open_corpus
-from swirl_env.tools.search import Search
+from swirl_env.tools.search.tool import Search
 from swirl_env.types import Passage, ToolResult
 
 pytestmark = [pytest.mark.data, pytest.mark.usefixtures("own_cache")]

@@ -6,8 +6,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from swirl_env.episodes.transcript import clean, escape
 from swirl_env.protocols import Agent, Tool
-from swirl_env.transcript import clean, escape
 from swirl_env.types import Action, Malformed, Settings, State, Task, Turn
 
 _OWN_TAGS = ("answer", "tool_call", "think")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from swirl_env.corpus_cache import cache_root
+from swirl_env.cache import cache_root
 from swirl_env.fingerprint import fingerprint
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import SCHEMA_VERSION, SubTrajectory, Verdict

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swirl_env.gold_plan import Plan, Progress, forget, is_computation, plan_of
 from swirl_env.grading import grade
-from swirl_env.plan import Plan, Progress, forget, is_computation, plan_of
 from swirl_env.types import Answer, Malformed, ParsedAction, State, SubTrajectory, ToolCall, ToolResult, Verdict
 
 _NAME = "rules"
@@ -15,7 +15,7 @@ class RulesJudge:
     """Rates each step by what is known about its task, without a model.
 
     - **Search**: GOOD if the passages hold evidence for a step of the gold plan (without a plan: a supporting passage) that is
-      not yet resolved and whose own needs have been shown; see `swirl_env.plan`. BAD if it repeats an earlier query, skips
+      not yet resolved and whose own needs have been shown; see `swirl_env.gold_plan`. BAD if it repeats an earlier query, skips
       ahead, or brings nothing new. Where neither plan nor evidence is known: BAD for a repetition or no results, otherwise
       unscored.
     - **Calculation**: GOOD if it is more than a bare number and its value is the result of a plan step that is not yet

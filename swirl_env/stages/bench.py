@@ -5,7 +5,7 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from swirl_env.benchmarks import bench
-from swirl_env.stages.options import BenchOptions, read
+from swirl_env.config.options import BenchOptions, read
 
 
 def main(config: DictConfig) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from omegaconf import DictConfig
 
-from swirl_env.filters import equalise
+from swirl_env.config.options import FilterOptions, read
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import quoted
-from swirl_env.stages.options import FilterOptions, read
 from swirl_env.store import Store
+from swirl_env.store.filters import equalise
 
 
 def main(config: DictConfig) -> None:

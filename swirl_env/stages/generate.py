@@ -12,15 +12,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from swirl_env.cli import Interrupted
-from swirl_env.engine import Engine
+from swirl_env.config.options import EpisodeOptions, read
+from swirl_env.config.plugins import defaults
 from swirl_env.env import build_engine
+from swirl_env.episodes.engine import Engine
+from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
-from swirl_env.rollout import collect
 from swirl_env.stages import runs
-from swirl_env.stages.options import EpisodeOptions, read
-from swirl_env.stages.plugins import defaults
 from swirl_env.stages.progress import progress
 from swirl_env.store import Store
 from swirl_env.types import Trajectory

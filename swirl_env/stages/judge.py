@@ -7,16 +7,16 @@ from itertools import islice
 
 from omegaconf import DictConfig
 
-from swirl_env.calls import run_judge
 from swirl_env.cli import Interrupted
+from swirl_env.config.options import JudgeOptions, read
+from swirl_env.episodes.guarded import run_judge
+from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.protocols import Judge
 from swirl_env.registry import make_judge
 from swirl_env.stages import runs
 from swirl_env.stages.generate import quoted
-from swirl_env.stages.options import JudgeOptions, read
 from swirl_env.stages.progress import progress
 from swirl_env.store import Store
-from swirl_env.transcript import subtrajectories
 from swirl_env.types import Trajectory, Verdict
 
 

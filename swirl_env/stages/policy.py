@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from swirl_env.agents.hf_load import ADAPTERS, add_adapter
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.agents.transformers.load import ADAPTERS, add_adapter
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, setting_of
 from swirl_env.algos.warm_start import WarmStart, warm_start
 from swirl_env.env import build_engine

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 import msgspec
 from omegaconf import OmegaConf
 
+from swirl_env.config.options import EpisodeOptions
 from swirl_env.errors import ConfigError, StoreError, unknown_name
 from swirl_env.fingerprint import fingerprint
-from swirl_env.records import replace_file
 from swirl_env.registry import Spec
-from swirl_env.stages.options import EpisodeOptions
 from swirl_env.store import Store
+from swirl_env.store.lines import replace_file
 
 E = TypeVar("E", bound=EpisodeOptions)
 _FREE = ("out", "resume", "slots")

@@ -25,26 +25,26 @@ from accelerate import Accelerator
 from accelerate.utils import LoggerType, broadcast_object_list
 from omegaconf import DictConfig
 
-from swirl_env.agents.hf_load import quiet
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.agents.transformers.load import quiet
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, WORDS, setting_of
+from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
 from swirl_env.algos.trainer import TrainConfig, Trainer, leave
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.cli import Interrupted
+from swirl_env.config.options import read
+from swirl_env.config.overrides import chosen
 from swirl_env.errors import ConfigError, MissingExtra, unknown_name
 from swirl_env.evaluate import Evaluation
-from swirl_env.records import WriterLock
 from swirl_env.registry import make
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import given_keys, quoted
-from swirl_env.stages.measure import Measure
-from swirl_env.stages.options import read
-from swirl_env.stages.overrides import chosen
 from swirl_env.stages.policy import environment, evaluations, make_policy
 from swirl_env.stages.progress import progress
 from swirl_env.stages.train_options import TrainOptions, agreed, record
 from swirl_env.store import Store
+from swirl_env.store.lines import WriterLock
 from swirl_env.types import Trajectory
 
 ONE_PROCESS = (

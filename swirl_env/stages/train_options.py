@@ -10,11 +10,11 @@ import msgspec
 from omegaconf import OmegaConf
 
 from swirl_env.algos.trainer import TrainConfig
+from swirl_env.config.options import Count, Folder, Options, Plugin
+from swirl_env.episodes.prompts import Prompt
 from swirl_env.errors import ConfigError, StoreError
-from swirl_env.prompts import Prompt
-from swirl_env.records import replace_file
 from swirl_env.stages import runs
-from swirl_env.stages.options import Count, Folder, Options, Plugin
+from swirl_env.store.lines import replace_file
 from swirl_env.types import History
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]

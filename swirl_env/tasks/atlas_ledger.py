@@ -6,13 +6,13 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from swirl_env.tasks.atlas import check_hops
-from swirl_env.tasks.atlas_questions import Walk, draw_pair, draw_single, phrase, plan
-from swirl_env.tasks.atlas_world import VERSION, world
+from swirl_env.tasks.atlas.questions import Walk, draw_pair, draw_single, phrase, plan
+from swirl_env.tasks.atlas.relations import RELATIONS
+from swirl_env.tasks.atlas.tasks import check_hops
+from swirl_env.tasks.atlas.world import VERSION, world
 from swirl_env.tasks.generated import GeneratedTasks, check_whole
-from swirl_env.tasks.ledger_story import CALCULATOR, number_text
+from swirl_env.tasks.ledger.story import CALCULATOR, number_text
 from swirl_env.tasks.names import Split
-from swirl_env.tasks.relations import RELATIONS
 from swirl_env.types import PlanStep, Task
 
 _AMOUNTS = [relation for relation in RELATIONS if relation.object == "amount"]

@@ -1,0 +1,108 @@
+"""The performance suite: ``python -m swirl_env.benchmarks.perf NAME [--json PATH] [--quick] [--strict]``.
+
+Each benchmark prints a table of medians, 99th percentiles and ratios to a baseline that runs in the same process, and says
+whether the bar is met. The figures go to a JSON file too, by default under ``runs/perf/``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import msgspec
+from rich.console import Console
+
+from swirl_env.benchmarks.perf.timing import Report, machine, show
+from swirl_env.errors import SwirlError, unknown_name
+
+
+class Benchmark(NamedTuple):
+    """Where a benchmark is, and the size at which it only shows that it runs."""
+
+    target: str
+    quick: int
+    about: str
+
+
+BENCHMARKS = {
+    "env_step": Benchmark("env:env_step", 20, "one environment, rules judge and full record"),
+    "vector_step": Benchmark("env:vector_step", 70, "64 episodes in lockstep"),
+    "search": Benchmark("search:search", 500, "BM25 over 100,000 passages"),
+    "calculator": Benchmark("calculator:calculator", 20, "plain arithmetic and warm symbolic queries"),
+    "generate": Benchmark("generate:generate", 4, "tokens a second beside a bare generate"),
+    "train": Benchmark("train:train", 8, "K steps in one pass, and the memory of the loss"),
+    "store": Benchmark("store:store", 100, "50,000 trajectories written, read and filtered"),
+}
+"""Name -> benchmark. Each takes ``size`` and returns a `Report`."""
+
+
+def run(name: str, quick: bool = False) -> Report:
+    """Runs one benchmark.
+
+    Args:
+        name: a key of `BENCHMARKS`.
+        quick: at a tiny size, to see that it runs; the figures mean nothing then.
+    """
+    if name not in BENCHMARKS:
+        raise unknown_name("benchmark", name, [*BENCHMARKS, "all"])
+    benchmark = BENCHMARKS[name]
+    module, _, attr = benchmark.target.partition(":")
+    measure = cast("Callable[..., Report]", getattr(importlib.import_module(f"swirl_env.benchmarks.perf.{module}"), attr))
+    start = time.perf_counter()
+    try:
+        report = measure(size=benchmark.quick) if quick else measure()
+    finally:
+        gc.unfreeze()
+    return msgspec.structs.replace(report, seconds=time.perf_counter() - start, machine=machine() | {"quick": quick})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmarks that are named and returns the exit code."""
+    names = "\n".join(f"  {name:<12} {b.about}" for name, b in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m swirl_env.benchmarks.perf",
+        description="Measures speed side by side with a baseline.",
+        epilog=f"benchmarks:\n{names}\n  {'all':<12} each of them, in a process of its own",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", help="benchmark to run, or all")
+    parser.add_argument("--json", type=Path, help="file (for all: folder) for the figures; default runs/perf/NAME.json")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 where a bar is missed")
+    given = parser.parse_args(argv)
+    try:
+        if given.name == "all":
+            return _all(given.json or Path("runs/perf"), given.quick, given.strict)
+        report = run(given.name, given.quick)
+    except SwirlError as error:
+        print(f"perf: {error}", file=sys.stderr)
+        return 2
+    path = given.json or Path("runs/perf") / f"{given.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    show(report, console)
+    console.print(f"figures: {path}", soft_wrap=True, highlight=False)
+    return 1 if given.strict and report.missed else 0
+
+
+def _all(folder: Path, quick: bool, strict: bool) -> int:
+    """Runs every benchmark in a process of its own, so that none inherits another's memory or warm caches."""
+    import subprocess
+
+    options = [name for name, given in (("--quick", quick), ("--strict", strict)) if given]
+    codes = []
+    for name in BENCHMARKS:
+        command = [sys.executable, "-m", "swirl_env.benchmarks.perf", name, "--json", str(folder / f"{name}.json"), *options]
+        codes.append(subprocess.run(command, check=False).returncode)
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The study of step rewards: ``python -m swirl_env.benchmarks.study``."""

@@ -1,0 +1,108 @@
+"""What hydra and omegaconf complain about, said in one line: what was expected, what came, how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Literal, get_args, get_origin
+
+from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from msgspec import ValidationError
+from omegaconf import DictConfig
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from swirl_env.config.plugins import GROUPS, choices
+from swirl_env.errors import ConfigError, SwirlError, UnknownName, unknown_name
+
+
+def explained(stage: str, error: Exception) -> SwirlError | None:
+    """Returns the error in our words; None for what is no mistake of the user."""
+    if isinstance(error, MissingConfigException):
+        return _unknown_choice(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(stage, error)
+    if isinstance(error, MissingMandatoryValue):
+        return missing_value(stage, str(error.full_key))
+    if isinstance(error, ConfigCompositionException):
+        cause = error.__cause__
+        if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+            return _unknown_key(stage, cause)
+        ambiguous = re.match(r"Ambiguous value for argument '(.*)'\n", str(error))
+        return _ambiguous(ambiguous[1]) if ambiguous else ConfigError(_first_lines(str(error)))
+    if isinstance(error, OmegaConfBaseException):
+        return ConfigError(f"{error.full_key}: {_first_lines(str(error))}" if error.full_key else _first_lines(str(error)))
+    if "Config group override must be" in str(error):
+        return ConfigError(
+            f"A group takes the name of a choice (or a list of names): {', '.join(GROUPS)}. For no judge: judge=none."
+        )
+    return None
+
+
+def missing_value(stage: str, key: str) -> ConfigError:
+    """Returns the error for a key that has no default and was not given."""
+    return ConfigError(f"`swirl {stage}` needs a value for {key!r}: give {key}=...  (`swirl {stage} --help` says what it is)")
+
+
+def _unknown_choice(error: MissingConfigException) -> SwirlError:
+    group, _, name = (error.missing_cfg_file or "").partition("/")
+    if group in GROUPS and name:
+        return unknown_name(group, name, choices(group))
+    return UnknownName(_first_lines(str(error)))
+
+
+def _ambiguous(override: str) -> ConfigError:
+    key, _, values = override.partition("=")
+    return ConfigError(
+        f"{override!r} names several values. To run one after the other add --multirun (-m); for a list write {key}=[{values}]; "
+        f"for a text with commas quote it, {key}=\"'{values}'\"."
+    )
+
+
+def _unreadable(stage: str, error: OverrideParseException) -> ConfigError:
+    reason = _first_lines(str(error))
+    return ConfigError(
+        f"Expected key=value, got {error.override!r} ({reason}). Quote a value that holds spaces or any of = , ( ) [ ] {{ }}: "
+        f"key=\"'value'\"."
+    )
+
+
+def _unknown_key(stage: str, cause: OmegaConfBaseException) -> SwirlError:
+    """Returns the error for a key that is not in the configuration, with the nearest that is."""
+    node = cause.parent_node
+    assert isinstance(node, DictConfig)
+    wanted, key = str(cause.full_key), str(cause.key)
+    top = wanted.partition(".")[0]
+    if top == "tool" and (top == wanted or wanted.count(".") == 1):
+        name = wanted.split(".")[1] if "." in wanted else key
+        near = difflib.get_close_matches(name, choices("tool"), n=1)
+        return ConfigError(
+            f"No tool {name!r} is chosen, so {wanted} has no place: choose it too, tool=[{near[0] if near else name}]."
+        )
+    prefix = wanted.removesuffix(key)
+    known = [f"{prefix}{name}" for name in map(str, node) if name not in ("name", "hydra")]
+    known += ["tool"] if "task" in known and "tool" not in known else []
+    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    if prefix and node.get("name"):
+        what = f"The {top} {str(node['name'])!r} has no option {key!r}.{hint} Its options: {', '.join(known) or 'none'}."
+    elif top in GROUPS and "." in wanted:
+        what = f"{prefix.removesuffix('.')} is a value, not a section: {wanted} has no place in it."
+    elif top in GROUPS:
+        what = f"`swirl {stage}` has no group {top!r}.{hint}"
+    else:
+        what = f"`swirl {stage}` has no key {wanted!r}.{hint} Known: {', '.join(known)}."
+    return UnknownName(what)
+
+
+def mismatch(error: ValidationError, hint: object, value: object) -> str:
+    """Returns what a value should have been, e.g. ``expected one of full, calls; got 'ful'``."""
+    told = str(error).partition(" - at ")[0].replace("`", "")
+    if get_origin(hint) is Literal:
+        told = f"Expected one of {', '.join(map(str, get_args(hint)))}"
+    return f"{told[:1].lower()}{told[1:]}; got {value!r}"
+
+
+def _first_lines(message: str) -> str:
+    """Returns a message of several lines as one, without the advice that follows an empty line."""
+    lines = [line.strip() for line in message.strip().split("\n\n")[0].splitlines()]
+    return re.sub(r"\s+", " ", " ".join(line for line in lines if not line.startswith(("full_key:", "object_type", "See http"))))

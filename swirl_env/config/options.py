@@ -1,0 +1,154 @@
+"""The configuration of each stage as typed values: it is read here once, and plain arguments go on from here."""
+
+from __future__ import annotations
+
+import os
+from importlib import resources
+from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+
+import msgspec
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from swirl_env.config.errors import mismatch, missing_value
+from swirl_env.config.plugins import spec
+from swirl_env.episodes.prompts import Prompt
+from swirl_env.errors import ConfigError, unknown_name
+from swirl_env.types import History
+
+Folder = Annotated[str, msgspec.Meta(min_length=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Plugin = dict[str, Any]
+O = TypeVar("O", bound="Options")  # noqa: E741 -- the letter of "options"
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of a stage's options."""
+
+
+class EpisodeOptions(Options, frozen=True, kw_only=True):
+    """How episodes are run; the words of conf/episodes.yaml."""
+
+    task: Plugin
+    judge: Plugin | None
+    agent: Plugin
+    tool: dict[str, Plugin] | None = None
+    """Tools by name; None takes those of the task."""
+    n: Count | None
+    samples: Count
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    max_steps: Count | None
+    max_chars: Count
+    format: str
+    history: History
+    prompt: Prompt
+    slots: Count
+    resume: bool
+    out: Folder | None
+
+
+class EvalOptions(EpisodeOptions, frozen=True, kw_only=True):
+    """Options of ``swirl eval``."""
+
+    verdicts: str | None
+
+
+class PlayOptions(EpisodeOptions, frozen=True, kw_only=True):
+    """Options of ``swirl play``."""
+
+    task_id: str | None
+
+
+class JudgeOptions(Options, frozen=True, kw_only=True):
+    """Options of ``swirl judge``."""
+
+    judge: Plugin
+    out: Folder
+    batch: Count
+
+
+class FilterOptions(Options, frozen=True, kw_only=True):
+    """Options of ``swirl filter``."""
+
+    filter: dict[str, Plugin]
+    out: Folder
+    verdicts: str | None
+    limit: Annotated[int, msgspec.Meta(ge=0)] | None
+    equal: bool
+    seed: int
+
+
+class BenchOptions(Options, frozen=True, kw_only=True):
+    """Options of ``swirl bench``."""
+
+    out: Folder
+    resume: bool
+    n: Count
+    n_model: Annotated[int, msgspec.Meta(ge=0)]
+    model: str
+    data_dir: str | None
+    only: Annotated[list[str], msgspec.Meta(min_length=1)] | None
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    slots: Count
+    part: Literal["all", "agents", "training"]
+    algos: list[str]
+    setting: str
+    budget: Count
+    seeds: list[Annotated[int, msgspec.Meta(ge=0)]]
+    episodes: Count
+    workers: Count
+    arms: dict[str, dict[str, Any]]
+    """Arm -> what differs from the defaults of ``swirl train``, by section."""
+
+
+def read(stage: str, kind: type[O], config: DictConfig) -> O:
+    """Returns the composed configuration as the options of a stage.
+
+    Raises:
+        ConfigError: where a value is missing or of another type than the stage takes.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    for key, value in plain.items():
+        if value == "???":
+            raise missing_value(stage, key)
+    for group in {"algo", "task", "judge", "agent"} & plain.keys():
+        plain[group] = spec(group, plain[group])
+    for group in {"tool", "filter"} & plain.keys():
+        plain[group] = {name: spec(group, chosen) for name, chosen in plain[group].items()}
+    if "tool" in kind.__struct_fields__ and "tool" not in plain and _no_tools():
+        plain["tool"] = {}
+    if "out" in plain and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        plain["out"] = os.path.relpath(HydraConfig.get().runtime.output_dir)
+    if unknown := plain.keys() - set(kind.__struct_fields__):  # added with +key=value
+        raise unknown_name(f"key of `swirl {stage}`", sorted(unknown)[0], kind.__struct_fields__)
+    try:
+        return msgspec.convert(plain, kind)
+    except msgspec.ValidationError as error:
+        key = str(error).partition(" - at ")[2].strip("`").removeprefix("$.")
+        hint, value = _at(kind, plain, key.split("."))
+        raise ConfigError(f"{key or stage}: {mismatch(error, hint, value)}.") from error
+
+
+def _at(kind: Any, value: Any, path: list[str]) -> tuple[Any, Any]:
+    """Returns type and value of a key of a section, ``trainer.lr``."""
+    for key in path:
+        key, _, index = key.partition("[")
+        kind = get_type_hints(kind).get(key) if isinstance(kind, type) else None
+        value = value.get(key) if isinstance(value, dict) else None
+        if index and isinstance(value, list):
+            kind, value = None, value[int(index.rstrip("]"))]
+    return kind, value
+
+
+def episode_defaults() -> dict[str, Any]:
+    """Returns the plain keys of conf/episodes.yaml, for stages that run episodes of several kinds."""
+    text = resources.files("swirl_env.conf").joinpath("episodes.yaml").read_text(encoding="utf-8")
+    keys: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
+    judge = next(entry["judge"] for entry in keys.pop("defaults") if "judge" in entry)
+    return {**keys, "judge": {"name": judge}}
+
+
+def _no_tools() -> bool:
+    """Whether ``tool=[]`` was chosen: hydra then has no choice on record, where the default has an empty one."""
+    return HydraConfig.initialized() and "tool" not in HydraConfig.get().runtime.choices

@@ -1,0 +1,185 @@
+"""Options of plugins as configuration: read from their signatures and docstrings, so that there is one source of truth."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from swirl_env.errors import ConfigError
+from swirl_env.registry import load, names
+from swirl_env.store.filters import FILTERS, make_filter
+
+GROUPS = ("algo", "task", "tool", "judge", "agent", "filter")
+"""The config groups whose choices are plugins."""
+LISTS = ("tool", "filter")
+"""Groups of which several may be chosen; each choice has a section of its own, e.g. ``tool.search.top_k``."""
+NONE = "none"
+"""The choice ``judge=none``: no judge. (``filter=none`` is a filter.)"""
+MISSING = "???"
+_GIVEN = {"tool": {"corpus"}}
+"""Options that the program fills in unless the user sets them."""
+
+
+def choices(group: str) -> list[str]:
+    """Returns the registered names of a group; imports none of them."""
+    if group == "filter":
+        return list(FILTERS)
+    return [*names(group), *([NONE] if group == "judge" else [])]
+
+
+def is_choice(group: str, name: str) -> bool:
+    """Whether `name` can be looked up: a registered name or ``package.module:Attr``."""
+    return ":" in name or name in choices(group)
+
+
+def section(group: str, name: str) -> str:
+    """Returns where the options of a choice stand: ``agent``, or for groups of several ``tool.search``."""
+    return f"{group}.{name.rpartition(':')[2]}" if group in LISTS else group
+
+
+@functools.cache
+def factory(group: str, name: str) -> Callable[..., Any] | None:
+    """Imports the plugin behind a choice; None where it takes no options."""
+    if group == "filter":
+        make_filter(name)
+        return None
+    if group == "judge" and name == NONE:
+        return None
+    return load(group, name)
+
+
+def parameters(group: str, name: str) -> dict[str, inspect.Parameter]:
+    """Returns the options that a choice takes."""
+    made = factory(group, name)
+    if made is None:
+        return {}
+    signature = inspect.signature(made)
+    return {key: p for key, p in signature.parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
+
+
+def defaults(group: str, name: str) -> dict[str, Any]:
+    """Returns the configuration of a choice: its name and options, with ``???`` where a value is required.
+
+    Options whose default no configuration can hold are left out, and so are those that only code can give (functions).
+    """
+    config: dict[str, Any] = {"name": name}
+    hints = _hints(factory(group, name))
+    for option, parameter in parameters(group, name).items():
+        if option in _GIVEN.get(group, ()):
+            config[option] = None
+        elif parameter.default is parameter.empty:
+            config[option] = MISSING
+        elif _is_plain(parameter.default) and not _is_code(hints.get(option, Any)):
+            config[option] = parameter.default
+    return config
+
+
+def is_open(group: str, name: str) -> bool:
+    """Whether the plugin takes options of any name (``**options``)."""
+    made = factory(group, name)
+    return made is not None and any(p.kind is p.VAR_KEYWORD for p in inspect.signature(made).parameters.values())
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(isinstance(k, str) and _is_plain(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def spec(group: str, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns what `swirl_env.registry.make` takes, with values of the types that the signature asks for.
+
+    Args:
+        group: a group.
+        config: name and options as they stand in the configuration.
+
+    Raises:
+        ConfigError: where a value is missing or of another type.
+    """
+    if config is None or (group == "judge" and config["name"] == NONE):
+        return None
+    name = str(config["name"])
+    hints = _hints(factory(group, name))
+    given: dict[str, Any] = {"name": name}
+    for option, value in config.items():
+        where = f"{section(group, name)}.{option}"
+        if value == MISSING:
+            raise ConfigError(f"The {group} {name!r} needs a value for {option!r}: give {where}=...")
+        if option == "name" or (value is None and option in _GIVEN.get(group, ())):
+            continue
+        given[option] = _typed(where, value, hints.get(option, Any))
+    return given
+
+
+def _hints(made: Callable[..., Any] | None) -> dict[str, Any]:
+    target = made.__init__ if inspect.isclass(made) else made
+    try:
+        return typing.get_type_hints(target)
+    except Exception:  # annotations of strangers may name anything; values then pass as they are
+        return {}
+
+
+def _typed(where: str, value: Any, hint: Any) -> Any:
+    if hint is Any or not _is_checked(hint):
+        return value
+    try:
+        return msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        from swirl_env.config.errors import mismatch
+
+        raise ConfigError(f"{where}: {mismatch(error, hint, value)}.") from error
+
+
+def _is_checked(hint: Any) -> bool:
+    """Whether msgspec can check a type exactly; objects of plugins and protocols are left to their factory."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType, list, tuple, dict, Sequence, Mapping, typing.Literal):
+        return origin is typing.Literal or all(map(_is_checked, typing.get_args(hint)))
+    return hint in (str, int, float, bool, type(None), Any, Ellipsis)
+
+
+def _is_code(hint: Any) -> bool:
+    """Whether an option takes functions, or None, and nothing else."""
+    origin, inner = typing.get_origin(hint), [arg for arg in typing.get_args(hint) if arg is not type(None)]
+    return origin is Callable or (origin in (typing.Union, types.UnionType) and all(map(_is_code, inner)))
+
+
+def docs(made: Callable[..., Any] | None) -> dict[str, str]:
+    """Returns the descriptions of options from the ``Args:`` of a Google-style docstring, inherited ones included."""
+    found: dict[str, str] = {}
+    for owner in reversed(inspect.getmro(made)) if inspect.isclass(made) else [made]:
+        found.update(_args(inspect.cleandoc(owner.__doc__ or "")))
+    return found
+
+
+def summary(made: Callable[..., Any] | None) -> str:
+    """Returns the first line of a docstring."""
+    return (inspect.getdoc(made) or "").partition("\n")[0] if made is not None else ""
+
+
+_ARG = re.compile(r"^    \*{0,2}(\w+)(?: \([^)]*\))?: (.*)$")
+
+
+def _args(doc: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    option = ""
+    for line in doc.partition("\nArgs:\n")[2].splitlines():
+        if line.strip() and not line.startswith("    "):
+            break
+        if match := _ARG.match(line):
+            option = match[1]
+            found[option] = match[2]
+        elif option and line.startswith("     "):
+            found[option] += " " + line.strip()
+        else:
+            option = ""
+    return {option: text.replace("``", "").replace("`", "") for option, text in found.items()}

@@ -1,0 +1,119 @@
+"""What an action format promises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swirl_env.contract.rules import HOSTILE, HUGE, PLAIN, attempt, expect, random_texts, shown
+from swirl_env.contract.samples import DESCRIBED, TAGS
+from swirl_env.types import Answer, Malformed, ToolCall
+
+_TOTAL = "parse is total: return Malformed(reason, 0, len(text))"
+_MORE = (" and more", "</answer>", "<answer>other</answer>", "<search_query>x</search_query>", "\x00\ud800", "}}]]>")
+
+
+def has_its_methods(fmt: Any) -> None:
+    """Has `stop`, `parse`, `call`, `answer`, `instructions` and `correction`."""
+    for name in ("parse", "call", "answer", "instructions", "correction"):
+        expect(callable(getattr(fmt, name, None)), f"expected a method `{name}`, got none; add it to {type(fmt).__name__}.")
+    stop = getattr(fmt, "stop", None)
+    texts = isinstance(stop, tuple) and bool(stop) and all(isinstance(s, str) and s for s in stop)
+    expect(texts, f"expected `stop` to be a tuple of texts, got {shown(stop)}.")
+
+
+def what_it_writes_it_reads(fmt: Any) -> None:
+    """parse(call(tool, query)) is that call, parse(answer(text)) that answer, with prose before them too."""
+    for tool in TAGS:
+        for query in PLAIN:
+            for head in ("", "Let me see: 3 < 4. "):
+                text = head + fmt.call(tool, query)
+                read = _parse(fmt, text)
+                same = isinstance(read, ToolCall) and (read.tool, read.query) == (tool, query)
+                expect(same, f"expected {shown(text)!r} to read as a call of {tool} with {query!r}, got {shown(read)}.")
+    for answer in PLAIN:
+        text = "So: " + fmt.answer(answer)
+        read = _parse(fmt, text)
+        same = isinstance(read, Answer) and read.text == answer
+        expect(same, f"expected {shown(text)!r} to read as the answer {answer!r}, got {shown(read)}.")
+
+
+def spans_hold_the_element(fmt: Any) -> None:
+    """text[start:end] is the complete call or answer, alone."""
+    for text in _complete(fmt):
+        read = _parse(fmt, "Well, " + text + " then")
+        inside = ("Well, " + text + " then")[read.start : read.end]
+        expect(inside == text, f"expected start and end to hold {shown(text)!r}, got {shown(inside)!r}.")
+
+
+def text_after_a_complete_element_changes_nothing(fmt: Any) -> None:
+    """parse(text + more) == parse(text) once text holds a complete call or answer."""
+    for text in _complete(fmt):
+        for more in _MORE:
+            one, two = _parse(fmt, text), _parse(fmt, text + more)
+            expect(one == two, f"expected {shown(text)!r} to read the same with {shown(more)!r} after it, got {shown(two)}.")
+
+
+def stop_strings_end_every_element(fmt: Any) -> None:
+    """Every call and answer ends with one of the stop strings and holds none before its end."""
+    for text in _complete(fmt):
+        ends = text.endswith(fmt.stop)
+        expect(ends, f"expected {shown(text)!r} to end with one of {fmt.stop}, it does not; generation would run on.")
+        early = [s for s in fmt.stop if s in text[: -len(s)]]
+        expect(not early, f"expected no stop string inside {shown(text)!r}, got {early}; generation would stop too early.")
+
+
+def parse_is_total(fmt: Any) -> None:
+    """Reads any text: empty, NUL, surrogates, a megabyte, unclosed and nested elements."""
+    cut = [text[:k] for text in _complete(fmt) for k in range(0, len(text), 3)]
+    opened = _complete(fmt)[0].rpartition(fmt.stop[0])[0] or "<"
+    for text in (*HOSTILE, *HUGE, *random_texts(), *cut, opened * (1_000_000 // len(opened)), "".join(fmt.stop) * 20_000):
+        read = _parse(fmt, text)
+        inside = 0 <= read.start <= read.end <= len(text)
+        expect(inside, f"expected a span inside {shown(text)!r}, got {read.start} to {read.end}.")
+
+
+def unknown_tools_are_malformed(fmt: Any) -> None:
+    """A call of a tool that is not on offer is no call."""
+    read = _parse(fmt, fmt.call("no_such_tool", "x"))
+    expect(not isinstance(read, ToolCall), f"expected a call of an unknown tool to be Malformed, got {shown(read)}.")
+
+
+def malformed_actions_are_corrected(fmt: Any) -> None:
+    """A malformed action gets a reply that says how to write it."""
+    text = fmt.correction(_parse(fmt, "I would say five."))
+    expect(isinstance(text, str) and bool(text.strip()), f"expected a correction in words, got {shown(text)}.")
+    expect(_parse(fmt, "nothing") == _parse(fmt, "nothing"), "expected the same reading every time, got two.")
+
+
+def instructions_name_every_tool(fmt: Any) -> None:
+    """The instructions name every tool and say what it does."""
+    text = fmt.instructions(DESCRIBED)
+    for tool in DESCRIBED:
+        told = isinstance(text, str) and tool.tag in text and tool.description in text
+        expect(told, f"expected the tag and the description of {tool.tag!r} in the instructions, got {shown(text)}.")
+
+
+def _complete(fmt: Any) -> list[str]:
+    return [*(fmt.call(tool, query) for tool in TAGS for query in PLAIN[:3]), *(fmt.answer(text) for text in PLAIN[:3])]
+
+
+def _parse(fmt: Any, text: str) -> Any:
+    read = attempt(fmt.parse, text, given=f"the text {shown(text)!r}", fix=_TOTAL)
+    known = isinstance(read, ToolCall | Answer | Malformed)
+    expect(known, f"expected ToolCall, Answer or Malformed for {shown(text)!r}, got {type(read).__name__}.")
+    return read
+
+
+RULES = (
+    has_its_methods,
+    what_it_writes_it_reads,
+    spans_hold_the_element,
+    text_after_a_complete_element_changes_nothing,
+    stop_strings_end_every_element,
+    parse_is_total,
+    unknown_tools_are_malformed,
+    malformed_actions_are_corrected,
+    instructions_name_every_tool,
+)
+GATES = (has_its_methods,)
+TWIN_RULES = ()

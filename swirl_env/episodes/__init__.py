@@ -1,0 +1,1 @@
+"""How an episode moves: the engine, the transcript, prompts, action formats and rollouts."""

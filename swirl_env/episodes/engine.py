@@ -1,0 +1,254 @@
+"""The one transition behind the environment, the vector environment and rollouts: parse, call tools, judge, advance.
+
+A step of n episodes makes one call to each tool that they use and one to the judge.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from swirl_env.episodes.formats import ANSWER
+from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
+from swirl_env.episodes.prompts import Prompt, build_prompt
+from swirl_env.episodes.transcript import clean, initial_state, next_state, observe
+from swirl_env.errors import ConfigError, unknown_name
+from swirl_env.grading import grade
+from swirl_env.protocols import Grader, Judge, TaskSource, Tool
+from swirl_env.registry import Spec, conforming, make, make_format
+from swirl_env.types import (
+    Action,
+    Answer,
+    Ended,
+    History,
+    Malformed,
+    Outcome,
+    ParsedAction,
+    Record,
+    Settings,
+    State,
+    Step,
+    SubTrajectory,
+    Task,
+    ToolCall,
+    ToolResult,
+    Trajectory,
+    Verdict,
+)
+
+_TAG = re.compile(r"[A-Za-z_][\w.-]*")
+
+
+class Transition(Record, frozen=True):
+    """What one action led to. `step` is None where the agent could not act; `ended` is None while the episode goes on."""
+
+    state: State
+    step: Step | None
+    ended: Ended | None = None
+    outcome: Outcome | None = None
+
+
+class Engine:
+    """Runs episodes over one set of tasks, tools and a judge.
+
+    Args:
+        tasks: the questions; their corpus is offered to every tool that takes one.
+        tools: specs of the tools; None takes what the task source names.
+        judge: spec of the judge, or None for no rewards (every verdict ``unscored``).
+        max_steps: actions an episode may take, the answer included; None takes the task source's.
+        format: name of the action format.
+        history: whether later states keep earlier reasoning (``full``) or only the calls (``calls``).
+        prompt: ``full`` instructions, or the bare ``question``.
+        max_chars: longest state in characters; an episode that outgrows it is truncated with ``ended="length"``.
+        grader: judges final answers in place of the task's own grading.
+    """
+
+    def __init__(
+        self,
+        tasks: TaskSource,
+        tools: Sequence[Spec] | None = None,
+        judge: Spec | None = "rules",
+        max_steps: int | None = None,
+        *,
+        format: str = "xml",
+        history: History = "full",
+        prompt: Prompt = "full",
+        max_chars: int = 100_000,
+        grader: Grader | None = None,
+    ) -> None:
+        self.tasks: TaskSource = conforming("task", tasks)
+        self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
+        self.judge: Judge | None = None if judge is None else conforming("judge", make("judge", judge))
+        steps = tasks.max_steps if max_steps is None else max_steps
+        _check_settings(steps, history, prompt, max_chars)
+        self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
+        self.format = make_format(format, self.settings.tools)
+        self.prompt: Prompt = prompt
+        self.grader = grader
+
+    def with_tasks(self, tasks: TaskSource) -> Engine:
+        """Returns an engine with other questions and the same tools, judge and settings."""
+        clone = copy.copy(self)
+        clone.tasks = tasks
+        return clone
+
+    def begin(self, task: Task, seed: int = 0) -> State:
+        """Returns the first state of an episode on `task`."""
+        prompt = build_prompt(task, list(self.tools.values()), self.format, self.settings, self.prompt)
+        if len(prompt) > self.settings.max_chars:
+            raise ConfigError(
+                f"The prompt of task {task.id!r} has {len(prompt)} characters; max_chars allows {self.settings.max_chars}."
+            )
+        return initial_state(task, clean(prompt), self.settings, seed)
+
+    def step(self, states: Sequence[State], actions: Sequence[Action]) -> list[Transition]:
+        """Takes one step in each of n episodes.
+
+        Args:
+            states: n current states.
+            actions: n actions, one a state.
+
+        Returns:
+            n transitions, exactly those that n single calls would give.
+        """
+        if any([action.error is not None for action in actions]):
+            live = [i for i, action in enumerate(actions) if action.error is None]
+            taken = dict(zip(live, self.step([states[i] for i in live], [actions[i] for i in live]), strict=True))
+            return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
+        tried = self._try(states, actions)
+        return list(map(self._advance, tried, self._judge(tried), self._grade(tried)))
+
+    def rate(self, states: Sequence[State], actions: Sequence[Action], *, tools: bool = True) -> list[Step]:
+        """Judges actions at frozen states; no episode moves on (SWiRL, stage 2).
+
+        Args:
+            states: n states.
+            actions: n actions, one a state.
+            tools: whether calls are run, for judges that rate a call by what it finds; the paper runs none.
+
+        Returns:
+            n steps with their verdicts and without observations.
+        """
+        tried = self._try(states, actions, tools)
+        verdicts = self._judge(tried)
+        return [Step(s.action, s.call, s.result, "", v) for s, v in zip(tried, verdicts, strict=True)]
+
+    def _try(self, states: Sequence[State], actions: Sequence[Action], tools: bool = True) -> list[SubTrajectory]:
+        acted = [action if action.text.isascii() else _cleaned(action) for action in actions]
+        parse = self.format.parse
+        calls = [parse(action.text) for action in acted]
+        results = self._run_tools(calls) if tools else [None] * len(calls)
+        return list(map(SubTrajectory, states, acted, calls, results))
+
+    def _run_tools(self, calls: Sequence[ParsedAction]) -> list[ToolResult | None]:
+        """Returns the result of each call (None where nothing was called), with one batch a tool."""
+        results: list[ToolResult | None] = [None] * len(calls)
+        batches: dict[str, list[int]] = {}
+        for i, call in enumerate(calls):
+            if type(call) is ToolCall:
+                batches.setdefault(call.tool, []).append(i)
+        for tag, where in batches.items():
+            queries = [calls[i].query for i in where]  # type: ignore[union-attr]
+            for i, result in zip(where, run_tool(self.tools[tag], queries), strict=True):
+                results[i] = result
+        return results
+
+    def _judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
+        if self.judge is None or not steps:
+            return [Verdict("unscored")] * len(steps)
+        return run_judge(self.judge, steps)
+
+    def _grade(self, steps: Sequence[SubTrajectory]) -> list[Outcome | None]:
+        """Returns the outcome of each step that answers, None for the others."""
+        outcomes = [grade(s.state.task, s.call.text) if type(s.call) is Answer else None for s in steps]
+        if self.grader is None or not any(outcomes):
+            return outcomes
+        where = [i for i, outcome in enumerate(outcomes) if outcome is not None]
+        answers = [outcomes[i].answer or "" for i in where]  # type: ignore[union-attr]
+        for i, correct in zip(where, run_grader(self.grader, [steps[i].state.task for i in where], answers), strict=True):
+            outcomes[i] = Outcome(outcomes[i].answer, correct, outcomes[i].f1)  # type: ignore[union-attr]
+        return outcomes
+
+    def _advance(self, tried: SubTrajectory, verdict: Verdict, outcome: Outcome | None) -> Transition:
+        """Returns s_{i+1}, or the end of the episode: answered, out of steps, or grown too long."""
+        state, action, call, result = tried.state, tried.action, tried.call, tried.result
+        if outcome is not None:
+            return _end(tried, verdict, "answered", outcome)
+        if len(state.steps) + 1 >= state.settings.max_steps:
+            return _end(tried, verdict, "budget", no_answer(state.task))
+        correction = self.format.correction(call) if type(call) is Malformed else ""
+        step = Step(action, call, result, observe(call, result, correction), verdict)
+        after = next_state(state, step)
+        if after.chars > state.settings.max_chars:
+            return _end(tried, verdict, "length", no_answer(state.task))
+        return Transition(after, step)
+
+    def trajectory(self, end: Transition, sample: int = 0, agent: str = "") -> Trajectory:
+        """Returns the record of a finished episode.
+
+        Args:
+            end: its last transition.
+            sample: which sample of the task this is.
+            agent: name of the agent that acted.
+        """
+        state = end.state
+        if end.ended is None or end.outcome is None:
+            raise ConfigError("A trajectory is the record of a finished episode; this one goes on.")
+        prompt = state.turns[0].text
+        return Trajectory(state.task, state.settings, prompt, state.steps, end.ended, end.outcome, sample, state.seed, agent)
+
+
+def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
+    """Returns the tools by tag."""
+    if isinstance(specs, str | Mapping):
+        raise ConfigError(f"tools is a list of names, mappings or tools; got {specs!r} alone. Write tools=[{specs!r}].")
+    tools: dict[str, Tool] = {}
+    for spec in specs:
+        tool = conforming("tool", make("tool", spec, corpus=tasks.corpus))
+        if not isinstance(tool.tag, str) or not _TAG.fullmatch(tool.tag):
+            raise ConfigError(f"The tag of a tool is made of letters, digits and '_', not a digit first; got {tool.tag!r}.")
+        if tool.tag in tools or tool.tag == ANSWER:
+            raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
+        tools[tool.tag] = tool
+    return tools
+
+
+def _check_settings(max_steps: int, history: str, prompt: str, max_chars: int) -> None:
+    for name, value in (("max_steps", max_steps), ("max_chars", max_chars)):
+        if not isinstance(value, int) or value < 1:
+            what = "the actions of an episode" if name == "max_steps" else "the characters of a state"
+            raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r}.")
+    for what, name, known in (("history", history, get_args(History)), ("prompt", prompt, get_args(Prompt))):
+        if name not in known:
+            raise unknown_name(what, str(name), known)
+
+
+def no_answer(task: Task) -> Outcome:
+    """Returns the outcome of an episode that ended without an answer: wrong wherever it could have been right."""
+    return Outcome(None, None, None) if task.answer is None else Outcome(None, False, 0.0)
+
+
+def _cleaned(action: Action) -> Action:
+    """Returns the action with text that can be stored; token ids stay with text that needed no cleaning."""
+    text = clean(action.text)
+    return action if text is action.text else Action(text)
+
+
+def _unable(state: State, action: Action) -> Transition:
+    """Returns the end of an episode whose agent could not act: too long a state truncates, a failure is an error."""
+    if action.error == "length":
+        return Transition(state, None, "length", no_answer(state.task))
+    return Transition(state, None, "error", Outcome())
+
+
+def _end(tried: SubTrajectory, verdict: Verdict, ended: Ended, outcome: Outcome) -> Transition:
+    """Returns the end of an episode by its last step, whose observation nobody reads.
+
+    The turns of the final state are those that the last action was chosen on; its steps hold that action too.
+    """
+    state = tried.state
+    last = Step(tried.action, tried.call, tried.result, "", verdict)
+    final = State(state.task, state.settings, state.turns, (*state.steps, last), state.seed, state.chars)
+    return Transition(final, last, ended, outcome)

@@ -1,0 +1,300 @@
+"""Trajectory <-> one line of JSON.
+
+    {"v":1,"key":["task id",0],"error":true,"shared":[...],"echo":[...],"task":{...},"settings":{...},"steps":[...],...}
+
+The head (version, key, and ``error`` where the episode failed) lets a reader know a line without decoding it. Two things
+that would otherwise stand in a line many times over are written once:
+
+- ``shared``: of step i's ``prompt_ids``, the first ``shared[i]`` are those of step i-1's ``prompt_ids + token_ids``; only
+  the rest is written.
+- ``echo``: where ``echo[i]`` is 1, step i's ``observation`` ends with the text of its result, which is not written again.
+
+A line holds no time, no host and no id of a run: the same seed gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from swirl_env.errors import StoreError, VersionError
+from swirl_env.types import SCHEMA_VERSION, Ended, Label, Outcome, Record, Step, Trajectory, Verdict, VerdictStatus
+
+Key = tuple[str, int]
+"""What makes an episode unique in a run: task id and sample number."""
+
+
+class Head(NamedTuple):
+    """What the beginning of a line says."""
+
+    key: Key
+    failed: bool
+    """Whether the episode ended in an error, and so waits to be run again."""
+
+
+class VerdictSummary(Record, frozen=True):
+    """The part of a verdict that filters read."""
+
+    status: VerdictStatus
+    label: Label | None = None
+
+
+class StepSummary(Record, frozen=True):
+    """The part of a step that filters read."""
+
+    verdict: VerdictSummary = VerdictSummary("unscored")
+
+
+class Summary(Record, frozen=True):
+    """The part of a trajectory that filters read, under the same names; decoded several times faster than the whole."""
+
+    key: Key
+    steps: tuple[StepSummary, ...]
+    ended: Ended
+    outcome: Outcome
+
+
+class _Stored(Trajectory, frozen=True, kw_only=True):
+    """A whole line."""
+
+    v: int
+    head_key: Key = msgspec.field(name="key")
+    error: bool = False
+    shared: tuple[int, ...] = ()
+    echo: tuple[int, ...] = ()
+
+
+class _StoredVerdicts(Record, frozen=True):
+    verdicts: tuple[Verdict, ...]
+
+
+class _StoredVerdictSummaries(Record, frozen=True):
+    verdicts: tuple[VerdictSummary, ...]
+
+
+class _Head(msgspec.Struct):
+    key: Key
+    error: bool = False
+
+
+class _Version(msgspec.Struct):
+    v: int | None = None
+
+
+_HEAD = re.compile(rb'\{"v":%d,"key":\["([^"\\]*)",(-?\d+)\](,"error":true)?,' % SCHEMA_VERSION)
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(_Stored).decode
+_decode_summary = msgspec.json.Decoder(Summary).decode
+_decode_verdicts = msgspec.json.Decoder(_StoredVerdicts).decode
+_decode_verdict_summaries = msgspec.json.Decoder(_StoredVerdictSummaries).decode
+_decode_head = msgspec.json.Decoder(_Head).decode
+_decode_version = msgspec.json.Decoder(_Version).decode
+_FIELDS = Trajectory.__struct_fields__
+
+
+class BadLine(ValueError):
+    """A line that cannot be read; the store adds file and line number."""
+
+
+def read_head(line: bytes) -> Head:
+    """Returns what a line (of trajectories or verdicts) is about.
+
+    Raises:
+        BadLine: where it is no such line.
+        VersionError: where another version wrote it.
+    """
+    match = _HEAD.match(line) if line.endswith(b"}\n") else None
+    try:
+        if match:
+            return Head((match[1].decode(), int(match[2])), match[3] is not None)
+        check_version(line)
+        head = _decode_head(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadLine(str(error)) from error
+    return Head(head.key, head.error)
+
+
+def check_version(line: bytes) -> None:
+    """Raises where a line is no JSON object (`BadLine`) or was written by another version (`VersionError`)."""
+    try:
+        version = _decode_version(line).v
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise BadLine(str(error)) from error
+    if version == SCHEMA_VERSION:
+        return
+    if version is not None and version > SCHEMA_VERSION:
+        fix = "It comes from a newer swirl-env; to read it: pip install -U swirl-env."
+    else:
+        fix = (
+            "To convert it, read it with the swirl-env that wrote it, rebuild each episode from its fields as a "
+            "swirl_env.types.Trajectory of this release, and append that to a new Store."
+        )
+    found = "no version" if version is None else f"version {version}"
+    raise VersionError(f"Expected records of schema version {SCHEMA_VERSION}, got {found}. {fix}")
+
+
+def encode_trajectory(trajectory: Trajectory) -> bytes:
+    """Returns the line of a trajectory, newline included, having made sure that it reads back as the same trajectory.
+
+    Raises:
+        StoreError: where it holds what JSON cannot keep (lone surrogates, NaN, objects) or values outside the schema.
+        VersionError: where it was built for another schema version.
+    """
+    if trajectory.version != SCHEMA_VERSION:
+        raise VersionError(f"Expected a trajectory of schema version {SCHEMA_VERSION}, got version {trajectory.version}.")
+    where = f"The trajectory {trajectory.key!r} cannot be stored"
+    try:
+        shared = tuple(_shared(trajectory.steps))
+        echo = tuple(int(_echoes(step)) for step in trajectory.steps)
+        packed = msgspec.structs.replace(trajectory, steps=tuple(map(_pack, trajectory.steps, shared, echo)))
+        parts = [b'{"v":%d,"key":%b' % (SCHEMA_VERSION, _encode(trajectory.key))]
+        if trajectory.ended == "error":
+            parts.append(b',"error":true')
+        if any(shared):
+            parts.append(b',"shared":%b' % _encode(shared))
+        if any(echo):
+            parts.append(b',"echo":%b' % _encode(echo))
+        line = b"".join([*parts, b",", _encode(packed)[1:], b"\n"])
+        stored = decode_trajectory(line)
+    except UnicodeEncodeError as error:
+        raise StoreError(
+            f"{where}: a text in it holds the lone surrogate {error.object[error.start]!a}, which no file can keep. "
+            f"Replace it first (swirl_env.episodes.transcript.clean)."
+        ) from error
+    except (TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
+        raise StoreError(f"{where}: {error}. Check the values that its agent, tools and judge gave.") from error
+    if stored != trajectory and _plain(stored) != _plain(trajectory):
+        raise StoreError(
+            f"{where}: JSON would change a value in it. Numbers have to be finite, and the keys of meta, data and parts strings."
+        )
+    return line
+
+
+def decode_trajectory(line: bytes) -> Trajectory:
+    """Returns the trajectory of a line.
+
+    Raises:
+        BadLine: where the line cannot be read.
+        VersionError: where another version wrote it.
+    """
+    try:
+        stored = _decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        check_version(line)
+        raise BadLine(str(error)) from error
+    if stored.v != SCHEMA_VERSION:
+        check_version(line)
+    values = [getattr(stored, field) for field in _FIELDS]
+    if stored.shared or stored.echo:
+        values[_FIELDS.index("steps")] = _unpack(stored)
+    trajectory = Trajectory(*values)
+    if trajectory.key != stored.head_key:
+        raise BadLine(f"its key {list(stored.head_key)} is not that of the episode it holds, {list(trajectory.key)}")
+    return trajectory
+
+
+def decode_summary(line: bytes) -> Summary:
+    """Returns what filters read of a line; raises as `decode_trajectory`."""
+    try:
+        return _decode_summary(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        check_version(line)
+        raise BadLine(str(error)) from error
+
+
+def encode_verdicts(key: Key, verdicts: Sequence[Verdict]) -> bytes:
+    """Returns the line that holds a judge's verdicts on the steps of one trajectory, newline included.
+
+    Raises:
+        StoreError: where they hold what JSON cannot keep, or values outside the schema.
+    """
+    failed = b',"error":true' if any(verdict.status == "failed" for verdict in verdicts) else b""
+    try:
+        line = b'{"v":%d,"key":%b%b,"verdicts":%b}\n' % (SCHEMA_VERSION, _encode(key), failed, _encode(tuple(verdicts)))
+        stored = decode_verdicts(line)
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise StoreError(f"The verdicts on {key!r} cannot be stored: {error}. Check what the judge gave.") from error
+    if stored != tuple(verdicts) and _plain(stored) != _plain(tuple(verdicts)):
+        raise StoreError(f"The verdicts on {key!r} cannot be stored: rewards and their parts have to be finite numbers.")
+    return line
+
+
+def decode_verdicts(line: bytes) -> tuple[Verdict, ...]:
+    """Returns the verdicts of a line; raises as `decode_trajectory`."""
+    try:
+        return _decode_verdicts(line).verdicts
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        check_version(line)
+        raise BadLine(str(error)) from error
+
+
+def decode_verdict_summaries(line: bytes) -> tuple[VerdictSummary, ...]:
+    """Returns the part of the verdicts of a line that filters read; raises as `decode_trajectory`."""
+    try:
+        return _decode_verdict_summaries(line).verdicts
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        check_version(line)
+        raise BadLine(str(error)) from error
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)
+
+
+def _shared(steps: Sequence[Step]) -> list[int]:
+    """Returns for each step how many of its prompt ids begin the ids of the step before."""
+    known: tuple[int, ...] = ()
+    counts = []
+    for step in steps:
+        ids = step.action.prompt_ids
+        counts.append(common_prefix(known, ids))
+        known = (*ids, *step.action.token_ids)
+    return counts
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """Returns the length of the longest common prefix, by halving: slices compare faster than a loop over ids."""
+    low, high = 0, min(len(a), len(b))
+    if a[:high] == b[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
+    return low
+
+
+def _echoes(step: Step) -> bool:
+    return step.result is not None and bool(step.result.text) and step.observation.endswith(step.result.text)
+
+
+def _pack(step: Step, shared: int, echo: int) -> Step:
+    if shared:
+        action = msgspec.structs.replace(step.action, prompt_ids=tuple(step.action.prompt_ids[shared:]))
+        step = msgspec.structs.replace(step, action=action)
+    if echo and step.result is not None:
+        step = msgspec.structs.replace(step, observation=step.observation[: -len(step.result.text)])
+    return step
+
+
+def _unpack(stored: _Stored) -> tuple[Step, ...]:
+    """Returns the steps with prompt ids and observations whole again."""
+    none = (0,) * len(stored.steps)
+    shared, echo = stored.shared or none, stored.echo or none
+    if not len(shared) == len(echo) == len(stored.steps):
+        raise BadLine(f"'shared' and 'echo' need one entry for each of its {len(stored.steps)} steps")
+    known: tuple[int, ...] = ()
+    steps = []
+    for step, count, echoes in zip(stored.steps, shared, echo, strict=True):
+        if not 0 <= count <= len(known):
+            raise BadLine(f"'shared' speaks of {count} ids where the step before has {len(known)}")
+        if count:
+            action = msgspec.structs.replace(step.action, prompt_ids=known[:count] + step.action.prompt_ids)
+            step = msgspec.structs.replace(step, action=action)
+        if echoes and step.result is not None:
+            step = msgspec.structs.replace(step, observation=step.observation + step.result.text)
+        known = step.action.prompt_ids + step.action.token_ids
+        steps.append(step)
+    return tuple(steps)

@@ -1,0 +1,162 @@
+"""Which trajectories are worth training on: named filters, and selections cut to equal sizes.
+
+A filter is a plain function from a trajectory to a bool. Episodes with ``ended="error"`` pass none of them, and a verdict
+that failed or is missing is never taken for GOOD.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from swirl_env.errors import ConfigError, unknown_name
+from swirl_env.registry import load
+from swirl_env.store.codec import Key, Summary
+from swirl_env.types import Record, Trajectory
+
+Filter = Callable[[Trajectory], bool]
+"""Says whether a trajectory is kept."""
+
+
+class Selection(Record, frozen=True):
+    """The trajectories that a filter chose, by key."""
+
+    filter: str
+    keys: tuple[Key, ...]
+    """What was kept, in the order of the store."""
+    total: int
+    """Trajectories looked at; ``total == len(keys) + sum(excluded.values())``."""
+    excluded: dict[str, int] = {}
+    """Reason -> how many fell to it; each trajectory counts once, under the first reason that holds."""
+    judge: str | None = None
+    """Fingerprint of the verdict table that was read; None for the verdicts of the episodes themselves."""
+    limit: int | None = None
+    seed: int = 0
+    """Seed of the draw that met `limit`."""
+    source: tuple[int, ...] = ()
+    """Sizes in bytes of the records it was made from: a store that has grown since is filtered anew."""
+
+    @property
+    def kept(self) -> int:
+        """How many trajectories were chosen."""
+        return len(self.keys)
+
+    def table(self) -> list[tuple[str, str]]:
+        """Returns rows ``(what, count)`` for a terminal table."""
+        rows = [(f"excluded: {reason}", f"{count:,}") for reason, count in self.excluded.items()]
+        return [("trajectories", f"{self.total:,}"), *rows, ("kept", f"{self.kept:,}")]
+
+
+def none(trajectory: Trajectory | Summary) -> bool:
+    """Keeps every finished episode."""
+    return not _why_error(trajectory)
+
+
+def process(trajectory: Trajectory | Summary) -> bool:
+    """Keeps a finished episode of which *every* step is judged GOOD, right or wrong as its answer may be."""
+    return not (_why_error(trajectory) or _why_process(trajectory))
+
+
+def outcome(trajectory: Trajectory | Summary) -> bool:
+    """Keeps a finished episode whose answer is correct."""
+    return not (_why_error(trajectory) or _why_outcome(trajectory))
+
+
+def both(trajectory: Trajectory | Summary) -> bool:
+    """Keeps what `process` and `outcome` both keep."""
+    return process(trajectory) and outcome(trajectory)
+
+
+FILTERS: dict[str, Callable[[Trajectory | Summary], bool]] = {
+    "none": none,
+    "process": process,
+    "outcome": outcome,
+    "both": both,
+}
+"""The named filters."""
+
+
+def make_filter(spec: str | Filter) -> tuple[str, Filter]:
+    """Returns name and function of a filter.
+
+    Args:
+        spec: a name of `FILTERS`, ``"package.module:function"``, or a function.
+
+    Raises:
+        UnknownName: for a name that nobody has heard of.
+    """
+    if isinstance(spec, str) and spec in FILTERS:
+        return spec, FILTERS[spec]
+    if isinstance(spec, str) and ":" not in spec:
+        raise unknown_name("filter", spec, FILTERS)
+    keeps: Filter = load("filter", spec) if isinstance(spec, str) else spec
+    name = spec.rpartition(":")[2] if isinstance(spec, str) else str(getattr(spec, "__name__", type(spec).__name__))
+    if FILTERS.get(name, keeps) is not keeps:
+        raise ConfigError(f"A filter is built in under the name {name!r}; give your function another.")
+    return name, keeps
+
+
+def why_not(name: str, trajectory: Trajectory | Summary) -> str:
+    """Returns in a word or two why the filter `name` turns a trajectory away; for filters of users, their name."""
+    reason = _why_error(trajectory)
+    if not reason and name in ("process", "both"):
+        reason = _why_process(trajectory)
+    if not reason and name in ("outcome", "both"):
+        reason = _why_outcome(trajectory)
+    return reason or f"not {name}"
+
+
+def equalise(selections: Sequence[Selection], seed: int = 0, limit: int | None = None) -> list[Selection]:
+    """Cuts all selections to the size of the smallest, so that filters are compared on equally many trajectories.
+
+    Args:
+        selections: what the filters chose.
+        seed: seed of the draw.
+        limit: a size that none may exceed.
+    """
+    sizes = [selection.kept for selection in selections] + ([] if limit is None else [limit])
+    return [cut(selection, min(sizes), seed) for selection in selections]
+
+
+def cut(selection: Selection, limit: int, seed: int = 0) -> Selection:
+    """Returns a random `limit` of a selection's trajectories.
+
+    Each key has a fixed place in the draw of a seed, whatever else was selected: selections that share trajectories are cut
+    to samples that share as many as can be, and a smaller limit gives a subset of a larger one.
+    """
+    if limit < 0:
+        raise ConfigError(f"A limit counts trajectories and cannot be negative; got {limit}.")
+    if selection.kept <= limit:
+        return msgspec.structs.replace(selection, limit=limit, seed=seed)
+    chosen = set(sorted(selection.keys, key=lambda key: _place(key, seed))[:limit])
+    excluded = {**selection.excluded, "limit": selection.excluded.get("limit", 0) + selection.kept - limit}
+    keys = tuple(key for key in selection.keys if key in chosen)
+    return msgspec.structs.replace(selection, keys=keys, excluded=excluded, limit=limit, seed=seed)
+
+
+def _place(key: Key, seed: int) -> tuple[bytes, Any]:
+    return hashlib.blake2b(f"{seed}:{key[1]}:{key[0]}".encode(), digest_size=8).digest(), key
+
+
+def _why_error(trajectory: Trajectory | Summary) -> str:
+    return "error" if trajectory.ended == "error" else ""
+
+
+def _why_process(trajectory: Trajectory | Summary) -> str:
+    if not trajectory.steps:
+        return "no steps"
+    verdicts = [step.verdict for step in trajectory.steps]
+    if any(verdict.status == "failed" for verdict in verdicts):
+        return "failed verdict"
+    if any(verdict.status != "scored" or verdict.label is None for verdict in verdicts):
+        return "unscored step"
+    return "" if all(verdict.label == "GOOD" for verdict in verdicts) else "bad step"
+
+
+def _why_outcome(trajectory: Trajectory | Summary) -> str:
+    if trajectory.outcome.correct is None:
+        return "ungradable"
+    return "" if trajectory.outcome.correct else "wrong answer"

@@ -1,0 +1,307 @@
+"""Reading a run folder: streams that need no lock, see whole records only and take the memory of one episode."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from swirl_env.errors import ConfigError, DuplicateKey, StoreError, VersionError, unknown_name
+from swirl_env.store.codec import BadLine, Head, Key, StepSummary, Summary, VerdictSummary, decode_summary, decode_trajectory
+from swirl_env.store.filters import FILTERS, Filter, Selection, cut, make_filter, why_not
+from swirl_env.store.lines import read_lines
+from swirl_env.store.verdicts import VerdictTable, located, read_heads
+from swirl_env.types import Step, Trajectory, Verdict
+
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
+
+
+class Reader:
+    """The reading half of `swirl_env.store.Store`.
+
+    Args:
+        path: the run folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._seen: tuple[list[tuple[Path, int]], dict[Key, bool]] | None = None
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        """Streams the latest record of every key, in the order they were stored; memory is that of one episode."""
+        for path, number, _, line in self._lines():
+            yield _read(path, number, line)
+
+    def __len__(self) -> int:
+        """How many episodes there are, those that ended in an error included."""
+        return sum(1 for _ in self._lines())
+
+    def __contains__(self, key: object) -> bool:
+        """Whether an episode is stored and finished; the first question costs a pass over the files."""
+        return self._index().get(key) is False  # type: ignore[call-overload]
+
+    def keys(self, errors: bool = False) -> set[Key]:
+        """Returns (task id, sample) of every finished episode: what `resume` skips. Reads the head of each line only.
+
+        Args:
+            errors: whether to count the episodes that ended in an error, too.
+
+        Raises:
+            DuplicateKey: where two lines hold the same finished episode.
+        """
+        return {key for key, failed in self._index().items() if errors or not failed}
+
+    def get(self, key: Key) -> Trajectory:
+        """Returns one episode by task id and sample; a pass over the heads finds it.
+
+        Raises:
+            KeyError: where it is not stored.
+        """
+        for path, number, head, line in self._lines():
+            if head.key == key:
+                return _read(path, number, line)
+        raise KeyError(key)
+
+    def judges(self) -> list[str]:
+        """Returns the fingerprints of the judges that have a table of verdicts."""
+        return sorted(file.stem for file in (self.path / "verdicts").glob("*.jsonl"))
+
+    def verdicts(self, judge: str) -> VerdictTable:
+        """Returns a judge's table: key -> verdicts, one a step, as it stands now (empty for a judge that has none).
+
+        Its ``judged()`` gives the keys that need no judging.
+        """
+        return VerdictTable(self._verdict_file(judge))
+
+    def with_verdicts(self, judge: str | None) -> Iterator[Trajectory]:
+        """Streams the trajectories with a judge's verdicts in place of those of the episode.
+
+        Args:
+            judge: fingerprint; None leaves the verdicts as they are. Episodes it has not judged have ``unscored`` steps.
+        """
+        table = None if judge is None else self._table(judge)
+        for trajectory in self:
+            yield trajectory if table is None else _rejudged(trajectory, table)
+
+    def filter(self, filter: str | Filter, judge: str | None = None, limit: int | None = None, seed: int = 0) -> Selection:
+        """Applies a filter to the whole store and returns what it chose; writes nothing (see `save`).
+
+        Args:
+            filter: a name of `swirl_env.store.filters.FILTERS`, ``"package.module:function"``, or a function.
+            judge: fingerprint of the verdicts to go by; None for those of the episodes.
+            limit: keep at most so many, drawn with `seed`.
+            seed: seed of the draw.
+        """
+        name, keeps = make_filter(filter)
+        table = None if judge is None else self._table(judge)
+        source = self._source(judge)
+        kept: list[Key] = []
+        excluded: dict[str, int] = {}
+        total = 0
+        for path, number, head, line in self._lines():
+            total += 1
+            seen: Any
+            if FILTERS.get(name) is keeps:
+                seen = _summary(_read_summary(path, number, line), table)
+            else:
+                seen = _read(path, number, line) if table is None else _rejudged(_read(path, number, line), table)
+            if not head.failed and keeps(seen):
+                kept.append(head.key)
+            else:
+                reason = why_not(name, seen)
+                excluded[reason] = excluded.get(reason, 0) + 1
+        selection = Selection(name, tuple(kept), total, dict(sorted(excluded.items())), judge, source=source)
+        return selection if limit is None else cut(selection, limit, seed)
+
+    def selection(self, filter: str, judge: str | None = None) -> Selection | None:
+        """Returns the saved selection of a filter; None where there is none."""
+        file = self._selection_file(make_filter(filter)[0], judge)
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=Selection)
+        except FileNotFoundError:
+            return None
+        except msgspec.MsgspecError as error:
+            raise StoreError(f"{file} is no selection: {error}. Delete it; `swirl filter` writes it anew.") from error
+
+    def select(self, filter: str | Filter | Selection, judge: str | None = None) -> Iterator[Trajectory]:
+        """Streams the trajectories that a filter chooses, with the verdicts it went by.
+
+        A selection saved under the filter's name is followed, its limit and seed included; where there is none, or the store
+        has grown since, the filter is applied anew and (unless the store is open for reading only) the selection saved. A
+        function is applied as it is, and nothing saved.
+
+        Raises:
+            StoreError: where a selection names trajectories that are not in this store.
+        """
+        selection = filter if isinstance(filter, Selection) else self._current(filter, judge)
+        table = None if selection.judge is None else self._table(selection.judge)
+        chosen = set(selection.keys)
+        for path, number, head, line in self._lines():
+            if head.key in chosen:
+                chosen.remove(head.key)
+                trajectory = _read(path, number, line)
+                yield trajectory if table is None else _rejudged(trajectory, table)
+        if chosen:
+            raise StoreError(
+                f"{len(chosen)} of the {selection.kept} trajectories of the selection {selection.filter!r} are not in "
+                f"{self.path}, e.g. {min(chosen)!r}. It belongs to another run."
+            )
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """Streams the lines of ``metrics.jsonl``."""
+        path = self.path / "metrics.jsonl"
+        for number, _, line in read_lines(path):
+            try:
+                yield msgspec.json.decode(line, type=dict[str, Any])
+            except msgspec.MsgspecError as error:
+                raise StoreError(f"{path}, line {number} is damaged: {error}. Delete that line.") from error
+
+    def config(self) -> str:
+        """Returns the text of ``config.yaml``; empty where none was written."""
+        try:
+            return (self.path / "config.yaml").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def _shards(self) -> list[Path]:
+        return sorted((self.path / "trajectories").glob("*.jsonl"))
+
+    def _sizes(self) -> list[tuple[Path, int]]:
+        """Returns the trajectory files with their sizes: what a reader goes by, whatever is appended meanwhile."""
+        return [(path, _size(path)) for path in self._shards()]
+
+    def _lines(self) -> Iterator[tuple[Path, int, Head, bytes]]:
+        """Yields file, line number, head and line of the latest record of every key, up to what there is now."""
+        sizes = self._sizes()
+        old = _superseded(sizes)
+        for path, size in sizes:
+            for number, _, head, line in read_heads(path, size):
+                if (path, number) not in old:
+                    yield path, number, head, line
+
+    def _index(self) -> dict[Key, bool]:
+        """Returns key -> whether its record is an error, remembered until the files have grown."""
+        sizes = self._sizes()
+        if self._seen is None or self._seen[0] != sizes:
+            self._seen = (sizes, _read_index(sizes))
+        return self._seen[1]
+
+    def _verdict_file(self, judge: str) -> Path:
+        return self.path / "verdicts" / f"{safe_name('judge fingerprint', judge)}.jsonl"
+
+    def _table(self, judge: str) -> VerdictTable:
+        """Returns the table of a judge that is expected to have one."""
+        table = self.verdicts(judge)
+        if not table.path.exists():
+            raise unknown_name(f"verdict table in {self.path}", judge, self.judges())
+        return table
+
+    def _current(self, filter: str | Filter, judge: str | None) -> Selection:
+        """Returns the saved selection of a named filter, made anew where it is absent or older than the records."""
+        if not isinstance(filter, str):
+            return self.filter(filter, judge)
+        saved = self.selection(filter, judge)
+        if saved is not None and saved.source == self._source(judge):
+            return saved
+        limit, seed = (None, 0) if saved is None else (saved.limit, saved.seed)
+        return self.filter(filter, judge, limit, seed)
+
+    def _source(self, judge: str | None) -> tuple[int, int]:
+        table = 0 if judge is None else _size(self._verdict_file(judge))
+        return sum(size for _, size in self._sizes()), table
+
+    def _selection_file(self, filter: str, judge: str | None) -> Path:
+        stem = safe_name("filter name", filter) + ("" if judge is None else f".{safe_name('judge fingerprint', judge)}")
+        return self.path / "selections" / f"{stem}.json"
+
+
+def _superseded(sizes: Sequence[tuple[Path, int]]) -> set[tuple[Path, int]]:
+    """Returns file and line number of every error record whose key has a later record."""
+    waiting: dict[Key, tuple[Path, int]] = {}
+    old: set[tuple[Path, int]] = set()
+    for path, size in sizes:
+        for number, _, head, _ in read_heads(path, size):
+            if head.key in waiting:
+                old.add(waiting.pop(head.key))
+            if head.failed:
+                waiting[head.key] = (path, number)
+    return old
+
+
+def _read(path: Path, number: int, line: bytes) -> Trajectory:
+    try:
+        return decode_trajectory(line)
+    except (BadLine, VersionError) as error:
+        raise located(path, number, error) from error
+
+
+def _read_summary(path: Path, number: int, line: bytes) -> Summary:
+    try:
+        return decode_summary(line)
+    except (BadLine, VersionError) as error:
+        raise located(path, number, error) from error
+
+
+def _summary(summary: Summary, table: VerdictTable | None) -> Summary:
+    """Returns the summary with the verdicts of a table."""
+    if table is None:
+        return summary
+    if summary.key not in table:
+        verdicts: Sequence[VerdictSummary] = [VerdictSummary("unscored")] * len(summary.steps)
+    else:
+        verdicts = table.summaries(summary.key)
+        _check_count(table, summary.key, len(verdicts), len(summary.steps))
+    return msgspec.structs.replace(summary, steps=tuple(map(StepSummary, verdicts)))
+
+
+def _rejudged(trajectory: Trajectory, table: VerdictTable) -> Trajectory:
+    """Returns the trajectory with the verdicts of a table."""
+    if trajectory.key not in table:
+        verdicts: Sequence[Verdict] = [Verdict.unscored()] * len(trajectory.steps)
+    else:
+        verdicts = table[trajectory.key]
+        _check_count(table, trajectory.key, len(verdicts), len(trajectory.steps))
+    steps = [
+        Step(step.action, step.call, step.result, step.observation, verdict)
+        for step, verdict in zip(trajectory.steps, verdicts, strict=True)
+    ]
+    return msgspec.structs.replace(trajectory, steps=tuple(steps))
+
+
+def _check_count(table: VerdictTable, key: Key, verdicts: int, steps: int) -> None:
+    if verdicts != steps:
+        raise StoreError(
+            f"{table.path} holds {verdicts} verdicts on task {key[0]!r}, sample {key[1]}, which has {steps} steps: the "
+            f"table belongs to another run. Delete it and judge again."
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _read_index(sizes: Sequence[tuple[Path, int]]) -> dict[Key, bool]:
+    known: dict[Key, bool] = {}
+    for path, size in sizes:
+        for number, _, head, _ in read_heads(path, size):
+            if known.get(head.key) is False:
+                raise DuplicateKey(
+                    f"{path}, line {number} holds task {head.key[0]!r}, sample {head.key[1]} a second time. "
+                    f"Delete one of the lines."
+                )
+            known[head.key] = head.failed
+    return known
+
+
+def safe_name(what: str, name: str) -> str:
+    """Returns a name that may be part of a file name."""
+    if not _SAFE.fullmatch(name):
+        raise ConfigError(f"A {what} is made of letters, digits and . _ + - (it names a file); got {name!r}.")
+    return name

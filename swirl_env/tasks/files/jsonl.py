@@ -1,0 +1,129 @@
+"""Questions of one's own: any file of them, with or without a corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from swirl_env.errors import ConfigError
+from swirl_env.protocols import Corpus
+from swirl_env.tasks.files.layouts import read_paragraphs, read_question
+from swirl_env.tasks.files.library import corpus_beside, find_evidence, open_shared, pool, shelve
+from swirl_env.tasks.files.question_set import QuestionSet, Table, checked_limit
+from swirl_env.tasks.files.rows import Location, Row, locate, read_rows
+from swirl_env.types import Grading, Task
+
+_GRADINGS = ("text", "number")
+
+
+class JsonlTasks(QuestionSet):
+    """A file of questions: JSON lines (``.gz`` or not), a JSON list, or Parquet.
+
+    Beside the named columns every layout that the known sets use is understood: ``context``, ``paragraphs``,
+    ``supporting_facts`` and so on (see `read_question`).
+
+    Args:
+        path: the file.
+        corpus_path: file of the passages to search; None takes ``corpus.jsonl(.gz)`` beside `path`, else the passages that
+            the questions bring along; with none of these the corpus is None.
+        split: a name for these questions; None takes the file's.
+        limit: only the first questions.
+        grading: ``text`` (exact match with aliases) or ``number`` (numeric equality).
+        id_field: column of the id; a row without one gets its number.
+        question_field: column of the question.
+        answer_field: column of the gold answer: text, number, list of accepted answers, or missing.
+        aliases_field: column of other accepted answers.
+        evidence_field: column of the ids of the supporting passages.
+        titles_field: column of the titles of the supporting passages.
+    """
+
+    name = "jsonl"
+    max_steps = 6
+
+    def __init__(
+        self,
+        path: str,
+        corpus_path: str | None = None,
+        split: str | None = None,
+        limit: int | None = None,
+        grading: str = "text",
+        id_field: str = "id",
+        question_field: str = "question",
+        answer_field: str = "answer",
+        aliases_field: str = "aliases",
+        evidence_field: str = "supporting_ids",
+        titles_field: str = "supporting_titles",
+    ) -> None:
+        if grading not in _GRADINGS:
+            raise ConfigError(f"grading: expected one of {', '.join(_GRADINGS)}; got {grading!r}.")
+        self.limit = checked_limit(limit)
+        self.location = locate(path)
+        self.split = split or Path(path).name.split(".")[0]
+        self.grading = grading
+        self.corpus_file = locate(corpus_path) if corpus_path else corpus_beside(self.location.folder)
+        self.fields = (
+            ("id", id_field),
+            ("question", question_field),
+            ("answer", answer_field),
+            ("aliases", aliases_field),
+            ("supporting_ids", evidence_field),
+            ("supporting_titles", titles_field),
+        )
+
+    @property
+    def corpus(self) -> Corpus | None:
+        """The passages to search, None where there are none."""
+        if self.corpus_file:
+            return open_shared(self.corpus_file)
+        rows = read_rows(self.location)
+        return pool(self.location, self.split).corpus if len(rows) and read_paragraphs(rows[0]) else None
+
+    @property
+    def tools(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Search where there is a corpus, the calculator where answers are numbers."""
+        return (*(("search",) if self.corpus is not None else ()), *(("calculator",) if self.grading == "number" else ()))
+
+    def options(self) -> tuple[Any, ...]:
+        """Everything that decides how a row is read."""
+        return (self.corpus_file, self.grading, self.fields)
+
+    @classmethod
+    def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
+        """Opens the file."""
+        corpus_file, grading, fields = options
+
+        def read(row: Row, index: int) -> Task:
+            question = read_question(_renamed(row, fields), index, str(location), split)
+            evidence = question.ids
+            if not evidence and (question.titles or any(paragraph.supporting for paragraph in question.paragraphs)):
+                library = shelve(corpus_file, None) if corpus_file else pool(location, split)
+                evidence = find_evidence(question, library)
+            return Task(
+                id=question.id,
+                question=question.question,
+                answer=question.answer,
+                aliases=question.aliases,
+                grading=cast("Grading", grading),
+                evidence=evidence,
+                meta={**question.meta, "split": split},
+            )
+
+        return Table(read_rows(location), read, None)
+
+
+def _renamed(row: Row, fields: tuple[tuple[str, str], ...]) -> Mapping[str, Any]:
+    """Returns the row under the names that `read_question` knows."""
+    renamed = {own: name for name, own in fields if own != name}
+    if not renamed:
+        return row
+    return dict(_pairs(row, renamed))
+
+
+def _pairs(row: Row, renamed: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    taken = {renamed[key] for key in row if key in renamed}
+    for key, value in row.items():
+        if key in renamed:
+            yield renamed[key], value
+        elif key not in taken:
+            yield key, value

@@ -1,0 +1,99 @@
+"""The corpus of a question set and the ways to name its passages: by title, or by what a question brings along."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from swirl_env.corpus import MemoryCorpus, open_corpus, to_passage
+from swirl_env.errors import unknown_name
+from swirl_env.protocols import Corpus
+from swirl_env.tasks.files.layouts import Question, clean_title, read_paragraphs
+from swirl_env.tasks.files.rows import Location, locate, read_rows
+from swirl_env.types import Passage
+
+CORE = "core"
+"""Selection that leaves out the passages which only the shard of pure distractors brought in."""
+_DISTRACTORS = "beir_shard68"
+
+
+class Library(NamedTuple):
+    """A corpus with the ways to name its passages."""
+
+    corpus: Corpus
+    by_title: Mapping[str, tuple[str, ...]]
+    by_content: Mapping[tuple[str, str], str]
+    """(title, text) -> id; empty for a corpus that has a file of its own."""
+
+
+def corpus_beside(folder: Path | None) -> Location | None:
+    """Returns the corpus file of a folder, None where it has none."""
+    names = () if folder is None else ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet")
+    return next((locate(folder / name) for name in names if folder is not None and (folder / name).is_file()), None)
+
+
+@functools.lru_cache(maxsize=8)
+def open_shared(location: Location) -> Corpus:
+    """Opens a corpus file, once a process while it stays as it is."""
+    return open_corpus(location.path)
+
+
+@functools.lru_cache(maxsize=8)
+def shelve(location: Location, src: str | None) -> Library:
+    """Returns the library of a corpus file, of the passages from `src` alone where one is named.
+
+    Raises:
+        UnknownName: where no passage comes from `src`.
+    """
+    corpus = open_shared(location) if src is None else _selected(location, src)
+    by_title: dict[str, tuple[str, ...]] = {}
+    for passage in corpus:
+        title = clean_title(passage.title)
+        by_title[title] = (*by_title.get(title, ()), passage.id)
+    return Library(corpus, by_title, {})
+
+
+def _selected(location: Location, src: str) -> Corpus:
+    kept: list[Passage] = []
+    known = {CORE}
+    for index, row in enumerate(read_rows(location)):
+        given = row.get("src") or ()
+        sources = {given} if isinstance(given, str) else set(given)
+        known |= sources
+        if src in sources or (src == CORE and sources != {_DISTRACTORS}):
+            kept.append(to_passage(row, index, location.path))
+    if not kept:
+        raise unknown_name(f"source (corpus_src) in {location.path}", src, known)
+    return MemoryCorpus(kept)
+
+
+@functools.lru_cache(maxsize=8)
+def pool(location: Location, name: str) -> Library:
+    """Returns the passages that the questions of a file bring along, each once, with ids ``<name>-p<number>``."""
+    by_content: dict[tuple[str, str], str] = {}
+    passages: list[Passage] = []
+    by_title: dict[str, tuple[str, ...]] = {}
+    for row in read_rows(location):
+        for paragraph in read_paragraphs(row):
+            content = (paragraph.title, paragraph.text)
+            if content not in by_content:
+                passage = Passage(f"{name}-p{len(passages)}", *content)
+                by_content[content] = passage.id
+                by_title[paragraph.title] = (*by_title.get(paragraph.title, ()), passage.id)
+                passages.append(passage)
+    return Library(MemoryCorpus(passages), by_title, by_content)
+
+
+def find_evidence(question: Question, library: Library) -> tuple[str, ...]:
+    """Returns the ids of the passages that support a question.
+
+    The very passages where the question brings them along or the row names them; else, for each supporting title, all
+    passages of that title. Titles that the corpus does not have are left out.
+    """
+    exact = [library.by_content.get((p.title, p.text)) for p in question.paragraphs if p.supporting]
+    if exact and None not in exact:
+        return tuple(dict.fromkeys(i for i in exact if i is not None))
+    titles: Sequence[Any] = question.titles or [p.title for p in question.paragraphs if p.supporting]
+    return tuple(dict.fromkeys(i for title in titles for i in library.by_title.get(clean_title(title), ())))

@@ -1,0 +1,197 @@
+"""What all loaders share: finding a question file, keeping its tasks, saying what is missing and how to get it.
+
+A source is a thin handle: the file's bytes, its tasks and its corpus are kept in process by path, size and time of change,
+so that building a source per environment costs next to nothing and a pickled source holds no data.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from swirl_env.errors import ConfigError, DataNotFound, unknown_name
+from swirl_env.tasks.files.rows import Location, Row, locate
+from swirl_env.types import Task
+
+DATA_DIR = "SWIRL_DATA_DIR"
+"""Environment variable that names the folder of the question sets."""
+
+_ENDINGS = (".jsonl", ".json", ".parquet")
+
+
+class Table:
+    """The tasks of one file, each read when it is first asked for."""
+
+    def __init__(self, rows: Sequence[Row], read: Callable[[Row, int], Task], keep: Callable[[Row], bool] | None) -> None:
+        self._rows = rows
+        self._read = read
+        self._kept = None if keep is None else [i for i in range(len(rows)) if keep(rows[i])]
+        self._tasks: dict[int, Task] = {}
+        self._numbers: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._rows if self._kept is None else self._kept)
+
+    def task(self, index: int) -> Task:
+        """Returns the task at `index`."""
+        task = self._tasks.get(index)
+        if task is None:
+            row = index if self._kept is None else self._kept[index]
+            task = self._tasks[index] = self._read(self._rows[row], row)
+        return task
+
+    def number(self, task_id: str) -> int | None:
+        """Returns the index of a task id, None where there is none."""
+        if not self._numbers:
+            # The first of equal ids counts.
+            self._numbers = {self.task(i).id: i for i in reversed(range(len(self)))}
+        return self._numbers.get(task_id)
+
+
+class QuestionSet(ABC):
+    """Base of the loaders: a set in files that a user has, or on the hub where asked for.
+
+    Args:
+        split: which part; None takes the first of `preferred` whose file is there.
+        data_dir: folder that holds the set's folder, or is it; None takes the environment variable ``SWIRL_DATA_DIR``.
+        limit: only the first questions.
+        hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
+            copy of it. Without it nothing is ever downloaded.
+        skip: leave out so many questions at the beginning; `limit` counts from there.
+    """
+
+    name: ClassVar[str]
+    """Folder of the set and its name in messages."""
+    files: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Split -> names that its file may have, without the ending; the first that is there is read."""
+    preferred: ClassVar[tuple[str, ...]]
+    """Splits to take where none is named."""
+    hub_name: ClassVar[str | None] = None
+    hub_splits: ClassVar[Mapping[str, str]] = {"train": "train", "dev": "validation", "test": "test"}
+    homepage: ClassVar[str]
+    """Where the official files are."""
+
+    tools: tuple[str, ...] = ()
+    max_steps: int = 1
+    skip: int = 0
+
+    def __init__(self, split: str | None, data_dir: str | None, limit: int | None, hub: bool | str, skip: int = 0) -> None:
+        self.limit, self.skip = checked_limit(limit), checked_skip(skip)
+        self.split, self.location = self._on_hub(split, hub) if hub else self._in_files(split, data_dir)
+
+    def __len__(self) -> int:
+        count = max(0, len(self.table) - self.skip)
+        return count if self.limit is None else min(count, self.limit)
+
+    def __getitem__(self, index: int, /) -> Task:
+        index, count = operator.index(index), len(self)
+        if not -count <= index < count:
+            raise IndexError(f"Question {index} of a set of {count}.")
+        return self.table.task(self.skip + index % count)
+
+    def __iter__(self) -> Iterator[Task]:
+        return map(self.table.task, range(self.skip, self.skip + len(self)))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(split={self.split!r}, {self.location})"
+
+    def find(self, task_id: str) -> Task | None:
+        """Returns the task of an id, None where there is none."""
+        number = self.table.number(task_id)
+        return None if number is None or not 0 <= number - self.skip < len(self) else self.table.task(number)
+
+    @property
+    def table(self) -> Table:
+        """The tasks of the file, shared by all sources of the process that read it in the same way."""
+        return _open_table(type(self).read_table, self.location, self.split, self.options())
+
+    def options(self) -> tuple[Any, ...]:
+        """What beside the file decides how its rows are read; hashable."""
+        return ()
+
+    @classmethod
+    @abstractmethod
+    def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
+        """Opens a file (called once a process for the same arguments)."""
+
+    def _in_files(self, split: str | None, data_dir: str | None) -> tuple[str, Location]:
+        root = data_dir or os.environ.get(DATA_DIR) or None
+        folder = Path(root).expanduser() / self.name if root else None
+        if data_dir and folder and not folder.is_dir():
+            folder = folder.parent
+        there = dict(self._there(folder)) if folder and folder.is_dir() else {}
+        if split is not None and split not in there and split not in self.files:
+            raise unknown_name(f"split of {self.name}", split, {*self.files, *there})
+        wanted = self.preferred if split is None else (split,)
+        for name in wanted:
+            if name in there:
+                return name, locate(there[name])
+        raise self._missing(wanted, root, sorted(there))
+
+    def _there(self, folder: Path) -> Iterator[tuple[str, Path]]:
+        """Yields the splits that have a file; one called ``questions_<split>`` needs no entry in `files`."""
+        present = {_stem(file): file for file in sorted(folder.iterdir(), reverse=True) if _stem(file)}
+        named = {stem for stems in self.files.values() for stem in stems}
+        for stem, file in present.items():
+            if stem.startswith("questions_") and stem not in named:
+                yield stem.removeprefix("questions_"), file
+        for name, stems in self.files.items():
+            found = [present[stem] for stem in stems if stem in present]
+            if found:
+                yield name, found[0]
+
+    def _missing(self, wanted: Sequence[str], root: str | None, there: Sequence[str]) -> DataNotFound:
+        stems = " or ".join(f"{self.name}/{stem}" for name in wanted for stem in self.files.get(name, ())[:1])
+        where = f"under {root}" if root else f"(neither data_dir nor the environment variable {DATA_DIR} is set)"
+        found = f" Splits that are there: {', '.join(there)}." if there else ""
+        copies = f", or hub=True for {self.hub_name!r} on the hub (needs 'datasets')" if self.hub_name else ""
+        return DataNotFound(
+            f"{self.name}, split {' or '.join(map(repr, wanted))}: expected the file {stems} (ending in .jsonl, .jsonl.gz, "
+            f".json or .parquet) {where}; found none.{found} Get the official files at {self.homepage} and pass "
+            f"data_dir=FOLDER or set {DATA_DIR}=FOLDER, where FOLDER/{self.name}/ holds them{copies}."
+        )
+
+    def _on_hub(self, split: str | None, hub: bool | str) -> tuple[str, Location]:
+        name = self.hub_name if hub is True else str(hub)
+        if name is None:
+            raise DataNotFound(
+                f"{self.name} has no known copy on the hub: pass its name as hub='owner/name', or get the official files at "
+                f"{self.homepage} and pass data_dir=FOLDER."
+            )
+        split = split or next(name for name in (*self.preferred, *self.hub_splits) if name in self.hub_splits)
+        if split not in self.hub_splits:
+            raise unknown_name(f"split of {self.name} on the hub", split, self.hub_splits)
+        owner, _, config = name.partition(":")
+        return split, Location("", hub=(owner, config or None, self.hub_splits[split]))
+
+
+def checked_limit(limit: int | None) -> int | None:
+    """Returns `limit` where it is one."""
+    if limit is not None and limit < 1:
+        raise ConfigError(f"limit: expected a positive number of questions or null, got {limit}.")
+    return limit
+
+
+def checked_skip(skip: int) -> int:
+    """Returns `skip` where it is a number of questions."""
+    if skip < 0:
+        raise ConfigError(f"skip: expected a number of questions from 0, got {skip}.")
+    return skip
+
+
+@functools.lru_cache(maxsize=32)
+def _open_table(
+    read_table: Callable[[Location, str, tuple[Any, ...]], Table], location: Location, split: str, options: tuple[Any, ...]
+) -> Table:
+    return read_table(location, split, options)
+
+
+def _stem(file: Path) -> str:
+    """Returns the name of a data file without its ending, "" for any other file."""
+    name = file.name.removesuffix(".gz")
+    return next((name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending)), "")

@@ -1,0 +1,238 @@
+"""Multi-hop question sets, answered by searching: HotpotQA, MuSiQue, 2WikiMultiHopQA, BeerQA, CofCA.
+
+The corpus of a set is all its passages, as in the paper: the file ``corpus.jsonl`` (``.jsonl.gz``, ``.parquet``) beside the
+questions, or where there is none, the passages that the questions of the file bring along, pooled and without repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from swirl_env.errors import ConfigError, DataNotFound
+from swirl_env.protocols import Corpus
+from swirl_env.tasks.files.layouts import read_question
+from swirl_env.tasks.files.library import Library, corpus_beside, find_evidence, open_shared, pool, shelve
+from swirl_env.tasks.files.question_set import QuestionSet, Table
+from swirl_env.tasks.files.rows import Location, Row, locate, read_rows
+from swirl_env.types import Task
+
+
+class SearchSet(QuestionSet):
+    """Base of the sets that are answered by searching.
+
+    Args:
+        split: which part; None takes the first of `preferred` whose file is there.
+        data_dir: folder that holds the set's folder; None takes the environment variable ``SWIRL_DATA_DIR``.
+        limit: only the first questions (the corpus stays whole).
+        hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
+            copy of it. Without it nothing is ever downloaded.
+        corpus_path: corpus file to search in place of the set's own.
+        corpus_src: keep only the passages whose column ``src`` holds this; ``"core"`` drops HotpotQA's pure distractors;
+            None or ``"full"`` keeps all.
+        skip: leave out so many questions at the beginning, say those of demonstrations; `limit` counts from there.
+    """
+
+    tools = ("search",)
+    max_steps = 6
+    """The paper's five queries and the answer."""
+    all_gold: ClassVar[bool] = False
+    """Whether every passage that a question brings along supports its answer."""
+
+    def __init__(
+        self,
+        split: str | None = None,
+        data_dir: str | None = None,
+        limit: int | None = None,
+        hub: bool | str = False,
+        corpus_path: str | None = None,
+        corpus_src: str | None = None,
+        skip: int = 0,
+    ) -> None:
+        super().__init__(split, data_dir, limit, hub, skip)
+        self.corpus_src = None if corpus_src in (None, "full") else corpus_src
+        self.corpus_file = locate(corpus_path) if corpus_path else corpus_beside(self.location.folder)
+        if self.corpus_src and self.corpus_file is None:
+            raise ConfigError(f"corpus_src={corpus_src!r} chooses among the rows of a corpus file, but {self} has none.")
+
+    @property
+    def corpus(self) -> Corpus | None:
+        """All passages of the set, opened when first asked for and shared in the process."""
+        if self.corpus_file and not self.corpus_src:
+            return open_shared(self.corpus_file)
+        library = self.open_library(self.location, self.corpus_file, self.corpus_src)
+        if not len(library.corpus):
+            raise DataNotFound(
+                f"{self.name}, split {self.split!r}: the questions in {self.location} bring no passages along. "
+                "Expected corpus.jsonl or corpus.jsonl.gz beside them, or corpus_path=FILE."
+            )
+        return library.corpus
+
+    def options(self) -> tuple[Any, ...]:
+        """The corpus decides how evidence is named."""
+        return (self.corpus_file, self.corpus_src)
+
+    @classmethod
+    def open_library(cls, location: Location, corpus_file: Location | None, corpus_src: str | None) -> Library:
+        """Opens the passages of a question file (once a process)."""
+        return pool(location, cls.name) if corpus_file is None else shelve(corpus_file, corpus_src)
+
+    @classmethod
+    def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
+        """Opens a question file."""
+        corpus_file, corpus_src, *rest = options
+
+        def read(row: Row, index: int) -> Task:
+            question = read_question(row, index, str(location), f"{cls.name}-{split}", cls.all_gold)
+            evidence = question.ids
+            # The library is opened only where it is needed to name the evidence.
+            if not evidence and (question.titles or any(paragraph.supporting for paragraph in question.paragraphs)):
+                evidence = find_evidence(question, cls.open_library(location, corpus_file, corpus_src))
+            return Task(
+                id=question.id,
+                question=question.question,
+                answer=question.answer,
+                aliases=question.aliases,
+                evidence=evidence,
+                meta={**question.meta, "split": split},
+            )
+
+        return Table(read_rows(location), read, cls.keep(*rest))
+
+    @classmethod
+    def keep(cls, *options: Any) -> Callable[[Row], bool] | None:
+        """Which rows belong to the set, by the options of a subclass; None keeps all."""
+        return None
+
+
+class HotpotQA(SearchSet):
+    """HotpotQA (Yang et al. 2018): two-hop questions over Wikipedia abstracts.
+
+    Splits: ``dev500`` (default), ``train100``, ``dev_hippo_matched``, ``demos``; of the official files ``train``, ``dev``
+    (default where there is no ``dev500``), ``dev_fullwiki``, ``test`` (without answers).
+
+    Args:
+        split: which part (above).
+        data_dir: as for `SearchSet`.
+        limit: as for `SearchSet`.
+        hub: as for `SearchSet`.
+        corpus_path: as for `SearchSet`.
+        corpus_src: as for `SearchSet`.
+        drop_easy: leave out the questions of level "easy", as the paper does in training.
+        skip: as for `SearchSet`.
+    """
+
+    name = "hotpotqa"
+    files = {
+        "dev500": ("questions_dev500",),
+        "train100": ("questions_train100",),
+        "dev_hippo_matched": ("questions_dev_hippo_matched",),
+        "demos": ("questions_ircot_demos",),
+        "train": ("hotpot_train_v1.1", "train"),
+        "dev": ("hotpot_dev_distractor_v1", "dev", "validation"),
+        "dev_fullwiki": ("hotpot_dev_fullwiki_v1",),
+        "test": ("hotpot_test_fullwiki_v1", "test"),
+    }
+    preferred = ("dev500", "dev")
+    hub_name = "hotpotqa/hotpot_qa:distractor"
+    hub_splits = {"train": "train", "dev": "validation"}
+    homepage = "https://hotpotqa.github.io"
+
+    def __init__(
+        self,
+        split: str | None = None,
+        data_dir: str | None = None,
+        limit: int | None = None,
+        hub: bool | str = False,
+        corpus_path: str | None = None,
+        corpus_src: str | None = None,
+        drop_easy: bool = False,
+        skip: int = 0,
+    ) -> None:
+        super().__init__(split, data_dir, limit, hub, corpus_path, corpus_src, skip)
+        self.drop_easy = drop_easy
+
+    def options(self) -> tuple[Any, ...]:
+        """The corpus, and whether easy questions are left out."""
+        return (*super().options(), self.drop_easy)
+
+    @classmethod
+    def keep(cls, *options: Any) -> Callable[[Row], bool] | None:
+        """Leaves out easy questions where asked to."""
+        return (lambda row: row.get("level") != "easy") if options[0] else None
+
+
+class MuSiQue(SearchSet):
+    """MuSiQue (Trivedi et al. 2022): questions of 2 to 4 hops with aliases and decompositions; options as `SearchSet`.
+
+    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``train100`` (default where there is no ``dev``),
+    ``demos``.
+    """
+
+    name = "musique"
+    files = {
+        "train100": ("questions_train100",),
+        "demos": ("questions_ircot_demos",),
+        "train": ("musique_ans_v1.0_train", "train"),
+        "dev": ("musique_ans_v1.0_dev", "dev", "validation"),
+        "test": ("musique_ans_v1.0_test", "test"),
+    }
+    preferred = ("dev", "train100")
+    hub_name = "dgslibisey/MuSiQue"
+    hub_splits = {"train": "train", "dev": "validation"}
+    homepage = "https://github.com/StonyBrookNLP/musique"
+
+
+class TwoWiki(SearchSet):
+    """2WikiMultiHopQA (Ho et al. 2020): comparison, inference and bridge questions; options as `SearchSet`.
+
+    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``demos`` (default where there is no ``dev``),
+    ``retrieval101`` (101 questions with evidence but without answers).
+    """
+
+    name = "2wikimultihopqa"
+    files = {
+        "demos": ("questions_ircot_demos",),
+        "retrieval101": ("retrieval_queries101",),
+        "train": ("train",),
+        "dev": ("dev", "validation"),
+        "test": ("test",),
+    }
+    preferred = ("dev", "demos")
+    hub_name = "framolfese/2WikiMultihopQA"
+    homepage = "https://github.com/Alab-NII/2wikimultihop"
+
+
+class BeerQA(SearchSet):
+    """BeerQA (Qi et al. 2021): open-domain questions of one, two and more hops; options as `SearchSet`.
+
+    Splits: ``dev`` (default), ``train``, ``test`` (without answers). Each question brings along its gold paragraphs alone,
+    so a pooled corpus has no distractors beside those of other questions: name a bigger one with `corpus_path`.
+    """
+
+    name = "beerqa"
+    files = {
+        "train": ("beerqa_train_v1.0", "train"),
+        "dev": ("beerqa_dev_v1.0", "dev", "validation"),
+        "test": ("beerqa_test_questions_v1.0", "test"),
+    }
+    preferred = ("dev",)
+    homepage = "https://beerqa.github.io"
+    all_gold = True
+
+
+class CofCA(SearchSet):
+    """CofCA (Wu et al. 2024): multi-hop questions over factual and counterfactually edited passages; options: `SearchSet`.
+
+    Splits: ``test`` (default; all of it), ``factual`` and ``counterfactual`` where the files are kept apart. Any layout that
+    `read_question` knows is read (HotpotQA's, MuSiQue's, or ``question``, ``answer``, ``passages``).
+    """
+
+    name = "cofca"
+    files = {
+        "test": ("cofca", "CofCA", "test"),
+        "factual": ("factual", "cofca_factual"),
+        "counterfactual": ("counterfactual", "cofca_counterfactual"),
+    }
+    preferred = ("test",)
+    homepage = "https://arxiv.org/abs/2402.11924"

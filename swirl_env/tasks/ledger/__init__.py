@@ -1,0 +1,5 @@
+"""Ledger: arithmetic word problems with gold plans."""
+
+from swirl_env.tasks.ledger.tasks import Ledger
+
+__all__ = ["Ledger"]

@@ -1,0 +1,1 @@
+"""The process that does symbolic mathematics; the only code that imports SymPy."""

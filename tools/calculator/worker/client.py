@@ -1,0 +1,143 @@
+"""The symbolic worker as its callers see it: `Service.ask` sends a goal and returns a reply, whatever happens in between.
+
+The worker starts with the first request, is shared by all calculators of a process, and ends with the last of them, with the
+process, or by itself when the process was killed. Any thread may ask; a forked process starts a worker of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from fractions import Fraction
+from typing import Any
+
+START_S = 30.0
+"""How long a start may take."""
+GRACE_S = 2.0
+"""How much later than its own limit a worker is given up, which only happens where the worker itself is stuck."""
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_KEPT = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+_AWAY = {"error": "unavailable", "text": "Algebra is not available right now: only plain arithmetic is."}
+
+_services: weakref.WeakValueDictionary[tuple[int, int], Service] = weakref.WeakValueDictionary()
+_guard = threading.Lock()
+
+
+def service(memory_mb: int) -> Service:
+    """Returns this process's worker of a memory limit."""
+    with _guard:
+        key = (os.getpid(), memory_mb)
+        found = _services.get(key)
+        if found is None:
+            found = _services[key] = Service(memory_mb)
+        return found
+
+
+class Service:
+    """One worker process, started when first asked."""
+
+    def __init__(self, memory_mb: int) -> None:
+        self.memory_mb = memory_mb
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._end: weakref.finalize[..., Any] | None = None
+        self._owner = os.getpid()
+        self._rest = b""
+
+    def ask(self, goal: Any, timeout_s: float) -> dict[str, Any]:
+        """Returns the reply to a goal: ``text`` and ``data``, or ``text`` and ``error``.
+
+        A ``timeout`` is ``hasty`` where waiting for the worker's start took some of its time.
+        """
+        if self._owner != os.getpid():
+            # After a fork the worker, and maybe a lock that another thread held, belong to the parent.
+            self._owner, self._lock, self._process, self._end = os.getpid(), threading.Lock(), None, None
+        request = json.dumps(goal, default=_encode)
+        with self._lock:
+            for _ in range(2):  # a worker that died while idle is replaced once
+                try:
+                    reply = self._exchange(request, timeout_s)
+                except (OSError, ValueError):
+                    reply = None
+                if reply is not None:
+                    return reply
+                self._stop()
+            return dict(_AWAY)
+
+    def stop(self) -> None:
+        """Ends the worker, if it runs."""
+        with self._lock:
+            self._stop()
+
+    def _exchange(self, goal: str, timeout_s: float) -> dict[str, Any] | None:
+        waited = 0.0
+        if self._process is None or self._process.poll() is not None:
+            began = time.monotonic()
+            self._start()
+            if self._read(START_S) is None:
+                return None
+            waited = time.monotonic() - began
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(b'{"goal": %b, "timeout": %f, "waited": %f}\n' % (goal.encode(), timeout_s, waited))
+        reply = self._read(timeout_s * 2 + GRACE_S)
+        return {**reply, "hasty": True} if waited and reply and reply.get("error") == "timeout" else reply
+
+    def _start(self) -> None:
+        self._stop()
+        paths = [os.path.abspath(path) for path in sys.path if path]
+        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {"PYTHONPATH": os.pathsep.join(paths)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", os.path.join(_HERE, "server.py"), str(self.memory_mb)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd=os.sep,
+            bufsize=0,
+        )
+        self._rest = b""
+        self._end = weakref.finalize(self, _kill, self._process, os.getpid())
+
+    def _stop(self) -> None:
+        if self._end is not None:
+            self._end()
+        self._process = self._end = None
+
+    def _read(self, limit_s: float) -> dict[str, Any] | None:
+        """Returns the next line of the worker as a dict, None where it died or is stuck."""
+        assert self._process is not None and self._process.stdout is not None
+        stream, deadline = self._process.stdout.fileno(), time.monotonic() + limit_s
+        poll = select.poll()
+        poll.register(stream, select.POLLIN)
+        while b"\n" not in self._rest:
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                return None
+            chunk = os.read(stream, 65_536)
+            if not chunk:
+                return None
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        reply = json.loads(line)
+        return reply if isinstance(reply, dict) else None
+
+
+def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
+    """Ends keeper and solver and reaps the keeper; in a forked process only lets go of the pipes."""
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            stream.close()
+    if os.getpid() == owner:
+        process.kill()
+        process.wait()
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return {"q": [value.numerator, value.denominator]}
+    raise TypeError

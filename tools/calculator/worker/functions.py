@@ -1,0 +1,230 @@
+"""Functions of the worker: name -> what it does to SymPy objects. Arguments are expressions, relations and lists of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import mpmath  # type: ignore[import-untyped]
+import sympy as sp
+
+from swirl_env.tools.calculator.text import CalcError
+
+MAX_ORDER = 50
+"""Highest derivative and longest series."""
+MAX_EVALF = 50
+"""Most digits that `N(x, digits)` may ask for."""
+
+
+SIX, FIFTEEN = sp.Integer(6), sp.Integer(15)
+
+
+def variable_of(expression: Any) -> Any:
+    """Returns the one variable of an expression."""
+    free = sorted(expression.free_symbols, key=str)
+    if len(free) != 1:
+        raise CalcError("Name the variable, as in: diff(x*y, x).")
+    return free[0]
+
+
+def symbol(value: Any) -> Any:
+    """Returns a value that has to be a variable."""
+    if not isinstance(value, sp.Symbol):
+        raise CalcError("A variable was expected as an argument.")
+    return value
+
+
+def derivative(expression: Any, *rest: Any) -> Any:
+    """diff(f), diff(f, x), diff(f, x, 2), diff(f, (x, 2)), diff(f, x, y)."""
+    flat = [item for part in rest for item in (part if isinstance(part, list) else [part])] or [variable_of(expression)]
+    variables: list[Any] = []
+    for item in flat:
+        if isinstance(item, sp.Integer) and variables:
+            if not 0 < item <= MAX_ORDER:
+                raise CalcError("The order of the derivative is out of bounds.", "limit")
+            variables += [variables[-1]] * (int(item) - 1)
+        else:
+            variables.append(symbol(item))
+    return sp.diff(expression, *variables)
+
+
+def ranges(expression: Any, rest: tuple[Any, ...], need_limits: bool) -> list[Any]:
+    """Returns ``(k, a, b)`` triples from (k, a, b) lists, from loose k, a, b, or bare variables."""
+    if not rest:
+        rest = (variable_of(expression),)
+    if not any(isinstance(part, list) for part in rest) and len(rest) == 3 and not isinstance(rest[1], sp.Symbol):
+        rest = (list(rest),)
+    found: list[Any] = []
+    for part in rest:
+        items = part if isinstance(part, list) else [part]
+        if len(items) not in ((3,) if need_limits else (1, 3)):
+            raise CalcError("Limits are written as (k, first, last).")
+        found.append((symbol(items[0]), *items[1:]) if len(items) == 3 else symbol(items[0]))
+    return found
+
+
+def limit(expression: Any, variable: Any, point: Any) -> Any:
+    """Two-sided limit where both sides agree, else an error."""
+    variable = symbol(variable)
+    if point.is_infinite:
+        return sp.limit(expression, variable, point)
+    right, left = sp.limit(expression, variable, point, "+"), sp.limit(expression, variable, point, "-")
+    if right != left and not (right - left).equals(0):
+        raise CalcError("The limits from the two sides differ.")
+    return right
+
+
+def series(expression: Any, variable: Any = None, point: Any = sp.S.Zero, terms: Any = SIX) -> Any:
+    """Taylor series without its order term."""
+    if not (isinstance(terms, sp.Integer) and 0 < terms <= MAX_ORDER):
+        raise CalcError("The number of terms is out of bounds.", "limit")
+    return sp.series(expression, symbol(variable or variable_of(expression)), point, int(terms)).removeO()
+
+
+def evalf(expression: Any, digits: Any = FIFTEEN) -> Any:
+    """The expression itself: numbers are shown as decimals anyway."""
+    if not (isinstance(digits, sp.Integer) and 0 < digits <= MAX_EVALF):
+        raise CalcError("The number of digits is out of bounds.", "limit")
+    return expression.doit() if expression.is_number else expression.evalf(int(digits))
+
+
+def nsolve(equation: Any, *rest: Any) -> Any:
+    """A root near a starting point, by the secant method on exact evaluation (SymPy's own generates code)."""
+    expression = equation.lhs - equation.rhs if isinstance(equation, sp.Eq) else equation
+    variable, start = rest if len(rest) == 2 else (variable_of(expression), rest[0])
+    return root_near(expression, symbol(variable), start)
+
+
+def root_near(expression: Any, variable: Any, start: Any) -> Any:
+    """Returns a numerical root near a starting point."""
+
+    def at(point: Any) -> Any:
+        value = expression.subs(variable, sp.Float(point, 40)).evalf(35)
+        if not value.is_Float and not value.is_Number:
+            raise CalcError("No numerical solution was found.")
+        return mpmath.mpf(str(value))
+
+    with mpmath.workdps(30):
+        try:
+            found = mpmath.findroot(at, mpmath.mpf(str(sp.Float(start, 30))), tol=1e-40)
+        except (ValueError, TypeError, ZeroDivisionError) as error:
+            raise CalcError("No numerical solution was found.") from error
+        return sp.Float(str(found), 30)
+
+
+def round_to(value: Any, places: Any = sp.S.Zero) -> Any:
+    """Rounds an irrational number, which has no halves."""
+    if not (value.is_real and value.is_number and isinstance(places, sp.Integer) and abs(places) <= 100):
+        raise CalcError("Only a real number can be rounded.")
+    return sp.Rational(sp.floor(value * 10**places + sp.Rational(1, 2)), 1) / sp.Integer(10) ** places
+
+
+def logarithm(value: Any, base: Any = None) -> Any:
+    """The natural logarithm, or that to a base."""
+    if value.is_zero or (base is not None and (base.is_zero or base == 1)):
+        raise CalcError("This logarithm is undefined.")
+    return sp.log(value) if base is None else sp.log(value, base)
+
+
+def truth(function: Callable[[int], bool]) -> Callable[[Any], Any]:
+    """Makes a question about whole numbers."""
+    return lambda value: bool(function(whole(value)))
+
+
+def whole(value: Any) -> int:
+    """Returns a value that has to be a whole number."""
+    if not isinstance(value, sp.Integer):
+        raise CalcError("This function takes whole numbers.")
+    return int(value)
+
+
+def small(function: Callable[[int], Any], most: int) -> Callable[[Any], Any]:
+    """Bounds the argument of a function of one whole number."""
+
+    def bounded(value: Any) -> Any:
+        if not 0 <= whole(value) <= most:
+            raise CalcError("The argument of this function is out of bounds.", "limit")
+        return function(int(value))
+
+    return bounded
+
+
+def mean(*values: Any) -> Any:
+    """The arithmetic mean."""
+    items = spread(values)
+    return sp.Add(*items) / len(items)
+
+
+def spread(values: tuple[Any, ...]) -> list[Any]:
+    """Returns arguments with lists unpacked."""
+    return [item for value in values for item in (value if isinstance(value, list) else [value])]
+
+
+def factors(value: Any) -> list[Any]:
+    """Prime factors with repetition."""
+    found = sp.factorint(whole(value))
+    return [sp.Integer(prime) for prime, power in sorted(found.items()) for _ in range(power)]
+
+
+def total(*values: Any) -> Any:
+    """sum([a, b]), or a sum over a range as in sum(k, (k, 1, 10))."""
+    if len(values) == 2 and isinstance(values[1], list) and len(values[1]) == 3 and not isinstance(values[0], list):
+        return summation(*values)
+    if len(values) == 4 and isinstance(values[1], sp.Symbol):
+        return summation(*values)
+    return sp.Add(*spread(values))
+
+
+def summation(expression: Any, *rest: Any) -> Any:
+    """A sum over ranges."""
+    return sp.summation(expression, *ranges(expression, rest, need_limits=True))
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{name: getattr(sp, name) for name in ("sin cos tan sec csc cot asin acos atan sinh cosh tanh asinh acosh atanh").split()},
+    **{name: getattr(sp, name) for name in ("exp floor sign factorial binomial gamma re im conjugate atan2").split()},
+    **{name: getattr(sp, name) for name in ("simplify expand factor cancel together trigsimp").split()},
+    "ln": logarithm,
+    "log": logarithm,
+    "abs": sp.Abs,
+    "ceil": sp.ceiling,
+    "trunc": lambda value: sp.sign(value) * sp.floor(abs(value)),
+    "integer": lambda value: sp.sign(value) * sp.floor(abs(value)),
+    "round": round_to,
+    "number": lambda value: value,
+    "fraction": lambda top, bottom: top / bottom,
+    "radians": lambda value: value * sp.pi / 180,
+    "degrees": lambda value: value * 180 / sp.pi,
+    "mod": sp.Mod,
+    "floordiv": lambda left, right: sp.floor(left / right),
+    "perm": sp.ff,
+    "hypot": lambda *values: sp.sqrt(sp.Add(*(value**2 for value in spread(values)))),
+    "min": lambda *values: sp.Min(*spread(values)),
+    "max": lambda *values: sp.Max(*spread(values)),
+    "gcd": lambda *values: sp.gcd_list(spread(values)),
+    "lcm": lambda *values: sp.lcm_list(spread(values)),
+    "sum": total,
+    "prod": lambda *values: sp.Mul(*spread(values)),
+    "mean": mean,
+    "apart": lambda value, *rest: sp.apart(value, *map(symbol, rest)),
+    "doit": lambda value: value.doit(),
+    "diff": derivative,
+    "integrate": lambda value, *rest: sp.integrate(value, *ranges(value, rest, need_limits=False)),
+    "summation": summation,
+    "product": lambda value, *rest: sp.product(value, *ranges(value, rest, need_limits=True)),
+    "limit": limit,
+    "series": series,
+    "nsolve": nsolve,
+    "eq": lambda left, right: sp.Eq(left, right, evaluate=False),
+    "subs": lambda value, old, new: value.subs(symbol(old), new),
+    "evalf": evalf,
+    "isprime": truth(sp.isprime),
+    "nextprime": lambda value: sp.Integer(sp.nextprime(whole(value))),
+    "prevprime": lambda value: sp.Integer(sp.prevprime(whole(value))),
+    "totient": lambda value: sp.totient(whole(value)),
+    "factorint": factors,
+    "divisors": lambda value: [sp.Integer(d) for d in sp.divisors(whole(value))],
+    "prime": small(lambda n: sp.Integer(sp.prime(n)), 100_000),
+    "fibonacci": small(lambda n: sp.fibonacci(n), 9000),
+}
+"""Canonical name -> function of SymPy objects."""

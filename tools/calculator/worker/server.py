@@ -1,0 +1,176 @@
+"""The worker process: ``python -P server.py MEMORY_MB``. Requests and replies are lines of JSON on its standard streams.
+
+Two processes, so that a killed calculation costs milliseconds rather than an import of SymPy: a *keeper* imports SymPy once
+and forks a *solver*, which reads requests, computes under a timer and answers. A calculation that overruns is killed by the
+kernel, whatever it is doing; the keeper then forks the next solver, which begins by saying what became of the last.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import mmap
+import os
+import resource
+import signal
+import sys
+import types
+from fractions import Fraction
+from typing import Any
+
+WALL = 1.5
+"""Elapsed time over processor time at which a calculation is killed too, for machines under load."""
+_POLL_S = 2.0
+_FATE: dict[int, str] = {signal.SIGPROF: "timeout", signal.SIGALRM: "timeout"}
+_SENTENCES = {"timeout": "The calculation took too long.", "limit": "The calculation needs too much memory."}
+
+
+def decode(node: Any) -> Any:
+    """Returns a tree as it was before JSON: tuples for lists, Fractions for ``{"q": [top, bottom]}``."""
+    if isinstance(node, list):
+        return tuple(decode(child) for child in node)
+    return Fraction(*node["q"]) if isinstance(node, dict) else node
+
+
+def failure(kind: str) -> bytes:
+    """A reply that says what went wrong."""
+    return json.dumps({"error": kind, "text": _SENTENCES[kind]}).encode() + b"\n"
+
+
+def respond(line: bytes, answer: Any, failed: type[Exception]) -> tuple[bytes, bool]:
+    """Returns the reply to one request, and whether this process is still fit for the next."""
+    request = json.loads(line)
+    timeout = request["timeout"]
+    signal.setitimer(signal.ITIMER_PROF, timeout)
+    # Whoever had to wait for the start of this process waits that much less for the calculation.
+    signal.setitimer(signal.ITIMER_REAL, max(timeout, timeout * WALL - request["waited"]))
+    try:
+        reply, fit = answer(*map(decode, request["goal"])), True
+    except (MemoryError, RecursionError):
+        reply, fit = {"error": "limit", "text": _SENTENCES["limit"]}, False
+    except Exception as error:
+        # CalcError says what it is; anything else is SymPy's own trouble, and its words may quote the input.
+        kind, text = "invalid", "The expression cannot be evaluated."
+        if isinstance(error, failed):
+            kind, text = getattr(error, "kind", kind), str(error)
+        reply, fit = {"error": kind, "text": text}, True
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return json.dumps(reply).encode() + b"\n", fit
+
+
+def serve(answer: Any, failed: type[Exception], first: bytes) -> None:
+    """The solver: answers requests until its input ends."""
+    write(first)
+    with os.fdopen(0, "rb", closefd=False) as requests:
+        # readline only ever holds one request: the caller waits for each reply before it sends the next.
+        while line := requests.readline():
+            BUSY[0] = 1
+            reply, fit = respond(line, answer, failed)
+            write(reply)
+            BUSY[0] = 0
+            if not fit:
+                os._exit(3)
+    os._exit(0)
+
+
+def write(data: bytes) -> None:
+    """Writes all of a reply."""
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def keep(answer: Any, failed: type[Exception]) -> None:
+    """The keeper: forks a solver, waits for its end, forks the next."""
+    parent, warm = os.getppid(), False
+
+    def look(*_: object) -> None:
+        """Ends everything once nobody is left to ask; warms up as soon as that keeps nobody waiting."""
+        nonlocal warm
+        if os.getppid() != parent:
+            stop()
+        if not warm and not BUSY[0]:
+            warm = True
+            warm_up(answer)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, _POLL_S, _POLL_S)
+    first = b'{"ready": true}\n'
+    while True:
+        BUSY[0] = 0
+        solver = os.fork()
+        if solver == 0:
+            die_with_parent()
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            serve(answer, failed, first)
+        STATE["solver"] = solver
+        _, status = os.waitpid(solver, 0)
+        if os.WIFEXITED(status):
+            if os.WEXITSTATUS(status) == 0:
+                os._exit(0)
+            first = b""
+        else:
+            first = failure(_FATE.get(os.WTERMSIG(status), "limit"))
+
+
+def warm_up(answer: Any) -> None:
+    """Loads what SymPy imports late and fills its caches, while the first solver is there already: later ones inherit it."""
+    x = "x"
+    goals: list[tuple[str, Any]] = [
+        ("solve", (("=", ("^", x, 3), x),)),
+        ("solve", (("=", ("call", "cos", x), x),)),
+        ("solve", (("<", ("^", x, 2), 4),)),
+    ]
+    goals += [("value", (("call", name, ("*", x, ("call", "exp", x)), x),)) for name in ("diff", "integrate")]
+    goals += [("value", (("call", "limit", ("*", ("call", "sin", x), ("inv", x)), x, 0),))]
+    goals += [("value", (("call", "simplify", ("*", ("+", ("^", x, 2), -1), ("inv", ("+", x, -1)))),))]
+    goals += [("truth", ((">", ("const", "pi"), 3),)), ("value", (("call", "sqrt", 2),))]
+    for kind, nodes in goals:
+        answer(kind, nodes, (), ())
+
+
+STATE: dict[str, int] = {}
+"""Process id of the solver."""
+BUSY = mmap.mmap(-1, 1)
+"""Whether the solver is at work; keeper and solvers share this byte."""
+
+
+def stop() -> None:
+    """Ends keeper and solver, once nobody is left to ask."""
+    os.kill(STATE["solver"], signal.SIGKILL)
+    os._exit(0)
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when the keeper dies; elsewhere the end of its input does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
+def main() -> None:
+    """Starts the keeper."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the program that asked
+    sys.set_int_max_str_digits(20_000)
+    gc.disable()  # an import makes no garbage worth the search: a third of the time
+    here = os.path.dirname(os.path.abspath(__file__))
+    calculator = os.path.dirname(here)
+    paths = {"swirl_env": [], "swirl_env.tools": [], "swirl_env.tools.calculator": [calculator]}
+    for name, path in (paths | {"swirl_env.tools.calculator.worker": [here]}).items():
+        # The packages themselves import gymnasium and the tool: a worker needs only the modules in these two folders.
+        package = types.ModuleType(name)
+        package.__path__ = path
+        sys.modules[name] = package
+    from swirl_env.tools.calculator.text import CalcError
+    from swirl_env.tools.calculator.worker.evaluate import answer
+
+    gc.freeze()
+    gc.enable()
+    size = int(sys.argv[1]) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep(answer, CalcError)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,211 @@
+"""The search tool: BM25 over a corpus, from an index that is built once and shared by every environment and process."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import msgspec
+
+from swirl_env.cache import cache_root
+from swirl_env.corpus import open_corpus
+from swirl_env.errors import ConfigError, unknown_name
+from swirl_env.protocols import Corpus
+from swirl_env.tools.search import storage
+from swirl_env.tools.search.index import METHODS, Bm25sIndex, IndexOptions, Method, Numba, RankBm25Index, Ranker, document_terms
+from swirl_env.tools.search.text import TOKENIZER_VERSION, Analyzer, Splitter, Stemmer, StopWords
+from swirl_env.types import Passage, ToolResult
+
+INDEX_VERSION = 1
+"""Version of the files in the cache; other versions are left alone and built anew."""
+
+Backend = Literal["bm25s", "rank_bm25"]
+
+
+class Search:
+    """Finds passages by keywords (BM25).
+
+    A result's `data` holds ``ids``, ``titles`` and ``scores`` of the passages found, best first; equal scores stand in the
+    order of the corpus. A query without results is no error: its text says why.
+
+    Args:
+        corpus: the passages: a `Corpus`, a path, a `datasets.Dataset` (see `swirl_env.corpus.open_corpus`).
+        backend: ``bm25s``, or ``rank_bm25`` as the slow reference.
+        top_k: how many passages to return.
+        k1: how slowly repetitions of a term in a passage stop counting.
+        b: how much long passages are held back, 0 to 1.
+        method: the variant of BM25: ``lucene``, ``robertson``, ``atire``, ``bm25l`` or ``bm25+`` (bm25s only).
+        tokenizer: ``words``, or ``whitespace`` to split at blanks only.
+        stemmer: ``english`` (Snowball), ``porter`` or ``none``.
+        stopwords: ``english`` (Lucene's 33 words) or ``none``.
+        title_weight: how many times the title counts beside the text; 0 leaves it out.
+        snippet_chars: how much of each passage is shown, in characters; 0 for all of it.
+        max_query_chars: the longest query that is searched for.
+        numba: ``on``, ``off``, or ``auto``: on where installed, once a process searches a large corpus often (bm25s only).
+        cache_dir: where indexes are kept; by default ``SWIRL_CACHE_DIR``, else the user's cache folder.
+    """
+
+    tag = "search_query"
+
+    def __init__(
+        self,
+        *,
+        corpus: Any,
+        backend: Backend = "bm25s",
+        top_k: int = 5,
+        k1: float = 0.9,
+        b: float = 0.4,
+        method: Method = "lucene",
+        tokenizer: Splitter = "words",
+        stemmer: Stemmer = "english",
+        stopwords: StopWords = "english",
+        title_weight: int = 1,
+        snippet_chars: int = 600,
+        max_query_chars: int = 2000,
+        numba: Numba = "auto",
+        cache_dir: str | None = None,
+    ) -> None:
+        _check(backend, method, tokenizer, stemmer, stopwords, numba)
+        _check_numbers(top_k, k1, b, title_weight, snippet_chars, max_query_chars)
+        if corpus is None:
+            raise ConfigError("The search tool needs a corpus; this task has none. Give corpus=PATH, or use other tools.")
+        self._given = {name: value for name, value in locals().items() if name != "self"}
+        self.top_k = top_k
+        self.snippet_chars = snippet_chars
+        self.max_query_chars = max_query_chars
+        self.description = (
+            f"finds passages by keywords and shows the {top_k} best. Write the words that the passage should hold, "
+            "such as names and titles."
+        )
+        options = IndexOptions(method, float(k1), float(b), title_weight, tokenizer, stemmer, stopwords)
+        self._opened = _open(open_corpus(corpus), backend, options, numba, cache_dir)
+        self._terms = self._opened.analyzer.terms
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy in another process maps the same files instead of carrying them along.
+        return functools.partial(Search, **self._given), ()
+
+    def run(self, queries: Sequence[str]) -> list[ToolResult]:
+        """Returns for each query the best passages, as text and as data."""
+        return [self._search(query) for query in queries]
+
+    def _search(self, query: str) -> ToolResult:
+        if not isinstance(query, str):
+            return ToolResult(f"A search query must be text, not {type(query).__name__}.", "invalid")
+        if len(query) > self.max_query_chars:
+            return ToolResult(
+                f"The query is too long: {len(query):,} characters, at most {self.max_query_chars:,} are allowed.", "limit"
+            )
+        terms = self._terms(query)
+        best = self._opened.ranker.top(terms, self.top_k) if terms else []
+        if not best:
+            return ToolResult(_nothing(query, terms), None, {"ids": [], "titles": [], "scores": []})
+        passages = self._opened.passages
+        found = [passages[position] for position, _ in best]
+        return ToolResult(
+            "\n".join([f"[{rank}] {self._show(passage)}" for rank, passage in enumerate(found, 1)]),
+            None,
+            {
+                "ids": [passage.id for passage in found],
+                "titles": [passage.title for passage in found],
+                "scores": [score for _, score in best],
+            },
+        )
+
+    def _show(self, passage: Passage) -> str:
+        """Returns a passage on one line, cut between words."""
+        text, limit = passage.text, self.snippet_chars
+        if limit and len(text) > limit:
+            text = text[: limit + 1].rpartition(" ")[0] or text[:limit]
+            text = f"{text.rstrip()} ..."
+        shown = f"{passage.title}: {text}" if passage.title else text
+        # A line break would let a passage pretend to be two.
+        return " ".join(shown.split()) if "\n" in shown or "\r" in shown else shown
+
+
+def _nothing(query: str, terms: Sequence[str]) -> str:
+    if terms:
+        return "No results: no passage holds any of these words."
+    if any(character.isalnum() for character in query):
+        return "No results: the query holds only words that are too common to search for."
+    return "No results: the query holds no words."
+
+
+class _Opened:
+    """What the search tools of one process share: analyzer, passages and index of one corpus under one set of options."""
+
+    def __init__(self, corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, cache_dir: str | None) -> None:
+        root = cache_root(cache_dir) / f"search-v{INDEX_VERSION}"
+        self.analyzer = Analyzer(options.tokenizer, options.stemmer, options.stopwords)  # type: ignore[arg-type]
+        folder = root / f"passages-{_digest(corpus.fingerprint)}"
+        storage.ensure(folder, lambda own: storage.PassageStore.write(own, corpus))
+        self.passages = storage.PassageStore(folder)
+        self.ranker: Ranker
+        if backend == "rank_bm25":
+            self.ranker = RankBm25Index(self._documents(options), options)
+        else:
+            index = root / f"bm25s-{_index_key(corpus, options)}"
+            storage.ensure(index, lambda own: Bm25sIndex.build(own, self._documents(options), options))
+            self.ranker = Bm25sIndex(index, numba)
+
+    def _documents(self, options: IndexOptions) -> Any:
+        return document_terms(self.passages, self.analyzer.terms, options.title_weight)
+
+
+_shared: weakref.WeakValueDictionary[str, _Opened] = weakref.WeakValueDictionary()
+_sharing = threading.Lock()
+
+
+def _open(corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, cache_dir: str | None) -> _Opened:
+    """Returns the index, the same object for every tool of this process that asks for the same one."""
+    key = f"{os.path.abspath(cache_root(cache_dir))}|{backend}|{numba}|{_index_key(corpus, options)}"
+    with _sharing:
+        opened = _shared.get(key)
+        if opened is None:
+            opened = _shared[key] = _Opened(corpus, backend, options, numba, cache_dir)
+    return opened
+
+
+def _index_key(corpus: Corpus, options: IndexOptions) -> str:
+    versions = [importlib.metadata.version(package) for package in ("bm25s", "PyStemmer")]
+    return _digest([TOKENIZER_VERSION, *versions, options, corpus.fingerprint])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.blake2b(msgspec.json.encode(value), digest_size=16).hexdigest()
+
+
+def _check(backend: str, method: str, tokenizer: str, stemmer: str, stopwords: str, numba: str) -> None:
+    known: dict[str, tuple[str, Sequence[str]]] = {
+        "search backend": (backend, get_args(Backend)),
+        "BM25 method": (method, METHODS),
+        "tokenizer": (tokenizer, get_args(Splitter)),
+        "stemmer": (stemmer, get_args(Stemmer)),
+        "stop word list": (stopwords, get_args(StopWords)),
+        "numba setting": (numba, get_args(Numba)),
+    }
+    for what, (name, names) in known.items():
+        if name not in names:
+            raise unknown_name(what, str(name), names)
+    if backend == "rank_bm25" and method != "lucene":
+        raise ConfigError(f"method={method!r} needs backend='bm25s'; backend='rank_bm25' has its own formula (Okapi).")
+
+
+def _check_numbers(top_k: int, k1: float, b: float, title_weight: int, snippet_chars: int, max_query_chars: int) -> None:
+    rules = [
+        ("top_k", top_k, "a whole number from 1", isinstance(top_k, int) and top_k >= 1),
+        ("k1", k1, "a number from 0", k1 >= 0),
+        ("b", b, "a number from 0 to 1", 0 <= b <= 1),
+        ("title_weight", title_weight, "a whole number from 0", isinstance(title_weight, int) and title_weight >= 0),
+        ("snippet_chars", snippet_chars, "a whole number from 0", isinstance(snippet_chars, int) and snippet_chars >= 0),
+        ("max_query_chars", max_query_chars, "a number from 1", max_query_chars >= 1),
+    ]
+    for name, value, expected, fine in rules:
+        if not fine:
+            raise ConfigError(f"Expected {name} to be {expected}, got {value!r}.")
