@@ -6,6 +6,7 @@ the very logits that were sampled from, and what a row draws depends on its seed
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -64,6 +65,7 @@ def generate(
     number = {row: i for i, row in enumerate(rows)}
     spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
     cache, read = _begin(model, rows, kept)
+    cache_option = _cache_option(model)
     ids, mask = _pad_left(rows, read, steps, model.device)  # [U, S], [U, R + S + T]
     draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
     length = mask.shape[1] - steps
@@ -73,11 +75,11 @@ def generate(
             input_ids=ids,
             attention_mask=mask[:, : length + t],
             position_ids=position,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
+            **{cache_option: cache},
         )
-        cache, logits = out.past_key_values, out.logits[:, -1]
+        cache, logits = _cache_of(out), out.logits[:, -1]
         if t == 0 and len(rows) < len(alive):
             cache.batch_select_indices(spread)
             logits, mask, position = logits[spread], mask[spread], position[spread]
@@ -176,10 +178,22 @@ def _read_shared(model: Any, rows: Sequence[tuple[int, ...]]) -> tuple[Any, list
     if len(rows) == 1 or shared < _WORTH_SHARING:
         return None
     out = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True, logits_to_keep=1)
-    if type(out.past_key_values) is not DynamicCache:
+    cache = _cache_of(out)
+    if type(cache) is not DynamicCache:
         return None
-    out.past_key_values.batch_repeat_interleave(len(rows))
-    return out.past_key_values, [shared] * len(rows)
+    cache.batch_repeat_interleave(len(rows))
+    return cache, [shared] * len(rows)
+
+
+def _cache_option(model: Any) -> str:
+    """Returns the name under which the model's forward takes keys and values: newer transformers renamed it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what peft wrapped
+    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
+
+
+def _cache_of(out: Any) -> Any:
+    """Returns the keys and values of a forward pass, whichever name this version of transformers gives them."""
+    return out.cache if hasattr(out, "cache") else out.past_key_values
 
 
 def _looks_back_on_all(config: Any) -> bool:
