@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from swirl_env.sequences import common_prefix
+
 
 @dataclass(frozen=True, slots=True)
 class TokenStep:
@@ -115,21 +117,17 @@ def _plant(row: list[Segment], number: int, step: TokenStep) -> None:
 def _walk(row: Sequence[Segment], ids: Sequence[int]) -> list[tuple[Segment, int]]:
     """Returns the path of segments that begins as `ids` does, each with how many of its tokens are shared."""
     path: list[tuple[Segment, int]] = []
+    rest = list(ids)  # segments hold lists, and slices of different types are never equal
     last, shared, known = None, 0, 0
     while known < len(ids):
         ways = (s for s in row if s.parent is last and s.keep == shared and s.ids[0] == ids[known])
         step = next(ways, None)  # at most one: two branches from one point differ in their first token
         if step is None:
             break
-        shared = _common(step.ids, ids[known:])
+        shared = common_prefix(step.ids, rest[known:])
         path.append((step, shared))
         last, known = step, known + shared
     return path
-
-
-def _common(a: Sequence[int], b: Sequence[int]) -> int:
-    """Returns the length of the longest common prefix."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def pack(rows: Iterable[list[Segment]], max_tokens: int) -> Iterator[list[Segment]]:

@@ -43,7 +43,7 @@ class Measure:
         with _at(agent, temperature):
             for i, venv in enumerate(self.venvs):
                 share = episodes * (i + 1) // len(self.venvs) - episodes * i // len(self.venvs)
-                found += collect(agent, venv, min(share, len(venv.engine.tasks)), _SEED)
+                found += collect(agent, venv.engine, min(share, len(venv.engine.tasks)), venv.num_envs, _SEED)
         return evaluate(found)
 
 

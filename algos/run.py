@@ -22,8 +22,9 @@ from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.trainer import Trainer
-from swirl_env.episodes.rollout import collect, episode_seed
+from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
+from swirl_env.seeding import episode_seed
 from swirl_env.store import Store
 from swirl_env.types import State, Step, Trajectory
 from swirl_env.vector import ToolVectorEnv
@@ -157,10 +158,19 @@ class Run:
             raise ConfigError(f"{questions} questions were asked for at a time, but there are only {len(tasks)}.")
         order = [(first + i) % len(tasks) for i in range(questions)]
         share = _Chosen(tasks, order[self._rank :: self._world])
-        venv = ToolVectorEnv(engine.with_tasks(share), self.venv.num_envs)
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
         with self._generating():
-            mine = list(collect(self.agent, venv, len(share) * samples, seed, samples=samples, name=self.agent.name))
+            mine = list(
+                collect(
+                    self.agent,
+                    engine.with_tasks(share),
+                    len(share) * samples,
+                    self.venv.num_envs,
+                    seed,
+                    samples=samples,
+                    name=self.agent.name,
+                )
+            )
         found: list[Trajectory] = gather_object(mine) if self._world > 1 else mine
         place = {tasks[i].id: n for n, i in enumerate(order)}
         found.sort(key=lambda t: (place[t.task.id], t.sample))

@@ -164,7 +164,7 @@ def demonstrations(setting: Setting, seed: int, config: WarmStart, episodes: int
         for world in range(config.worlds):
             share = (episodes * (world + 1)) // config.worlds - (episodes * world) // config.worlds
             venv = setting.env("train", warm_start_world(seed, world), _SLOTS, judge=None, tools=tools)
-            yield from collect(expert, venv, share, seed)
+            yield from collect(expert, venv.engine, share, _SLOTS, seed)
 
 
 def warm_start_world(seed: int, world: int) -> int:

@@ -1,10 +1,17 @@
-"""Randomness of agents: drawn from the episode and the step, so that no result depends on what else is in the batch."""
+"""Seeds of episodes and the randomness of agents: no result depends on what else is in the batch."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 
 from swirl_env.types import State
+
+
+def episode_seed(seed: int, task_id: str, sample: int) -> int:
+    """Returns the seed of an episode, the same wherever and whenever it is run: 63 bits of BLAKE2b."""
+    digest = hashlib.blake2b(f"{seed}\0{task_id}\0{sample}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
 
 
 def generator(seed: int, state: State) -> random.Random:

@@ -86,7 +86,7 @@ def policy(make: Any = tiny_lm.llama, **options: Any) -> TransformersAgent:
 def episodes(agent: Any, slots: int = 5, samples: int = 2, **options: Any) -> list[Trajectory]:
     """More episodes than slots, so that fresh ones begin beside others; a random model uses up all steps."""
     venv = ToolVectorEnv(SumTasks(), slots, tools=["calculator"], judge=None, max_steps=4, **options)
-    return list(collect(agent, venv, 12, seed=1, samples=samples))
+    return list(collect(agent, venv.engine, 12, venv.num_envs, seed=1, samples=samples))
 
 
 def same(ours: Sequence[Trajectory], theirs: Sequence[Trajectory]) -> None:
@@ -169,7 +169,7 @@ def test_no_more_is_kept_than_there_is_room_for_and_nothing_afterwards() -> None
 
     agent.act = acting  # type: ignore[method-assign]
     venv = ToolVectorEnv(SumTasks(), 3, tools=["calculator"], judge=None, max_steps=3, prompt="question")
-    running = collect(agent, venv, 6)
+    running = collect(agent, venv.engine, 6, venv.num_envs)
     next(running)
     assert max(held) <= 150 and any(held)
     running.close()

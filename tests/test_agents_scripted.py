@@ -8,6 +8,7 @@ from swirl_env.agents.replay import ReplayAgent
 from swirl_env.agents.retrieval import RetrievalAgent
 from swirl_env.agents.scripted import NOISE_KINDS, ScriptedAgent
 from swirl_env.corpus import MemoryCorpus
+from swirl_env.env import build_engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.episodes.transcript import initial_state, subtrajectories
 from swirl_env.errors import ConfigError, DataNotFound, UnknownName
@@ -30,7 +31,7 @@ def venvs(tmp_path_factory):
 
 
 def play(venv, agent, episodes=100):
-    return list(collect(swirl_env.make_agent(agent), venv, episodes))
+    return list(collect(swirl_env.make_agent(agent), venv.engine, episodes, venv.num_envs))
 
 
 def success(trajectories):
@@ -204,13 +205,13 @@ class OneTask:
 
 def test_retrieval_searches_on_with_names_and_guesses_what_is_repeated(library):
     task = Task("t", "Where was the author of Emma born?", "Steventon", evidence=("1", "2"))
-    (trajectory,) = collect(RetrievalAgent(), ToolVectorEnv(OneTask(task), 1, tools=[library]), 1)
+    (trajectory,) = collect(RetrievalAgent(), build_engine(OneTask(task), tools=[library]), 1, 1)
     *searches, last = trajectory.steps
     assert [step.call.query for step in searches] == [task.question, "Jane Austen"]
     assert [step.verdict.label for step in searches] == ["GOOD", "GOOD"]
     assert last.call.text in ("Jane Austen", "Steventon")
     # As many searches as it is told to, none twice, and room is left for the answer.
-    (longer,) = collect(RetrievalAgent(searches=9), ToolVectorEnv(OneTask(task), 1, tools=[library], max_steps=4), 1)
+    (longer,) = collect(RetrievalAgent(searches=9), build_engine(OneTask(task), tools=[library], max_steps=4), 1, 1)
     queries = [step.call.query for step in longer.steps[:-1]]
     assert len(set(queries)) == len(queries) == 3 and longer.ended == "answered"
 
@@ -234,14 +235,14 @@ def test_retrieval_guesses_by_the_kind_of_question(question, guess):
 def test_replay_repeats_the_stored_actions(venvs):
     venv = venvs["atlas"]
     stored = play(venv, {"name": "scripted", "noise": 0.4}, 20)
-    assert list(collect(ReplayAgent(stored), venv, 20)) == stored
+    assert list(collect(ReplayAgent(stored), venv.engine, 20, venv.num_envs)) == stored
     # Another seed finds the task all the same; an unknown task and the end of a trajectory do not.
     state = initial_state(stored[0].task, stored[0].prompt, stored[0].settings, seed=1)
     agent = ReplayAgent(iter(stored))
     assert agent.act([state])[0] == stored[0].steps[0].action
     assert agent.act([state_of(Task("other", "?"))])[0].error == "unavailable"
     venv = ToolVectorEnv(OneTask(stored[0].task), 1, tools=["calculator"], max_steps=50)
-    cut = next(collect(ReplayAgent([t for t in stored if t.task.id == stored[0].task.id]), venv, 1))
+    cut = next(collect(ReplayAgent([t for t in stored if t.task.id == stored[0].task.id]), venv.engine, 1, venv.num_envs))
     assert cut.ended in ("answered", "error")
 
 
@@ -252,7 +253,7 @@ def test_replay_reads_run_folders(venvs, tmp_path):
     with Store(tmp_path / "run", "a") as store:
         for trajectory in stored:
             store.append(trajectory)
-    assert list(collect(ReplayAgent(tmp_path / "run"), venvs["ledger"], 3)) == stored
+    assert list(collect(ReplayAgent(tmp_path / "run"), venvs["ledger"].engine, 3)) == stored
     with pytest.raises(DataNotFound, match="run folder"):
         ReplayAgent(tmp_path / "none")
     with pytest.raises(ConfigError, match="trajectories"):

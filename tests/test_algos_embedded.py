@@ -73,7 +73,7 @@ def test_everything_that_a_policy_sees_and_writes_is_in_the_vocabulary(name: str
     unknown = renderer.tokenizer.convert_tokens_to_ids("<unk>")
     setting = SETTINGS[name]
     longest = 0
-    for trajectory in collect(expert(), setting.env(split, seed=17, judge=None), 60):
+    for trajectory in collect(expert(), setting.env(split, seed=17, judge=None).engine, 60):
         texts = [trajectory.prompt, *(s.action.text for s in trajectory.steps), *(s.observation for s in trajectory.steps)]
         for text in texts:
             ids = renderer.text_ids(text)
@@ -127,7 +127,7 @@ def test_weights_follow_from_the_seed_alone(tokenizer) -> None:
 @pytest.mark.parametrize(("name", "hops"), [("easy", {1, 2, 3, 4}), ("main", {3, 4, 5}), ("sparse", {4, 5, 6})])
 def test_settings_ask_for_their_hops_and_can_be_solved(name: str, hops: set[int]) -> None:
     venv = SETTINGS[name].env("test", judge=None)
-    found = list(collect(expert(noise=0.0), venv, 100))
+    found = list(collect(expert(noise=0.0), venv.engine, 100, venv.num_envs))
     assert {t.task.meta["hops"] for t in found} == hops
     assert all(t.outcome.correct for t in found)
     assert max(len(t.steps) for t in found) < venv.engine.settings.max_steps
@@ -182,7 +182,7 @@ def test_a_warm_start_is_trained_once_and_acts(cache: Path) -> None:
     assert warm_start(SMALL, 0, config=QUICK, report=lambda *said: told.append(said)) == folder
     assert len(told) == 3
     agent = embedded_agent(folder)
-    found = list(collect(agent, SMALL.env("test", num_envs=8), 16))
+    found = list(collect(agent, SMALL.env("test", num_envs=8).engine, 16))
     assert agent.renderer.prefix_preserving
     assert agent.stats["prefix_breaks"] == agent.stats["too_long"] == 0
     assert len(found) == 16 and agent.stats["tokens"] > 16
@@ -214,7 +214,7 @@ def test_a_warm_start_that_breaks_off_leaves_nothing(cache: Path) -> None:
 def test_the_warm_start_learns_the_form_of_actions(cache: Path) -> None:
     folder = warm_start(SMALL, 0, config=WarmStart(updates=80, batch=16, worlds=1))
     agent = embedded_agent(folder)
-    steps = [step for t in collect(agent, SMALL.env("test", num_envs=16), 32) for step in t.steps]
+    steps = [step for t in collect(agent, SMALL.env("test", num_envs=16).engine, 32) for step in t.steps]
     well_formed = sum(isinstance(step.call, ToolCall | Answer) for step in steps)
     assert well_formed > 0.9 * len(steps)
     assert agent.stats["drift"] == 0

@@ -80,7 +80,7 @@ def policy(seed=0, skill=0.35):
     model, agent = untrained()
     trainer = Trainer(model, TrainConfig(lr=1e-2))
     for u in range(40):
-        demos = list(collect(Teacher(u, skill), environment(), 24, seed=u))
+        demos = list(collect(Teacher(u, skill), environment().engine, 24, seed=u))
         table = tabulate(demos, agent.renderer)
         trainer.update(table.steps, [1.0] * len(table.steps), [True] * len(table.steps))
     return model, agent
@@ -117,7 +117,7 @@ def environment():
 
 def success(agent):
     agent.model.eval()
-    found = list(collect(agent, environment(), 150, seed=99))
+    found = list(collect(agent, environment().engine, 150, seed=99))
     return sum(bool(t.outcome.correct) for t in found) / len(found)
 
 
@@ -246,7 +246,7 @@ def test_rounds_remember_earlier_rounds_and_so_does_a_resumed_run(taught, tmp_pa
 
 def test_step_tables_hold_what_the_trajectories_say(taught):
     _, agent = policy_from(taught[0])
-    demos = list(collect(Teacher(0, 0.5), environment(), 6, seed=1))
+    demos = list(collect(Teacher(0, 0.5), environment().engine, 6, seed=1))
     table = tabulate(demos, agent.renderer)
     assert table.episode.tolist() == [n for n, t in enumerate(demos) for _ in t.steps]
     assert table.position.tolist() == [i for t in demos for i in range(len(t.steps))]

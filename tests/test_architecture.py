@@ -23,7 +23,7 @@ ROOMS |= {"algos": "swirl_env.algos", "benchmarks": "swirl_env.benchmarks"}
 
 FLOORS = [
     "types errors grading",
-    "protocols registry function_tool seeding spaces corpus cache gold_plan fingerprint",
+    "protocols registry function_tool seeding sequences spaces corpus cache gold_plan fingerprint",
     "tools agents judges tasks episodes store env vector rollout evaluate contract",
     "algos",
     "cli stages config conf benchmarks",
@@ -69,7 +69,7 @@ def test_imports_go_down_only():
         here = room(module)
         if not here:
             continue
-        assert here in FLOOR_OF, f"{module}: say in tests/test_house.py on which floor the room {here!r} is"
+        assert here in FLOOR_OF, f"{module}: say in tests/test_architecture.py on which floor the room {here!r} is"
         for name in imported(path):
             there = room(name) if name.startswith("swirl_env.") else ""
             if there not in FLOOR_OF or there == here:

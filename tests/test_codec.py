@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from stored import episode
 from swirl_env.errors import SwirlError, VersionError
-from swirl_env.store.codec import common_prefix, decode_summary, decode_trajectory, encode_trajectory
+from swirl_env.sequences import common_prefix
+from swirl_env.store.codec import decode_summary, decode_trajectory, encode_trajectory
 from swirl_env.store.filters import FILTERS
 from swirl_env.types import (
     Action,

@@ -44,7 +44,7 @@ def options_of(kind, name, tmp_path, request):
         return {"agent": Lenient()}
     if (kind, name) == ("agent", "replay"):
         venv = ToolVectorEnv(SumTasks(), 4, tools=[EchoTool()], judge=None)
-        return {"trajectories": list(collect(EchoAgent(), venv, 20))}
+        return {"trajectories": list(collect(EchoAgent(), venv.engine, 20, venv.num_envs))}
     if (kind, name) == ("task", "jsonl"):
         (tmp_path / "own.jsonl").write_text('{"question": "1 + 1?", "answer": 2}\n{"question": "Where?", "answer": "Oslo"}\n')
         return {"path": str(tmp_path / "own.jsonl")}

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import swirl_env
 from fakes import BrokenTool, CallJudge, EchoAgent, EchoTool, SumTasks
 from playing import play, same
+from swirl_env.env import build_engine
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.episodes.transcript import clean, escape, initial_state, next_state, subtrajectories
@@ -168,7 +169,7 @@ def test_reset_mask_and_disabled_autoreset():
 def test_collect_gives_the_same_episodes_however_many_fly():
     def run(slots, done=()):
         venv = ToolVectorEnv(SumTasks(), slots, tools=[EchoTool()], judge=CallJudge())
-        return {t.key: t for t in collect(EchoAgent(), venv, 30, seed=3, samples=2, done=done)}
+        return {t.key: t for t in collect(EchoAgent(), venv.engine, 30, venv.num_envs, seed=3, samples=2, done=done)}
 
     alone, many = run(1), run(8)
     assert alone == many and len(alone) == 30
@@ -176,7 +177,7 @@ def test_collect_gives_the_same_episodes_however_many_fly():
     rest = run(4, done=set(list(alone)[:10]))
     assert len(rest) == 20 and all(alone[key] == t for key, t in rest.items())
     with pytest.raises(ConfigError, match="give 20"):
-        next(collect(EchoAgent(), ToolVectorEnv(SumTasks(), 2, tools=[], judge=None), 21))
+        next(collect(EchoAgent(), build_engine(SumTasks(), tools=[], judge=None), 21, 2))
 
 
 def test_an_agent_that_cannot_act_ends_its_episode_alone():
@@ -186,7 +187,7 @@ def test_an_agent_that_cannot_act_ends_its_episode_alone():
             return [Action("", error=errors[s.task.id]) if s.task.id in errors else Action("<answer>3</answer>") for s in states]
 
     venv = ToolVectorEnv(SumTasks(3), 3, tools=[EchoTool()], judge=CallJudge())
-    found = {t.task.id: t for t in collect(Fails(), venv, 3)}
+    found = {t.task.id: t for t in collect(Fails(), venv.engine, 3, venv.num_envs)}
     assert found["sum-0"].ended == "error" and found["sum-0"].outcome.correct is None and found["sum-0"].steps == ()
     assert found["sum-1"].ended == "length" and found["sum-1"].outcome.correct is False
     assert found["sum-2"].ended == "answered" and found["sum-2"].outcome.correct is True
@@ -201,7 +202,7 @@ def test_states_are_rebuilt_from_a_stored_trajectory():
             return super().act(states)
 
     venv = ToolVectorEnv(SumTasks(1), 1, tools=[EchoTool()], judge=CallJudge(), history="calls")
-    (trajectory,) = collect(Notes(), venv, 1)
+    (trajectory,) = collect(Notes(), venv.engine, 1, venv.num_envs)
     assert [s.state for s in subtrajectories(trajectory)] == seen
     assert pickle.loads(pickle.dumps(trajectory)) == trajectory
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fakes import CallJudge, EchoTool, SumTasks
+from swirl_env.env import build_engine
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError, PluginError, SwirlError, UnknownName
@@ -77,7 +78,7 @@ def test_two_questions_of_one_id_are_refused():
 
     venv = ToolVectorEnv(Twice(6), 2, tools=[], judge=None)
     with pytest.raises(ConfigError, match="Two questions have the id 'sum-0'"):
-        list(collect(make_agent("random"), venv, 6))
+        list(collect(make_agent("random"), venv.engine, 6, venv.num_envs))
 
 
 def test_an_empty_task_source_cannot_begin():
@@ -125,7 +126,7 @@ def test_an_agent_that_gives_text_is_told():
             return ["<answer>1</answer>"] * len(states)
 
     with pytest.raises(PluginError, match=r"Texts\.act gave '<answer>1</answer>'; expected an Action"):
-        next(collect(Texts(), ToolVectorEnv(SumTasks(), 2, tools=[], judge=None), 2))
+        next(collect(Texts(), build_engine(SumTasks(), tools=[], judge=None), 2, 2))
 
 
 def test_an_agent_that_raises_ends_the_episodes_in_flight_and_no_others():
@@ -138,7 +139,7 @@ def test_an_agent_that_raises_ends_the_episodes_in_flight_and_no_others():
                 raise ConnectionError("no route")
             return [Action("<answer>1</answer>")] * len(states)
 
-    found = list(collect(Away(), ToolVectorEnv(SumTasks(6), 2, tools=[], judge=None), 6))
+    found = list(collect(Away(), build_engine(SumTasks(6), tools=[], judge=None), 6, 2))
     assert [t.ended for t in found] == ["answered"] * 2 + ["error"] * 2 + ["answered"] * 2
     assert found[2].outcome.correct is None and found[2].steps == ()
 
@@ -146,7 +147,7 @@ def test_an_agent_that_raises_ends_the_episodes_in_flight_and_no_others():
 def test_an_agent_that_cannot_take_the_tasks_on_says_so():
     venv = ToolVectorEnv(SumTasks(), 2, tools=[], judge=None)
     with pytest.raises(ConfigError, match="follows gold plans"):
-        next(collect(make_agent("scripted"), venv, 2))
+        next(collect(make_agent("scripted"), venv.engine, 2, venv.num_envs))
 
 
 class Odd(EchoTool):

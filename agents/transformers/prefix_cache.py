@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from swirl_env.store.codec import common_prefix
+from swirl_env.sequences import common_prefix
 
 
 class Kept(NamedTuple):

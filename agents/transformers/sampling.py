@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from swirl_env.agents.transformers.prefix_cache import PrefixCache
-from swirl_env.store.codec import common_prefix
+from swirl_env.sequences import common_prefix
 
 _WORTH_SHARING = 16
 """Fewer ids than this that all rows begin with are read by each row for itself."""

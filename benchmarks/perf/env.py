@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from swirl_env.benchmarks.perf.timing import Report, Row, row, settle
-from swirl_env.env import ToolUseEnv
+from swirl_env.env import ToolUseEnv, build_engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.registry import make_agent, make_tasks, make_tool
 from swirl_env.types import Task, ToolCall, ToolResult, Trajectory
@@ -107,8 +107,8 @@ def episodes(n: int, noise: float = 0.2) -> list[Trajectory]:
     tasks = make_tasks("atlas", size=n)
     with tempfile.TemporaryDirectory() as cache:
         search = make_tool("search", corpus=tasks.corpus, cache_dir=cache)
-        venv = ToolVectorEnv(tasks, min(SLOTS, n), tools=[search], judge="rules")
-        return list(collect(make_agent("scripted", noise=noise), venv, n))
+        engine = build_engine(tasks, tools=[search], judge="rules")
+        return list(collect(make_agent("scripted", noise=noise), engine, n, SLOTS))
 
 
 def env_step(size: int = 3_000) -> Report:

@@ -34,7 +34,7 @@ def generate(size: int = NEW_TOKENS, rounds: int = 2) -> Report:
         return [[action.prompt_ids for action in agent.act(venv.states)]]
 
     def episodes() -> list[Prompts]:
-        found = list(collect(agent, venv, BATCH))
+        found = list(collect(agent, venv.engine, BATCH, BATCH))
         return [[t.steps[i].action.prompt_ids for t in found if i < len(t.steps)] for i in range(STEPS)]
 
     rows: list[Row] = []

@@ -2,38 +2,40 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Container, Iterator
 from contextlib import nullcontext
 
+from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, PluginError, SwirlError
 from swirl_env.protocols import Agent
+from swirl_env.seeding import episode_seed
 from swirl_env.types import Action, State, Trajectory
-from swirl_env.vector import ToolVectorEnv
 
 log = logging.getLogger(__name__)
 
 
 def collect(
     agent: Agent,
-    venv: ToolVectorEnv,
+    engine: Engine,
     episodes: int,
+    slots: int = 64,
     seed: int = 0,
     *,
     samples: int = 1,
     done: Container[tuple[str, int]] = (),
     name: str = "",
 ) -> Iterator[Trajectory]:
-    """Yields finished episodes as they end, at most ``venv.num_envs`` in flight.
+    """Yields finished episodes as they end, at most `slots` in flight.
 
     Episode k is sample ``k % samples`` of question ``k // samples``. What happens in it depends on `seed`, the task and the
     sample alone, so a run that is resumed with `done` gives what an uninterrupted one would have given.
 
     Args:
         agent: chooses the actions; gets all states in flight at once.
-        venv: gives the engine and the number of slots; its own episodes are left alone.
+        engine: tasks, tools and judge of the episodes (see `swirl_env.env.build_engine`).
         episodes: how many to run in all, those in `done` included.
+        slots: how many episodes are in flight at once, and so the most states in one call of the agent.
         seed: seed of the run.
         samples: episodes a question.
         done: keys (task id, sample) to leave out.
@@ -46,24 +48,24 @@ def collect(
         ConfigError: where the task source has too few questions, or the agent cannot take its tasks on.
         PluginError: where the agent does not give one action a state.
     """
-    engine = venv.engine
+    if slots < 1:
+        raise ConfigError(f"slots must be at least 1; got {slots}.")
     room = len(engine.tasks) * samples
     if episodes > room:
         raise ConfigError(
             f"{episodes} episodes were asked for, but {len(engine.tasks)} questions x {samples} samples give {room}. "
             f"Ask for fewer, or raise samples."
         )
-    waiting = _episodes(venv, episodes, seed, samples, done)
+    waiting = _episodes(engine, episodes, seed, samples, done)
     # Each call holds the states after those of the call before: an agent that can builds on what it has read.
     with getattr(agent, "prefix_caching", nullcontext)():
-        yield from _run(agent, venv, waiting, name)
+        yield from _run(agent, engine, slots, waiting, name)
 
 
-def _run(agent: Agent, venv: ToolVectorEnv, waiting: Iterator[tuple[State, int]], name: str) -> Iterator[Trajectory]:
-    engine = venv.engine
+def _run(agent: Agent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str) -> Iterator[Trajectory]:
     flying: list[tuple[State, int]] = []
     while True:
-        while len(flying) < venv.num_envs and (fresh := next(waiting, None)) is not None:
+        while len(flying) < slots and (fresh := next(waiting, None)) is not None:
             flying.append(fresh)
         if not flying:
             return
@@ -75,16 +77,9 @@ def _run(agent: Agent, venv: ToolVectorEnv, waiting: Iterator[tuple[State, int]]
             yield engine.trajectory(transition, sample, name)
 
 
-def episode_seed(seed: int, task_id: str, sample: int) -> int:
-    """Returns the seed of an episode, the same wherever and whenever it is run: 63 bits of BLAKE2b."""
-    digest = hashlib.blake2b(f"{seed}\0{task_id}\0{sample}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
-
-
 def _episodes(
-    venv: ToolVectorEnv, episodes: int, seed: int, samples: int, done: Container[tuple[str, int]]
+    engine: Engine, episodes: int, seed: int, samples: int, done: Container[tuple[str, int]]
 ) -> Iterator[tuple[State, int]]:
-    engine = venv.engine
     known: set[str] = set()
     for k in range(episodes):
         task, sample = engine.tasks[k // samples], k % samples

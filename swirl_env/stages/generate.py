@@ -24,7 +24,6 @@ from swirl_env.stages import runs
 from swirl_env.stages.progress import progress
 from swirl_env.store import Store
 from swirl_env.types import Trajectory
-from swirl_env.vector import ToolVectorEnv
 
 _PLAIN = re.compile(r"[\w.+-]+")
 
@@ -123,10 +122,8 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
     table = None if options.judge is None else runs.table_name(options.judge, engine.judge)
     tally = _take_stock(store, table)
     episodes = count_of(options, engine)
-    venv = ToolVectorEnv(engine, min(options.slots, episodes))
-    found = collect(
-        agent, venv, episodes, options.seed, samples=options.samples, done=store.keys(), name=str(options.agent["name"])
-    )
+    name = str(options.agent["name"])
+    found = collect(agent, engine, episodes, options.slots, options.seed, samples=options.samples, done=store.keys(), name=name)
     try:
         with progress(what, episodes, tally.episodes - tally.errors) as advance:
             for trajectory in found:

@@ -13,11 +13,11 @@ from swirl_env.cli import Interrupted
 from swirl_env.config.options import PlayOptions, read
 from swirl_env.env import find_task
 from swirl_env.episodes.engine import Engine, Transition
-from swirl_env.episodes.rollout import episode_seed
 from swirl_env.episodes.terminal import render_verdict
 from swirl_env.episodes.transcript import observe
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
+from swirl_env.seeding import episode_seed
 from swirl_env.stages import runs
 from swirl_env.stages.generate import count_of, engine_of, given_keys, quoted
 from swirl_env.types import Step, Task

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from swirl_env.errors import StoreError, VersionError
+from swirl_env.sequences import common_prefix
 from swirl_env.types import SCHEMA_VERSION, Ended, Label, Outcome, Record, Step, Trajectory, Verdict, VerdictStatus
 
 Key = tuple[str, int]
@@ -253,17 +254,6 @@ def _shared(steps: Sequence[Step]) -> list[int]:
         counts.append(common_prefix(known, ids))
         known = (*ids, *step.action.token_ids)
     return counts
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """Returns the length of the longest common prefix, by halving: slices compare faster than a loop over ids."""
-    low, high = 0, min(len(a), len(b))
-    if a[:high] == b[:high]:
-        return high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if a[low:middle] == b[low:middle] else (low, middle)
-    return low
 
 
 def _echoes(step: Step) -> bool:
