@@ -116,8 +116,13 @@ class ActionFormat(Protocol):
         """Strings at which a generation may stop: one of them ends every complete call or answer."""
         ...
 
-    def parse(self, text: str) -> ParsedAction:
-        """Reads an action; total over all strings, in linear time. The first complete call or answer decides."""
+    def parse(self, text: str, opened: bool = False) -> ParsedAction:
+        """Reads an action; total over all strings, in linear time. The first complete call or answer decides.
+
+        Args:
+            text: what the policy wrote.
+            opened: whether the generation prompt had opened a think block, so that `text` begins inside one.
+        """
         ...
 
     def call(self, tool: str, query: str) -> str:

@@ -117,6 +117,8 @@ class Action(Record, frozen=True):
     """1 where tokenising `text` anew gives other ids than `token_ids` (the stored ids win)."""
     error: ActionError | None = None
     """Set where the agent could not act; `text` is empty then and the episode ends."""
+    opened: bool = False
+    """Whether the generation prompt had opened a think block, so that `text` begins inside one."""
 
 
 class ToolResult(Record, frozen=True):

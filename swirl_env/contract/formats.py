@@ -53,6 +53,20 @@ def text_after_a_complete_element_changes_nothing(fmt: Any) -> None:
             expect(one == two, f"expected {shown(text)!r} to read the same with {shown(more)!r} after it, got {shown(two)}.")
 
 
+def think_blocks_are_not_read(fmt: Any) -> None:
+    """What is in <think>...</think> is no action: closed, never closed, or opened by the generation prompt."""
+    whole = _complete(fmt)
+    draft, final = whole[-1], whole[0]
+    for head in (f"<think>{draft} or {draft}</think>", f"{draft} no</think>", f"<think>a {draft}</think> <think>{draft}</think>"):
+        read = _parse(fmt, head + final)
+        inside = (head + final)[read.start : read.end]
+        expect(inside == final, f"expected {shown(head + final)!r} to read as its last element, got {shown(inside)!r}.")
+    read = _parse(fmt, f"<think>{draft}")
+    expect(isinstance(read, Malformed), f"expected an open think block to hold no action, got {shown(read)}.")
+    read = attempt(fmt.parse, draft, True, given="text that begins in a think block", fix="take parse(text, opened)")
+    expect(isinstance(read, Malformed), f"expected parse(text, opened=True) to read from </think> on, got {shown(read)}.")
+
+
 def stop_strings_end_every_element(fmt: Any) -> None:
     """Every call and answer ends with one of the stop strings and holds none before its end."""
     for text in _complete(fmt):
@@ -109,6 +123,7 @@ RULES = (
     what_it_writes_it_reads,
     spans_hold_the_element,
     text_after_a_complete_element_changes_nothing,
+    think_blocks_are_not_read,
     stop_strings_end_every_element,
     parse_is_total,
     unknown_tools_are_malformed,

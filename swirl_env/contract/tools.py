@@ -21,7 +21,7 @@ from swirl_env.contract.rules import (
 from swirl_env.types import ToolError, ToolResult
 
 _XML_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
-_TAKEN = ("answer", "tool_call")
+_TAKEN = ("answer", "think", "tool_call")
 _NEVER_RAISE = "a tool never raises for bad input: return ToolResult(text, error='invalid')"
 _ERRORS = get_args(ToolError)
 

@@ -13,6 +13,7 @@ from typing import get_args
 from swirl_env.episodes.formats import ANSWER
 from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
 from swirl_env.episodes.prompts import Prompt, build_prompt
+from swirl_env.episodes.reasoning import THINK
 from swirl_env.episodes.transcript import clean, initial_state, next_state, observe
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
@@ -138,7 +139,7 @@ class Engine:
     def _try(self, states: Sequence[State], actions: Sequence[Action], tools: bool = True) -> list[SubTrajectory]:
         acted = [action if action.text.isascii() else _cleaned(action) for action in actions]
         parse = self.format.parse
-        calls = [parse(action.text) for action in acted]
+        calls = [parse(action.text, True) if action.opened else parse(action.text) for action in acted]
         results = self._run_tools(calls) if tools else [None] * len(calls)
         return list(map(SubTrajectory, states, acted, calls, results))
 
@@ -209,7 +210,7 @@ def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
         tool = conforming("tool", make("tool", spec, corpus=tasks.corpus))
         if not isinstance(tool.tag, str) or not _TAG.fullmatch(tool.tag):
             raise ConfigError(f"The tag of a tool is made of letters, digits and '_', not a digit first; got {tool.tag!r}.")
-        if tool.tag in tools or tool.tag == ANSWER:
+        if tool.tag in tools or tool.tag in (ANSWER, THINK):
             raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
         tools[tool.tag] = tool
     return tools
@@ -233,7 +234,7 @@ def no_answer(task: Task) -> Outcome:
 def _cleaned(action: Action) -> Action:
     """Returns the action with text that can be stored; token ids stay with text that needed no cleaning."""
     text = clean(action.text)
-    return action if text is action.text else Action(text)
+    return action if text is action.text else Action(text, opened=action.opened)
 
 
 def _unable(state: State, action: Action) -> Transition:

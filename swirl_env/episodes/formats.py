@@ -2,7 +2,8 @@
 
 Both formats share one rule: reading from the left, the first moment at which a complete element stands in the text decides.
 So `parse(text + more) == parse(text)` whenever `text` already holds a call or an answer, and a generation that stops at the
-first closing tag means the same as one that runs on.
+first closing tag means the same as one that runs on. Think blocks are not read (`swirl_env.episodes.reasoning`); the one
+exception to the rule is a ``</think>`` in `more` that closes no block, which turns all text before it into reasoning.
 """
 
 from __future__ import annotations
@@ -11,42 +12,64 @@ import json
 import re
 from collections.abc import Sequence
 
+from swirl_env.episodes.reasoning import CLOSE, THINK
 from swirl_env.types import Answer, Malformed, ParsedAction, ToolCall
 
 ANSWER = "answer"
+Element = tuple[str, int, int, int, int]
+"""``(tag, start, inner_start, inner_end, end)``"""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """What a JSON escape can write and no file can hold."""
 
 
 class TagScanner:
-    """Finds the first complete ``<tag>...</tag>`` among a fixed set of tags."""
+    """Finds the first complete ``<tag>...</tag>`` among a fixed set of tags, outside think blocks."""
 
     def __init__(self, tags: Sequence[str]) -> None:
         self.tags = tuple(tags)
-        names = "|".join(re.escape(tag) for tag in sorted(self.tags, key=len, reverse=True))
+        names = "|".join(re.escape(tag) for tag in sorted({*self.tags, THINK}, key=len, reverse=True))
         self._token = re.compile(f"<(/?)({names})>")
-        self._plain = re.compile(f"[^<]*+<({names})>([^<]*+)</\\1>")
+        self._plain = re.compile(f"[^<]*+<(?!{THINK}>)({names})>([^<]*+)</\\1>")
         """A text that holds no other ``<`` up to the end of its first element, as most actions do."""
 
-    def first(self, text: str) -> tuple[str, int, int, int, int] | str:
-        """Returns ``(tag, start, inner_start, inner_end, end)``, or the tag that was left open, or ``""``.
+    def first(self, text: str, opened: bool = False) -> Element | str:
+        """Returns the first complete element, or the tag that was left open, or ``""``.
 
-        Of several openings the last before the closing counts: the ones before it are prose about tags.
+        Of several openings the last before the closing counts: the ones before it are prose about tags. An element with a
+        think block inside is not complete.
+
+        Args:
+            text: what the policy wrote.
+            opened: whether it begins inside a think block.
         """
-        plain = self._plain.match(text)
-        if plain is not None:  # half the time that the tokens take
+        plain = None if opened else self._plain.match(text)
+        if plain is not None and text.find(CLOSE, plain.end()) < 0:  # half the time that the tokens take
             return plain[1], plain.start(1) - 1, plain.start(2), plain.end(2), plain.end()
-        opened: dict[str, tuple[int, int]] = {}
-        last = ""
+        starts: dict[str, tuple[int, int]] = {}
+        thinking, last = opened, THINK if opened else ""
+        first: Element | None = None
         for token in self._token.finditer(text):
             closing, tag = token.groups()
-            if not closing:
-                opened[tag] = token.span()
+            if tag == THINK:
+                starts.clear()
+                if closing:
+                    # One that closes no block was opened by the generation prompt: all of the text before it is reasoning.
+                    first = first if thinking else None
+                    last = ""
+                elif not first:
+                    last = THINK
+                thinking = not closing
+            elif thinking or first:
+                continue
+            elif not closing:
+                starts[tag] = token.span()
                 last = tag
-            elif tag in opened:
-                start, inner = opened[tag]
-                return tag, start, inner, token.start(), token.end()
-        return last
+            elif tag in starts:
+                start, inner = starts[tag]
+                first = tag, start, inner, token.start(), token.end()
+                if text.find(CLOSE, token.end()) < 0:
+                    return first
+        return first or last
 
 
 class XmlFormat:
@@ -57,9 +80,9 @@ class XmlFormat:
         self.stop = tuple(f"</{tag}>" for tag in self.scanner.tags)
         self._forms = ", ".join(f"<{tag}>...</{tag}>" for tag in self.scanner.tags)
 
-    def parse(self, text: str) -> ParsedAction:
+    def parse(self, text: str, opened: bool = False) -> ParsedAction:
         """Reads an action (see `ActionFormat.parse`)."""
-        found = self.scanner.first(text)
+        found = self.scanner.first(text, opened)
         if isinstance(found, str):
             return Malformed(_unread(found), 0, len(text))
         tag, start, inner, inner_end, end = found
@@ -100,9 +123,9 @@ class HermesFormat:
         self.tools = tuple(tools)
         self.scanner = TagScanner(("tool_call", ANSWER))
 
-    def parse(self, text: str) -> ParsedAction:
+    def parse(self, text: str, opened: bool = False) -> ParsedAction:
         """Reads an action (see `ActionFormat.parse`)."""
-        found = self.scanner.first(text)
+        found = self.scanner.first(text, opened)
         if isinstance(found, str):
             return Malformed(_unread(found), 0, len(text))
         tag, start, inner, inner_end, end = found
