@@ -20,12 +20,12 @@ from typing import Any, TypeVar
 
 import torch
 
-from swirl_env.agents.transformers.load import made_once, quiet
+from swirl_env.agents.transformers.load import quiet
 from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.algos.batch import Segment, collate, row_tokens
 from swirl_env.algos.embedded import Setting, build_model, build_tokenizer, setting_of
 from swirl_env.algos.scoring import ActionScorer
-from swirl_env.cache import cache_root
+from swirl_env.cache import build_cached, cache_root
 from swirl_env.episodes.rollout import collect
 from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.registry import make_agent
@@ -91,7 +91,7 @@ def warm_start(
         said = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
         (folder / "warm_start.json").write_text(json.dumps(said, indent=1) + "\n")
 
-    return made_once(target, make)
+    return build_cached(target, make)
 
 
 def fingerprint(setting: Setting, seed: int, config: WarmStart) -> str:

@@ -1,18 +1,21 @@
-"""The cache folder of search indexes, and the fingerprints of files that are remembered in it."""
+"""The cache folder: what is built once (search indexes, converted models, warm starts), and remembered fingerprints of files."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 _SETTLED_NS = 2_000_000_000
 
 
 def cache_root(cache_dir: str | os.PathLike[str] | None = None) -> Path:
-    """Returns the cache folder: the one given, else `SWIRL_CACHE_DIR`, else `swirl-env` in `XDG_CACHE_HOME` or ~/.cache."""
+    """Returns the cache folder: `cache_dir`, else `SWIRL_CACHE_DIR`, else `swirl-env` in `XDG_CACHE_HOME` or ~/.cache."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     if own := os.environ.get("SWIRL_CACHE_DIR"):
@@ -36,12 +39,36 @@ def file_fingerprint(path: Path) -> str:
     except (OSError, ValueError):
         pass
     with path.open("rb") as file:
-        found = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     after = path.stat()
     unchanged = (after.st_size, after.st_mtime_ns, after.st_ctime_ns) == (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     if unchanged and time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
-        _remember(note, found)
-    return found
+        _remember(note, digest)
+    return digest
+
+
+def build_cached(target: Path, build: Callable[[Path], None]) -> Path:
+    """Returns a cached folder; `build` fills it if it is not there yet, in one process and thread at a time.
+
+    Args:
+        target: the folder.
+        build: writes into the empty folder that it gets.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.is_dir():
+        return target
+    with open(f"{target}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+        if not target.is_dir():
+            # Written elsewhere and renamed: a killed process leaves no folder that looks whole.
+            aside = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+            try:
+                build(aside)
+                aside.chmod(0o755)
+                os.rename(aside, target)
+            finally:
+                shutil.rmtree(aside, ignore_errors=True)
+    return target
 
 
 def _remember(note: Path, text: str) -> None:

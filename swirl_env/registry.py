@@ -21,7 +21,7 @@ KINDS = {"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks",
 """Kind of plugin -> last part of its entry point group, ``swirl_env.<group>``."""
 
 _EXTRA_OF = {
-    **dict.fromkeys(("torch", "transformers", "tokenizers", "huggingface_hub", "filelock"), "train"),
+    **dict.fromkeys(("torch", "transformers", "tokenizers", "huggingface_hub"), "train"),
     **dict.fromkeys(("accelerate", "peft", "datasets", "gguf", "pyarrow"), "train"),
     **dict.fromkeys(("scipy", "matplotlib", "jinja2"), "report"),
 }

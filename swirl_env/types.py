@@ -110,7 +110,7 @@ class Action(Record, frozen=True):
     token_ids: tuple[int, ...] = ()
     """Ids sampled for this action, [T]; they carry the loss. Empty for agents without tokens."""
     logprobs: tuple[float, ...] = ()
-    """Log-probability (nats) of each sampled id at generation, [T]."""
+    """Log-probability (nats) of each sampled id under the model's own distribution (temperature 1, nothing cut off), [T]."""
     prompt_ids: tuple[int, ...] = ()
     """Ids of the state that the action was sampled from, [S]."""
     drift: int = 0
@@ -119,6 +119,9 @@ class Action(Record, frozen=True):
     """Set where the agent could not act; `text` is empty then and the episode ends."""
     opened: bool = False
     """Whether the generation prompt had opened a think block, so that `text` begins inside one."""
+    behaviour_logprobs: tuple[float, ...] = ()
+    """Log-probability (nats) of each id under the distribution it was drawn from, with temperature and `top_p` applied, [T];
+    empty if that is the model's own, so that `logprobs` says it all."""
 
 
 class ToolResult(Record, frozen=True):

@@ -19,7 +19,8 @@ from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.agents.transformers.sampling import Request, choose, generate
 from swirl_env.episodes.transcript import next_state
 from swirl_env.errors import ConfigError, DataNotFound
-from swirl_env.types import Action, Malformed, Step, ToolCall
+from swirl_env.store.codec import decode_trajectory, encode_trajectory
+from swirl_env.types import Action, Malformed, Outcome, Step, ToolCall, Trajectory
 from tiny_lm import agent
 
 QUESTIONS = ("Who founded Acme Works?", "Oslo?", "How far is it from there to the place of which nobody speaks any more?", "Why")
@@ -98,6 +99,28 @@ def test_logprobs_are_the_models_own_at_any_temperature() -> None:
         assert action.logprobs == pytest.approx(recomputed(policy.model, action), abs=1e-4)
 
 
+@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"temperature": 2.0, "top_p": 0.7}, {"temperature": 0}, {}])
+def test_behaviour_logprobs_are_those_of_the_distribution_sampled_from(options: dict[str, float]) -> None:
+    policy = agent(**options)
+    action = policy.act([begin("Oslo?")])[0]
+    with torch.no_grad():
+        logits = policy.model(torch.tensor([action.prompt_ids + action.token_ids])).logits[0].double()
+    temperature, expected = options.get("temperature", 1.0), []
+    for row, token in zip(logits[len(action.prompt_ids) - 1 : -1], action.token_ids, strict=True):
+        p = torch.zeros_like(row)
+        if temperature:
+            p = (row / temperature).softmax(-1)
+            ranked = sorted(p.tolist(), reverse=True)
+            most = next(k for k in range(1, len(ranked) + 1) if sum(ranked[:k]) >= options.get("top_p", 1.0) - 1e-12)
+            p[p < ranked[most - 1]] = 0.0
+        else:
+            p[row.argmax()] = 1.0
+        expected.append(math.log(p[token] / p.sum()))
+    assert action.behaviour_logprobs == (() if not options else pytest.approx(expected, abs=1e-4))
+    trajectory = Trajectory(begin("q").task, begin("q").settings, "q", (Step(action, Malformed("", 0, 0)),), "budget", Outcome())
+    assert decode_trajectory(encode_trajectory(trajectory)) == trajectory
+
+
 # Where an action ends
 
 
@@ -157,7 +180,8 @@ def test_choosing_inverts_the_cumulative_distribution() -> None:
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(64, 1000)) * 3
     draws = rng.random(64).astype(np.float32)
-    tokens, logprobs = choose(torch.tensor(logits, dtype=torch.float32), torch.tensor(draws))
+    tokens, logprobs, behaviour = choose(torch.tensor(logits, dtype=torch.float32), torch.tensor(draws))
+    assert behaviour is logprobs
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = [int(np.searchsorted(np.cumsum(row), draw, side="right")) for row, draw in zip(p, draws, strict=True)]
     assert tokens.tolist() == expected
@@ -176,7 +200,8 @@ def test_choosing_inverts_the_cumulative_distribution() -> None:
 def test_temperature_and_nucleus(temperature: float, top_p: float, expected: Sequence[float]) -> None:
     n = 2000
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(n, 3)
-    tokens, logprobs = choose(logits, (torch.arange(n) + 0.5) / n, temperature, top_p)
+    tokens, logprobs, behaviour = choose(logits, (torch.arange(n) + 0.5) / n, temperature, top_p)
+    assert behaviour.exp().tolist() == pytest.approx([expected[t] for t in tokens.tolist()], abs=1e-6)
     shares = torch.bincount(tokens, minlength=3) / n
     assert shares.tolist() == pytest.approx(expected, abs=2e-3)
     assert logprobs.exp().unique().tolist() == pytest.approx(
@@ -187,7 +212,7 @@ def test_temperature_and_nucleus(temperature: float, top_p: float, expected: Seq
 def test_extreme_draws_give_possible_tokens() -> None:
     logits = torch.full((2, 700), -math.inf)
     logits[:, [3, 400]] = 0.0
-    tokens, _ = choose(logits, torch.tensor([0.0, 1.0 - 2**-24]))
+    tokens, *_ = choose(logits, torch.tensor([0.0, 1.0 - 2**-24]))
     assert tokens.tolist() == [3, 400]
 
 

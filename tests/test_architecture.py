@@ -176,7 +176,7 @@ def test_names_have_near_ones_and_extras_have_commands(monkeypatch):
         registry.make_tool({"top_k": 3})
     missing = registry.missing("agent", "transformers", ModuleNotFoundError("no", name="torch.nn"))
     assert isinstance(missing, MissingExtra) and "pip install 'swirl-env[train]'" in str(missing)
-    assert isinstance(registry.missing("agent", "transformers", ModuleNotFoundError("no", name="filelock")), MissingExtra)
+    assert isinstance(registry.missing("agent", "transformers", ModuleNotFoundError("no", name="huggingface_hub")), MissingExtra)
 
 
 def test_two_packages_cannot_claim_one_name(monkeypatch):

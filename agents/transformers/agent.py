@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
-
-# Threads of OpenMP that wait actively stall each other for seconds wherever other work shares the cores: beside three busy
-# processes on two cores, generation was over 10 times slower. Read when torch loads; a setting of the user's own stands.
-if "GOMP_SPINCOUNT" not in os.environ:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from swirl_env.agents.transformers.load import load_model, load_tokenizer, pick_device
 from swirl_env.agents.transformers.prefix_cache import PrefixCache
@@ -33,7 +27,8 @@ class TransformersAgent:
     - `token_ids`: every sampled id, the one that ends the turn included, since the policy chose to stop;
     - `text`: these ids decoded, special tokens left out;
     - `logprobs`: under the model's own distribution, that is at temperature 1 with nothing cut off, whatever `temperature`
-      and `top_p` are. This is what training recomputes. It is the distribution sampled from only where both are 1;
+      and `top_p` are;
+    - `behaviour_logprobs`: under the distribution sampled from; empty if `temperature` and `top_p` are 1;
     - `prompt_ids`: the ids of the state. The next state begins with them and `token_ids`;
     - `drift`: 1 where tokenising `text` anew gives other ids (the stored ones win).
 
@@ -164,7 +159,8 @@ class TransformersAgent:
     def _action(self, prompt: tuple[int, ...], generation: Generation) -> Action:
         text = self.renderer.decode(generation.ids)
         drift = int(self.renderer.drifts(generation.ids, text))
-        return Action(text, tuple(generation.ids), tuple(generation.logprobs), prompt, drift)
+        behaviour = tuple(generation.behaviour)
+        return Action(text, tuple(generation.ids), tuple(generation.logprobs), prompt, drift, behaviour_logprobs=behaviour)
 
     def _count(self, states: Sequence[State], prompts: Sequence[tuple[int, ...]], actions: Sequence[Action]) -> None:
         for state, prompt, action in zip(states, prompts, actions, strict=True):

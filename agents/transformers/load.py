@@ -10,22 +10,18 @@ import contextlib
 import copy
 import importlib.util
 import mmap
-import os
-import shutil
 import struct
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from swirl_env.agents.transformers.hub import absent, local_path, locate
-from swirl_env.cache import cache_root, file_fingerprint
+from swirl_env.cache import build_cached, cache_root, file_fingerprint
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, SwirlError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -146,30 +142,7 @@ def convert_gguf(path: Path) -> Path:
     if importlib.util.find_spec("gguf") is None:
         raise MissingExtra("GGUF files need the package 'gguf'. Install it with: pip install 'swirl-env[train]'")
     target = cache_root() / "gguf" / f"{path.stem}-{file_fingerprint(path)[:16]}-v{_CONVERSION}"
-    return made_once(target, lambda folder: _convert(path, folder))
-
-
-def made_once(target: Path, make: Callable[[Path], None]) -> Path:
-    """Returns a cached folder; where it is not there yet, `make` fills it, in one process at a time.
-
-    Args:
-        target: the folder.
-        make: writes into the empty folder that it is given.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.is_dir():
-        return target
-    with FileLock(f"{target}.lock"):
-        if not target.is_dir():
-            # Written aside and renamed: a killed process leaves no folder that looks whole.
-            aside = Path(tempfile.mkdtemp(prefix=".making-", dir=target.parent))
-            try:
-                make(aside)
-                aside.chmod(0o755)
-                os.rename(aside, target)
-            finally:
-                shutil.rmtree(aside, ignore_errors=True)
-    return target
+    return build_cached(target, lambda folder: _convert(path, folder))
 
 
 def _convert(path: Path, folder: Path) -> None:

@@ -40,6 +40,8 @@ class Generation(NamedTuple):
     """[T]"""
     logprobs: list[float]
     """Log-probability (nats) of each id under the model's own distribution, temperature 1 and nothing cut off, [T]."""
+    behaviour: list[float]
+    """The same under the distribution that was sampled from, [T]; empty if that is the model's own."""
 
 
 @torch.inference_mode()
@@ -55,11 +57,12 @@ def generate(
         top_p: sample from the smallest set of tokens that has this probability.
         kept: what was read for the rows before these; gets what is read for them.
     """
-    done = [Generation([], []) for _ in requests]
+    done = [Generation([], [], []) for _ in requests]
     alive = [i for i, request in enumerate(requests) if request.limit > 0]
     if not alive:
         return done
     steps = max(requests[i].limit for i in alive)
+    tempered = temperature != 1 or top_p < 1
     # Samples of one state have one prompt: it is read once, and its cache and logits are handed to all of them.
     rows = list(dict.fromkeys(tuple(requests[i].ids) for i in alive))
     number = {row: i for i, row in enumerate(rows)}
@@ -83,11 +86,14 @@ def generate(
         if t == 0 and len(rows) < len(alive):
             cache.batch_select_indices(spread)
             logits, mask, position = logits[spread], mask[spread], position[spread]
-        tokens, logprobs = choose(logits, draws[:, t], temperature, top_p)  # [B], [B]
+        tokens, logprobs, behaviour = choose(logits, draws[:, t], temperature, top_p)  # [B] each
         going = []
-        for row, (i, token, logprob) in enumerate(zip(alive, tokens.tolist(), logprobs.tolist(), strict=True)):
+        columns = (alive, tokens.tolist(), logprobs.tolist(), behaviour.tolist())
+        for row, (i, token, logprob, drawn) in enumerate(zip(*columns, strict=True)):
             done[i].ids.append(token)
             done[i].logprobs.append(logprob)
+            if tempered:
+                done[i].behaviour.append(drawn)
             if len(done[i].ids) < requests[i].limit and not requests[i].ended(done[i].ids):
                 going.append(row)
             elif kept is not None:
@@ -104,8 +110,8 @@ def generate(
     return done
 
 
-def choose(logits: Tensor, draws: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Picks a token a row by inverting the cumulative distribution at a uniform draw.
+def choose(logits: Tensor, draws: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Picks a token per row by inverting the cumulative distribution at a uniform draw.
 
     Args:
         logits: [B, V].
@@ -114,16 +120,27 @@ def choose(logits: Tensor, draws: Tensor, temperature: float = 1.0, top_p: float
         top_p: sample from the smallest set of tokens that has this probability.
 
     Returns:
-        Tokens, [B], and their log-probabilities at temperature 1 without a cut, [B].
+        Tokens, [B]; their log-probabilities at temperature 1 without a cut, [B]; and those under the distribution that was
+        sampled from, [B].
     """
     logits = logits.float()
     logp = torch.log_softmax(logits, dim=-1)  # [B, V]
     if temperature == 0:
         tokens = logp.argmax(-1)
-    else:
-        p = logp.exp() if temperature == 1 else torch.softmax(logits / temperature, dim=-1)
-        tokens = _invert(_nucleus(p, top_p) if top_p < 1 else p, draws)
-    return tokens, logp.gather(-1, tokens[:, None]).squeeze(-1)
+        return tokens, _pick(logp, tokens), torch.zeros_like(tokens, dtype=logp.dtype)  # nothing else could be drawn
+    p = logp.exp() if temperature == 1 else torch.softmax(logits / temperature, dim=-1)
+    if top_p < 1:
+        p = _nucleus(p, top_p)
+    tokens = _invert(p, draws)
+    logprobs = _pick(logp, tokens)
+    if temperature == 1 and top_p == 1:
+        return tokens, logprobs, logprobs
+    return tokens, logprobs, _pick(p, tokens).log() - p.sum(-1).log()
+
+
+def _pick(values: Tensor, tokens: Tensor) -> Tensor:
+    """Returns each row's value at its token, [B]."""
+    return values.gather(-1, tokens[:, None]).squeeze(-1)
 
 
 def _invert(p: Tensor, draws: Tensor) -> Tensor:
