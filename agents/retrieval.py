@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 
 from swirl_env.errors import ConfigError
 from swirl_env.registry import make_format
-from swirl_env.types import Action, State, ToolCall
+from swirl_env.types import SEARCH, Action, State, ToolCall
 
-SEARCH = "search_query"
 _NAME = re.compile(r"(?:[A-Z][\w'.-]*|\d{4})(?:\s+(?:of|the|de|von|van|and)\s+[A-Z][\w'.-]*|\s+[A-Z][\w'.-]*)*")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
 _CHOICE = re.compile(r"\bor\b", re.IGNORECASE)

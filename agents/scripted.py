@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from swirl_env.errors import ConfigError, unknown_name
-from swirl_env.gold_plan import SEARCH, Plan, Progress, plan_of
+from swirl_env.gold_plan import Plan, Progress, plan_of
 from swirl_env.protocols import ActionFormat
 from swirl_env.registry import make_format
 from swirl_env.seeding import generator
-from swirl_env.types import Action, Malformed, PlanStep, State, ToolCall
+from swirl_env.types import SEARCH, Action, Malformed, PlanStep, State, ToolCall
 
 NOISE_KINDS = ("wrong_entity", "repeat", "premature", "malformed")
 _NAME = re.compile(r"[A-Z][^\W\d_]+(?: [A-Z][^\W\d_]+)+")

@@ -27,10 +27,9 @@ from swirl_env.protocols import TaskSource
 from swirl_env.registry import make_format, make_tasks
 from swirl_env.tasks.atlas.relations import KINDS
 from swirl_env.tasks.names import LISTS, Split
-from swirl_env.types import Malformed
+from swirl_env.types import SEARCH, Malformed
 from swirl_env.vector import ToolVectorEnv
 
-SEARCH = "search_query"
 WORDS = 40
 """Words of each list that names are made of, in every split and setting: the vocabulary is the same for all."""
 CONTEXT = 512

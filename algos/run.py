@@ -24,6 +24,7 @@ from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.trainer import Trainer
 from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
+from swirl_env.protocols import needs_results
 from swirl_env.seeding import episode_seed
 from swirl_env.store import Store
 from swirl_env.types import State, Step, Trajectory
@@ -207,7 +208,7 @@ class Run:
         asked = [_reseeded(states[i], self.seed, self.spent.updates, k) for i in mine for k in range(samples)]
         with self._generating():
             actions = self.agent.act(asked)
-        tools = bool(getattr(self.venv.engine.judge, "needs_results", False))
+        tools = needs_results(self.venv.engine.judge)
         steps = self.venv.engine.rate(asked, actions, tools=tools)
         pairs = [(i, steps[n * samples : (n + 1) * samples]) for n, i in enumerate(mine)]
         pairs = gather_object(pairs) if self._world > 1 else pairs

@@ -12,7 +12,7 @@ from gymnasium.error import ResetNeeded
 from swirl_env.episodes.engine import Engine, Transition
 from swirl_env.episodes.prompts import Prompt
 from swirl_env.errors import ConfigError, UnknownName, unknown_name
-from swirl_env.protocols import Grader, TaskSource
+from swirl_env.protocols import FindsTasks, Grader, TaskSource
 from swirl_env.registry import Spec, load, make, make_tasks, options
 from swirl_env.spaces import UnicodeText
 from swirl_env.types import Action, History, State, Task, Verdict
@@ -40,7 +40,7 @@ def build_engine(
         tasks: name, mapping or `TaskSource`.
         tools: tools on offer; None takes what the task source names.
         judge: name, mapping or `Judge`; None for no rewards.
-        max_steps: actions an episode may take; None takes the task source's.
+        max_steps: the most actions per episode; None takes the task source's.
         format: action format.
         history: ``full`` or ``calls``.
         prompt: ``full`` or ``question``.
@@ -56,29 +56,29 @@ def build_engine(
     )
 
 
-def _check_task_options(tasks: Spec, given: Mapping[str, Any]) -> None:
+def _check_task_options(tasks: Spec, asked: Mapping[str, Any]) -> None:
     """Refuses options that neither the environment nor its task source takes, with the names of both."""
     own = [name for name in options(build_engine) if name not in ("tasks", "task_options")] + ["render_mode"]
     if not isinstance(tasks, str | Mapping):
         raise ConfigError(
-            f"Options {sorted(given)} are none of the environment's ({', '.join(sorted(own))}); they could belong to a task "
+            f"Options {sorted(asked)} are none of the environment's ({', '.join(sorted(own))}); they could belong to a task "
             f"source made by name, but tasks is an object."
         )
     name = tasks if isinstance(tasks, str) else str(tasks.get("name"))
-    taken = options(load("task", name))
-    if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+    accepted = options(load("task", name))
+    if any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
         return
-    for option in given:
-        if option not in taken:
-            raise unknown_name(f"option of an environment with the task {name!r}", option, {*own, *taken})
+    for option in asked:
+        if option not in accepted:
+            raise unknown_name(f"option of an environment with the task {name!r}", option, {*own, *accepted})
 
 
-def engine_of(tasks: Spec, options: Mapping[str, Any]) -> Engine:
-    """Returns the engine of an environment: `tasks` itself where it is one, else a new one (see `build_engine`)."""
+def as_engine(tasks: Spec, options: Mapping[str, Any]) -> Engine:
+    """Returns `tasks` if it is an engine, else a new engine over it (see `build_engine`)."""
     if not isinstance(tasks, Engine):
         return build_engine(tasks, **options)
     if options:
-        raise ConfigError(f"An engine has its options already; got {', '.join(sorted(options))} beside it.")
+        raise ConfigError(f"An engine has its options already; got {', '.join(sorted(options))} as well.")
     return tasks
 
 
@@ -88,24 +88,24 @@ def check_render_mode(render_mode: str | None) -> None:
         raise ConfigError(f"render_mode is 'ansi' or None; got {render_mode!r}.")
 
 
-def reset_options(given: Mapping[str, Any] | None, *known: str) -> Mapping[str, Any]:
+def reset_options(asked: Mapping[str, Any] | None, *known: str) -> Mapping[str, Any]:
     """Returns the options of a reset.
 
     Raises:
-        UnknownName: for one that `reset` does not take.
+        UnknownName: for an option that `reset` does not take.
     """
-    for option in given or {}:
+    for option in asked or {}:
         if option not in known:
             raise unknown_name("option of reset", str(option), known)
-    return given or {}
+    return asked or {}
 
 
 def draw_task(engine: Engine, rng: np.random.Generator, task_id: str | None) -> State:
     """Returns the first state of an episode: the named task, or one drawn with `rng`.
 
     Raises:
-        ConfigError: where the task source is empty.
-        UnknownName: where it has no task of that id.
+        ConfigError: if the task source is empty.
+        UnknownName: if it has no task with that id.
     """
     if not len(engine.tasks):
         raise ConfigError("The task source holds no tasks, so no episode can begin. Check its file, split and limit.")
@@ -116,16 +116,15 @@ def draw_task(engine: Engine, rng: np.random.Generator, task_id: str | None) -> 
 
 
 def find_task(tasks: TaskSource, task_id: str) -> Task:
-    """Returns the task of an id: by the source's own ``find`` where it has one, else by looking through all.
+    """Returns the task with an id: by the source's own `find` (see `FindsTasks`), else by a search through all tasks.
 
     Raises:
-        UnknownName: where there is none.
+        UnknownName: if there is none.
     """
-    find = getattr(tasks, "find", None)
     if not isinstance(task_id, str):
         raise ConfigError(f"A task_id is the text of `Task.id`; got {task_id!r}.")
-    if find is not None:
-        task: Task | None = find(task_id)
+    if isinstance(tasks, FindsTasks):
+        task: Task | None = tasks.find(task_id)
     else:
         task = next((t for t in map(tasks.__getitem__, range(len(tasks))) if t.id == task_id), None)
     if task is None:
@@ -133,8 +132,8 @@ def find_task(tasks: TaskSource, task_id: str) -> Task:
     return task
 
 
-def reward_of(transition: Transition) -> float:
-    """Returns the number for the five-tuple: the verdict's reward, 0.0 where the step has none (see ``info["verdict"]``)."""
+def tuple_reward(transition: Transition) -> float:
+    """Returns the number for the five-tuple: the verdict's reward, or 0.0 if it has none (see ``info["verdict"]``)."""
     step = transition.step
     return 0.0 if step is None or step.verdict.reward is None else step.verdict.reward
 
@@ -180,7 +179,7 @@ class ToolUseEnv(gym.Env[str, str]):
 
     def __init__(self, tasks: Spec, *, render_mode: str | None = None, **options: Any) -> None:
         check_render_mode(render_mode)
-        self.engine = engine_of(tasks, options)
+        self.engine = as_engine(tasks, options)
         self.observation_space = UnicodeText(self.engine.settings.max_chars)
         self.action_space = UnicodeText(MAX_ACTION_CHARS)
         self.render_mode = render_mode
@@ -218,7 +217,7 @@ class ToolUseEnv(gym.Env[str, str]):
         terminated = transition.ended == "answered"
         return (
             observation,
-            reward_of(transition),
+            tuple_reward(transition),
             terminated,
             self._over and not terminated,
             step_info(self.engine, transition),

@@ -3,9 +3,9 @@
     SwirlError
     ├── UnknownName         a name, key or option that does not exist (with the nearest ones)
     ├── MissingExtra        a plugin needs packages that are not installed (with the install command)
-    ├── DataNotFound        a data set's files are not where they were looked for
+    ├── DataNotFound        a data set's files are missing
     ├── PluginError         a plugin breaks its contract
-    ├── ConfigError         a value that makes no sense where it stands
+    ├── ConfigError         an invalid value or combination of values
     └── StoreError          a run folder cannot be read or written
         ├── VersionError        written by another version
         ├── DuplicateKey        the same task and sample twice
@@ -33,7 +33,7 @@ class MissingExtra(SwirlError, ImportError):
 
 
 class DataNotFound(SwirlError, FileNotFoundError):
-    """A data set's files are not where they were looked for."""
+    """A data set's files are missing."""
 
 
 class PluginError(SwirlError, TypeError):
@@ -41,7 +41,7 @@ class PluginError(SwirlError, TypeError):
 
 
 class ConfigError(SwirlError, ValueError):
-    """A value that makes no sense where it stands."""
+    """An invalid value or combination of values."""
 
 
 class StoreError(SwirlError):

@@ -19,9 +19,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from swirl_env.grading import numeric_equal
-from swirl_env.types import Step, Task, ToolCall, ToolResult
+from swirl_env.types import SEARCH, Step, Task, ToolCall, ToolResult
 
-SEARCH = "search_query"
 """Tag of the search tool."""
 
 

@@ -1,11 +1,17 @@
-"""The seams of swirl-env: what a plugin has to offer (a plain attribute serves for every property).
+"""The seams of swirl-env: what a plugin must have (a plain attribute serves for every property).
 
-Whatever costs takes a batch; a single one is a batch of one.
+Expensive calls are batched; a single call is a batch of one. Each kind of plugin has one Protocol; what it may have on top
+of that is an optional Protocol of its own, which the code asks for with `isinstance`:
+
+    judge   RatesResults    rates a call by its result
+    agent   PrefixCaching   reuses what it has read of a state in the states that continue it
+    task    FindsTasks      finds a task by its id without a search
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from swirl_env.types import Action, Malformed, ParsedAction, Passage, State, SubTrajectory, Task, ToolResult, Verdict
@@ -26,33 +32,52 @@ class Tool(Protocol):
         ...
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
-        """Returns one result a query, in their order."""
+        """Returns one result per query, in their order."""
         ...
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Rates single steps.
-
-    A judge that rates a call by what it found says so with an attribute ``needs_results = True``: then calls are run even
-    where an action is only judged and the episode does not go on (`swirl_env.episodes.engine.Engine.rate`).
-    """
+    """Rates single steps."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-        """Returns one verdict a step, in their order; what cannot be judged is `Verdict.failed`, never a zero."""
+        """Returns one verdict per step, in their order; what cannot be judged is `Verdict.failed`, never a zero."""
         ...
 
 
 @runtime_checkable
-class Agent(Protocol):
-    """Chooses actions.
+class RatesResults(Protocol):
+    """An optional capability of judges: a call is rated by its result, not by its text alone."""
 
-    An agent to which it helps that the next states continue these ones may have a method ``prefix_caching()``, a context
-    manager inside which they do (`swirl_env.episodes.rollout.collect` runs episodes in it).
-    """
+    @property
+    def needs_results(self) -> bool:
+        """Whether calls must be run even if an action is only judged and its episode does not go on (`Engine.rate`)."""
+        ...
+
+
+def needs_results(judge: Judge | None) -> bool:
+    """Returns whether a judge rates calls by their results."""
+    return isinstance(judge, RatesResults) and bool(judge.needs_results)
+
+
+@runtime_checkable
+class Agent(Protocol):
+    """Chooses actions."""
 
     def act(self, states: Sequence[State]) -> list[Action]:
-        """Returns one action a state, in their order; where it cannot act, an `Action` with `error` set."""
+        """Returns one action per state, in their order; if it cannot act, an `Action` with `error` set."""
+        ...
+
+
+@runtime_checkable
+class PrefixCaching(Protocol):
+    """An optional capability of agents: what they have read of a state is reused in the states that continue it."""
+
+    def prefix_caching(self) -> AbstractContextManager[None]:
+        """Returns a context in which each call of `act` brings states that continue those of the call before.
+
+        `swirl_env.episodes.rollout.collect` runs its episodes inside it.
+        """
         ...
 
 
@@ -76,7 +101,7 @@ class TaskSource(Protocol):
 
     @property
     def corpus(self) -> Corpus | None:
-        """All passages of the set; None where no search is needed."""
+        """All passages of the set; None if no search is needed."""
         ...
 
     @property
@@ -99,11 +124,20 @@ class TaskSource(Protocol):
 
 
 @runtime_checkable
+class FindsTasks(Protocol):
+    """An optional capability of task sources: a task is found by its id without looking through all of them."""
+
+    def find(self, task_id: str, /) -> Task | None:
+        """Returns the task with an id, None (or an `UnknownName`) if there is none."""
+        ...
+
+
+@runtime_checkable
 class Grader(Protocol):
     """Compares final answers with gold."""
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
-        """Returns for each answer whether it is right; None where that could not be found out."""
+        """Returns for each answer whether it is right; None if that could not be decided."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Names -> plugins. The built-in ones come through the same entry points as a stranger's package.
 
-Anywhere a name is taken, ``"package.module:Attr"`` and a ready object are too.
+Wherever a name is accepted, ``"package.module:Attr"`` and a ready object are too.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def entries(kind: str) -> dict[str, EntryPoint]:
     """Returns the registered names of a kind (``tool``, ``judge``, ``agent``, ``task``, ``format``, ``algo``).
 
     Raises:
-        PluginError: where two distributions claim one name.
+        PluginError: if two distributions claim one name.
     """
-    found: dict[str, EntryPoint] = {}
+    registered: dict[str, EntryPoint] = {}
     for entry in entry_points(group=f"swirl_env.{KINDS[kind]}"):
-        other = found.setdefault(entry.name, entry)
+        other = registered.setdefault(entry.name, entry)
         if other.value != entry.value:
             raise PluginError(
                 f"Two packages register the {kind} {entry.name!r}: {other.value} and {entry.value}. "
                 f"Uninstall one, or name the one you mean as 'package.module:Attr'."
             )
-    return found
+    return registered
 
 
 def names(kind: str) -> list[str]:
@@ -59,7 +59,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
 
     Raises:
         UnknownName: for a name that nobody registered, or a path that does not exist.
-        MissingExtra: where its packages are not installed.
+        MissingExtra: if its packages are not installed.
     """
     if ":" not in name:
         if name not in entries(kind):
@@ -83,7 +83,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
 
 
 def missing(kind: str, name: str, error: ModuleNotFoundError) -> MissingExtra | UnknownName:
-    """Returns the error for an import that failed: the extra to install where one is known, else the absent module."""
+    """Returns the error for an import that failed: the extra to install if one is known, else the absent module."""
     root = (error.name or "").partition(".")[0]
     if root in _EXTRA_OF:
         extra = _EXTRA_OF[root]
@@ -106,7 +106,7 @@ def conforming(kind: str, plugin: Any) -> Any:
     """Returns a plugin that has what its kind is used by.
 
     Raises:
-        PluginError: where something is missing, or a class came in place of an instance.
+        PluginError: if something is missing, or a class came in place of an instance.
     """
     lacking = [member for member in _MEMBERS[kind] if not _has(plugin, member)]
     if isinstance(plugin, type):
@@ -135,7 +135,7 @@ def _has(plugin: object, member: str) -> bool:
 
 
 def _is_ready(kind: str, target: object) -> bool:
-    """Whether what stands at a path is a plugin (of a kind, or of any where that is not known) and not a factory of them."""
+    """Whether the object at a path is a plugin (of a kind, or of any kind if that is not known) and not a factory of plugins."""
     if isinstance(target, type) or inspect.isroutine(target):
         return False
     kinds = [_MEMBERS[kind]] if kind in _MEMBERS else _MEMBERS.values()
@@ -149,68 +149,68 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
         kind: what to build (a key of `KINDS`).
         spec: name, ``"package.module:Attr"`` (of a factory or a ready object), mapping with ``name`` and options, or a ready
             object (returned as it is).
-        **defaults: offered to the factory where it takes them and `spec` does not set them (e.g. a tool's ``corpus``).
+        **defaults: offered to the factory if it takes them and `spec` does not set them (e.g. a tool's ``corpus``).
 
     Raises:
         UnknownName: for an unknown name or option.
-        ConfigError: where an option without a default is not given.
+        ConfigError: if an option without a default is missing.
     """
     if isinstance(spec, str):
         spec = {"name": spec}
     if not isinstance(spec, Mapping):
         return spec
-    given = dict(spec)
-    name = given.pop("name", None)
+    own = dict(spec)
+    name = own.pop("name", None)
     if not isinstance(name, str):
-        raise UnknownName(f"A {kind} given as a mapping needs a 'name'; got the keys {sorted(map(str, spec))}.")
+        raise UnknownName(f"A {kind} written as a mapping needs a 'name'; got the keys {sorted(map(str, spec))}.")
     factory = load(kind, name)
     if _is_ready(kind, factory):
-        if given:
-            raise ConfigError(f"{name!r} is a ready {kind}, which takes no options; got {', '.join(given)}.")
+        if own:
+            raise ConfigError(f"{name!r} is a ready {kind}, which takes no options; got {', '.join(own)}.")
         return factory
-    taken = options(factory)
-    anything = any(p.kind is p.VAR_KEYWORD for p in taken.values())
-    for option in given:
-        if option not in taken and not anything:
-            raise unknown_name(f"option of the {kind} {name!r}", option, taken)
-    offered = {key: value for key, value in defaults.items() if key in taken and key not in given}
-    if lacking := sorted(required(factory) - given.keys() - offered.keys()):
+    accepted = options(factory)
+    anything = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+    for option in own:
+        if option not in accepted and not anything:
+            raise unknown_name(f"option of the {kind} {name!r}", option, accepted)
+    offered = {key: value for key, value in defaults.items() if key in accepted and key not in own}
+    if lacking := sorted(required(factory) - own.keys() - offered.keys()):
         raise ConfigError(f"The {kind} {name!r} needs a value for {', '.join(map(repr, lacking))}: give {lacking[0]}=...")
-    plugin = factory(**given, **offered)
+    plugin = factory(**own, **offered)
     with contextlib.suppress(TypeError):  # an object that can be neither hashed nor referred to weakly
-        _given[plugin] = given
+        _options_of[plugin] = own
     return plugin
 
 
-_given: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
+_options_of: weakref.WeakKeyDictionary[Any, dict[str, Any]] = weakref.WeakKeyDictionary()
 
 
 def given_options(plugin: object) -> Mapping[str, Any] | None:
-    """Returns the options that `make` was given for a plugin; None where it did not build it."""
+    """Returns the options that `make` built a plugin with; None if it did not build it."""
     try:
-        return _given.get(plugin)
+        return _options_of.get(plugin)
     except TypeError:
         return None
 
 
-def make_tool(name: Spec, **given: Any) -> Tool:
+def make_tool(name: Spec, **options: Any) -> Tool:
     """Builds a tool: ``make_tool("search", corpus=tasks.corpus, top_k=5)``."""
-    return cast("Tool", make("tool", _with(name, given)))
+    return cast("Tool", make("tool", _with(name, options)))
 
 
-def make_judge(name: Spec, **given: Any) -> Judge:
+def make_judge(name: Spec, **options: Any) -> Judge:
     """Builds a judge: ``make_judge("rules")``."""
-    return cast("Judge", make("judge", _with(name, given)))
+    return cast("Judge", make("judge", _with(name, options)))
 
 
-def make_agent(name: Spec, **given: Any) -> Agent:
+def make_agent(name: Spec, **options: Any) -> Agent:
     """Builds an agent: ``make_agent("scripted", noise=0.2)``."""
-    return cast("Agent", make("agent", _with(name, given)))
+    return cast("Agent", make("agent", _with(name, options)))
 
 
-def make_tasks(name: Spec, **given: Any) -> TaskSource:
+def make_tasks(name: Spec, **options: Any) -> TaskSource:
     """Builds a task source: ``make_tasks("hotpotqa", split="dev500", data_dir="data")``."""
-    return cast("TaskSource", make("task", _with(name, given)))
+    return cast("TaskSource", make("task", _with(name, options)))
 
 
 @functools.lru_cache(maxsize=256)
@@ -219,9 +219,9 @@ def make_format(name: str, tools: Sequence[str]) -> ActionFormat:
     return cast("ActionFormat", make("format", {"name": name, "tools": tools}))
 
 
-def _with(spec: Spec, given: dict[str, Any]) -> Spec:
+def _with(spec: Spec, options: dict[str, Any]) -> Spec:
     if isinstance(spec, str):
-        return {"name": spec, **given}
+        return {"name": spec, **options}
     if isinstance(spec, Mapping):
-        return {**spec, **given}
+        return {**spec, **options}
     return spec

@@ -1,4 +1,4 @@
-"""The values that flow through swirl-env, one type a stage.
+"""The values that flow through swirl-env, one type per stage.
 
     Task -> State -> Action -> (ToolCall | Answer | Malformed) -> ToolResult -> Verdict -> Step -> Trajectory
 
@@ -11,6 +11,11 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import msgspec
+
+SEARCH = "search_query"
+"""Tag of the search tool, as in the paper: the name that plans, prompts and judges know it by."""
+CALCULATOR = "math_exp"
+"""Tag of the calculator, as in the paper."""
 
 SCHEMA_VERSION = 1
 """Version of the stored form of a `Trajectory`; a reader refuses any other."""
@@ -49,13 +54,13 @@ class PlanStep(Record, frozen=True):
     query: str
     """An argument that is known to find `result`."""
     result: str = ""
-    """What the call is meant to find: an entity, a date, an amount; empty where only the evidence is known."""
+    """What the call is meant to find: an entity, a date, an amount; empty if only the evidence is known."""
     needs: tuple[int, ...] = ()
     """Indices of the earlier plan steps whose results this one uses."""
     evidence: tuple[str, ...] = ()
     """Ids of passages, any one of which states `result`; empty for calculations."""
     subject: str = ""
-    """The entity that the call is about, as it stands in `query`."""
+    """The entity that the call is about, as written in `query`."""
 
 
 class Task(Record, frozen=True):
@@ -64,14 +69,14 @@ class Task(Record, frozen=True):
     id: str
     question: str
     answer: str | None = None
-    """The gold answer; None where a set gives none (such episodes have no accuracy)."""
+    """The gold answer; None if the set has none (such episodes have no accuracy)."""
     aliases: tuple[str, ...] = ()
     grading: Grading = "text"
     plan: tuple[PlanStep, ...] = ()
     evidence: tuple[str, ...] = ()
     """Ids of the supporting passages."""
     meta: dict[str, Any] = {}
-    """What a set says beside that: hops, type, level, split."""
+    """What else the set says: hops, type, level, split."""
 
 
 class ToolCall(Record, frozen=True, tag="call"):
@@ -93,7 +98,7 @@ class Answer(Record, frozen=True, tag="answer"):
 
 
 class Malformed(Record, frozen=True, tag="malformed"):
-    """An action that holds no complete call or answer. `reason` is a sentence that tells the policy what to mend."""
+    """An action that holds no complete call or answer. `reason` is a sentence that tells the policy what to fix."""
 
     reason: str
     start: int
@@ -114,9 +119,9 @@ class Action(Record, frozen=True):
     prompt_ids: tuple[int, ...] = ()
     """Ids of the state that the action was sampled from, [S]."""
     drift: int = 0
-    """1 where tokenising `text` anew gives other ids than `token_ids` (the stored ids win)."""
+    """1 if tokenising `text` again gives other ids than `token_ids` (the stored ids win)."""
     error: ActionError | None = None
-    """Set where the agent could not act; `text` is empty then and the episode ends."""
+    """Set if the agent could not act; `text` is empty then and the episode ends."""
     opened: bool = False
     """Whether the generation prompt had opened a think block, so that `text` begins inside one."""
     behaviour_logprobs: tuple[float, ...] = ()
@@ -173,7 +178,7 @@ class Turn(Record, frozen=True):
 
 
 class Step(Record, frozen=True):
-    """One transition of an episode: what the policy wrote, what came of it, and the verdict on it."""
+    """One transition of an episode: what the policy wrote, what followed, and the verdict on it."""
 
     action: Action
     call: ParsedAction
@@ -227,9 +232,9 @@ class Outcome(Record, frozen=True):
     """How the final answer compares with gold."""
 
     answer: str | None = None
-    """The policy's final answer; None where it gave none."""
+    """The policy's final answer; None if it gave none."""
     correct: bool | None = None
-    """False without an answer; None where the task has no gold answer or the episode ended in an error."""
+    """False without an answer; None if the task has no gold answer or the episode ended in an error."""
     f1: float | None = None
     """Token F1 against the best of answer and aliases; None as for `correct`."""
 

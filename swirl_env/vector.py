@@ -1,4 +1,4 @@
-"""n environments with one tool call and one judge call a step (``vectorization_mode="vector_entry_point"``).
+"""n environments with one tool call and one judge call per step (``vectorization_mode="vector_entry_point"``).
 
 Step for step it gives what n single environments with the same seeds give under Gymnasium's `SyncVectorEnv`.
 """
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from swirl_env.env import (
     MAX_ACTION_CHARS,
     as_action,
+    as_engine,
     check_render_mode,
     draw_task,
-    engine_of,
     reset_options,
-    reward_of,
     step_info,
+    tuple_reward,
 )
 from swirl_env.episodes.terminal import render_state
 from swirl_env.errors import ConfigError, unknown_name
@@ -68,7 +68,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         if autoreset_mode not in (*AutoresetMode, *modes):
             raise unknown_name("autoreset_mode", str(autoreset_mode), modes)
         check_render_mode(render_mode)
-        self.engine = engine_of(tasks, options)
+        self.engine = as_engine(tasks, options)
         self.num_envs = num_envs
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {**self.metadata, "autoreset_mode": self.autoreset_mode}
@@ -95,29 +95,29 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         """Begins n episodes.
 
         Args:
-            seed: one seed an environment, or one number s for s, s + 1, ...
-            options: ``task_id`` (one for all, or one an environment), ``reset_mask`` ([n] bool; the others go on).
+            seed: one seed per environment, or one number s for s, s + 1, ...
+            options: ``task_id`` (one for all, or one per environment), ``reset_mask`` ([n] bool; the others go on).
         """
-        given = reset_options(options, "task_id", "reset_mask")
+        known = reset_options(options, "task_id", "reset_mask")
         if seed is None or isinstance(seed, int | np.integer):
             seed = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         seeds = [None if one is None else int(one) for one in seed]
-        chosen = given.get("task_id")
-        ids = [chosen] * self.num_envs if chosen is None or isinstance(chosen, str) else list(chosen)
-        mask = np.asarray(given.get("reset_mask", [True] * self.num_envs))
+        task_id = known.get("task_id")
+        ids = [task_id] * self.num_envs if task_id is None or isinstance(task_id, str) else list(task_id)
+        mask = np.asarray(known.get("reset_mask", [True] * self.num_envs))
         if not len(seeds) == len(ids) == len(mask) == self.num_envs or mask.dtype != np.bool_:
             raise ConfigError(
                 f"Expected one seed, one task_id and one reset_mask entry (a bool) for each of the {self.num_envs} "
                 f"environments; got {len(seeds)}, {len(ids)} and {len(mask)} ({mask.dtype})."
             )
-        infos = [self._begin(i, seeds[i], ids[i]) if chosen else {} for i, chosen in enumerate(mask.tolist())]
+        infos = [self._begin(i, seeds[i], ids[i]) if begins else {} for i, begins in enumerate(mask.tolist())]
         return tuple(self._observations), info_columns(infos)
 
     def step(self, actions: Sequence[str | Action]) -> Batch:
         """Takes one action in each episode; see `ToolUseEnv.step` for the parts."""
         if len(actions) != self.num_envs or isinstance(actions, str):
             got = "a single text" if isinstance(actions, str) else len(actions)
-            raise ConfigError(f"step takes {self.num_envs} actions, one an environment; got {got}.")
+            raise ConfigError(f"step takes {self.num_envs} actions, one per environment; got {got}.")
         rewards = [0.0] * self.num_envs
         terminated = np.zeros(self.num_envs, dtype=np.bool_)
         truncated = np.zeros(self.num_envs, dtype=np.bool_)
@@ -128,7 +128,7 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         for i, transition in zip(live, moved, strict=True):
             self._states[i] = transition.state
             self._observations[i] = transition.step.observation if transition.step else ""
-            rewards[i] = reward_of(transition)
+            rewards[i] = tuple_reward(transition)
             if transition.ended is not None:
                 (terminated if transition.ended == "answered" else truncated)[i] = True
             infos[i] = step_info(self.engine, transition)

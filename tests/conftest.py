@@ -10,7 +10,7 @@ from swirl_env.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Read when torch loads, whichever test loads it first: threads that wait actively stall those of the test beside them.
+# Read when torch loads, whichever test loads it first: threads that wait actively stall those of the test next to them.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
@@ -31,7 +31,7 @@ def data_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def calculator_dir(data_dir: Path) -> Path:
-    """Folder of what models write to a calculator, beside the question sets."""
+    """Folder of what models write to a calculator, next to the question sets."""
     return _shared(data_dir.parent / "calculator", "the calculator cases")
 
 

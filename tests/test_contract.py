@@ -149,8 +149,8 @@ class Spaced(EchoTool):
     tag = "a b"
 
 
-def test_assert_contract_lists_every_broken_promise():
-    with pytest.raises(AssertionError, match=r"1 broken promise of .*\n  BROKEN tag is an xml name: expected a tag"):
+def test_assert_contract_lists_every_broken_rule():
+    with pytest.raises(AssertionError, match=r"1 broken rule of .*\n  BROKEN tag is an xml name: expected a tag"):
         assert_contract("tool", Spaced())
     assert_contract("tool", EchoTool())
     assert str(Finding("a", True, "b")) == "ok     a: b"

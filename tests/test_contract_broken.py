@@ -1,4 +1,4 @@
-"""Plugins that each break one promise of their contract: the suite finds it and says what it is."""
+"""Plugins that each break one rule of their contract: the suite finds it and says what it is."""
 
 import sys
 from collections.abc import Sequence
@@ -110,9 +110,9 @@ def named(**attributes):
         (named(description=""), "description is one line", "one line"),
         (named(description="two\nlines"), "description is one line", "one line"),
         (named(run=None), "has tag description and run", "method `run`"),
-        (BrokenTool(), "one result a query", "RuntimeError: out of order at fakes.py"),
-        (Short(), "one result a query", "7 results for 7 queries, got 6"),
-        (Greedy(), "one result a query", "changed list"),
+        (BrokenTool(), "one result per query", "RuntimeError: out of order at fakes.py"),
+        (Short(), "one result per query", "7 results for 7 queries, got 6"),
+        (Greedy(), "one result per query", "changed list"),
         (Text(), "results are well formed", "got str"),
         (Novel(), "results are well formed", "invalid, timeout"),
         (Silent(), "results are well formed", "no text"),
@@ -165,7 +165,7 @@ class Hasty(CallJudge):
     ("judge", "rule", "said"),
     [
         (object(), "has judge", "method `judge`"),
-        (Hasty(), "one verdict a step", "got 1"),
+        (Hasty(), "one verdict per step", "got 1"),
         (judging(lambda s: 1.0), "survives every step", "got float"),
         (judging(lambda s: Verdict.good(s.result.text)), "survives every step", "AttributeError"),
         (judging(lambda s: Verdict.good(s.call.query)), "survives every step", "I believe that it is Oslo"),
@@ -271,10 +271,10 @@ P = [Passage(f"p{i}", "", f"fact {i}") for i in range(5)]
         (tasks(find=lambda self, task_id: self[0]), "ids are found", "'sum-2'"),
         (
             tasks(__getitem__=lambda self, i: sums(i % 20)),
-            "indexing ends where it should",
+            "indexing ends after the last task",
             "IndexError for tasks[20] with len 20, got a task",
         ),
-        (tasks(__getitem__=lambda self, i: {j: sums(j) for j in range(20)}[i]), "indexing ends where it should", "KeyError"),
+        (tasks(__getitem__=lambda self, i: {j: sums(j) for j in range(20)}[i]), "indexing ends after the last task", "KeyError"),
         (tasks(passages=[*P, P[0]]), "passage ids are unique", "'p0' twice"),
         (tasks(corpus=Torn(P)), "corpus is readable", "corpus[1]"),
         (tasks(corpus=Endless(P)), "corpus is readable", "7 passages in the stream, got 5"),

@@ -30,7 +30,7 @@ ACTIONS = [
     "<search_query>\ud800\x00</answer></search_query>",
 ]
 SYMBOLIC = "<math_exp>sqrt(2)*x</math_exp>"
-"""Needs the calculator's worker, in every process anew: one id shows that this works."""
+"""Needs the calculator's worker, again in every process: one id shows that this works."""
 N = 4
 
 

@@ -18,7 +18,7 @@ from swirl_env.benchmarks.perf.timing import Report, Row, row, settle
 from swirl_env.env import ToolUseEnv, build_engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.registry import make_agent, make_tasks, make_tool
-from swirl_env.types import Task, ToolCall, ToolResult, Trajectory
+from swirl_env.types import SEARCH, Task, ToolCall, ToolResult, Trajectory
 from swirl_env.vector import ToolVectorEnv
 
 SLOTS = 64
@@ -29,7 +29,7 @@ VECTOR_BAR_US = 8.0
 class RecordedSearch:
     """Makes the recorded result of each query anew, as a real tool does: passages that a judge reads are warm in memory."""
 
-    tag = "search_query"
+    tag = SEARCH
     description = "finds passages by keywords."
 
     def __init__(self, results: dict[str, ToolResult]) -> None:

@@ -1,105 +1,105 @@
-"""What an agent promises."""
+"""The contract of agents."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 
-from swirl_env.contract.rules import Broken, attempt, count, expect, shown, storable
+from swirl_env.contract.rules import Broken, Unchecked, attempt, count, expect, shown, storable
 from swirl_env.contract.samples import states
 from swirl_env.errors import ConfigError
 from swirl_env.types import Action, ActionError, State
 
-_UNABLE = "where it cannot act, return Action('', error='unavailable')"
+_UNABLE = "if it cannot act, return Action('', error='unavailable')"
 _ERRORS = get_args(ActionError)
 
 
-def has_act(agent: Any) -> None:
+def has_act(agent: Unchecked) -> None:
     """Has the method `act`."""
     expect(callable(getattr(agent, "act", None)), f"expected a method `act`, got none; add it to {type(agent).__name__}.")
 
 
-def one_action_a_state(agent: Any) -> None:
-    """Gives one action a state, and none for an empty batch."""
+def one_action_per_state(agent: Unchecked) -> None:
+    """Gives one action per state, and none for an empty batch."""
     count(attempt(agent.act, [], given="an empty batch", fix="return []"), 0, "actions for an empty batch", "act")
-    given = _suited(agent)
-    actions = attempt(agent.act, given, given=f"{len(given)} states", fix=_UNABLE)
-    count(actions, len(given), f"actions for {len(given)} states", "act")
+    inputs = _suited(agent)
+    actions = attempt(agent.act, inputs, given=f"{len(inputs)} states", fix=_UNABLE)
+    count(actions, len(inputs), f"actions for {len(inputs)} states", "act")
 
 
-def actions_are_well_formed(agent: Any) -> None:
+def actions_are_well_formed(agent: Unchecked) -> None:
     """Every action is an `Action`; with an error it has no text; token ids and log-probs go together."""
     for state, action in _answers(agent, _suited(agent)):
-        where = _named(state)
+        place = _named(state)
         kind = type(action).__name__
-        expect(isinstance(action, Action), f"expected an Action at {where}, got {kind}; wrap it: Action(text).")
-        expect(isinstance(action.text, str), f"expected text at {where}, got {shown(action.text)}.")
+        expect(isinstance(action, Action), f"expected an Action at {place}, got {kind}; wrap it: Action(text).")
+        expect(isinstance(action.text, str), f"expected text at {place}, got {shown(action.text)}.")
         known = action.error is None or action.error in _ERRORS
-        expect(known, f"expected the error at {where} to be None or {' or '.join(_ERRORS)}, got {shown(action.error)}.")
+        expect(known, f"expected the error at {place} to be None or {' or '.join(_ERRORS)}, got {shown(action.error)}.")
         expect(
             action.error is None or not action.text,
-            f"expected no text with the error {action.error!r} at {where}, got {shown(action.text)!r}; leave it empty.",
+            f"expected no text with the error {action.error!r} at {place}, got {shown(action.text)!r}; leave it empty.",
         )
         ids, logprobs = len(action.token_ids), len(action.logprobs)
         expect(
             ids == logprobs or not logprobs,
-            f"expected a log-probability for each of {ids} token ids at {where}, got {logprobs}; give both, [T] each.",
+            f"expected a log-probability for each of {ids} token ids at {place}, got {logprobs}; give both, [T] each.",
         )
         nats = all(math.isfinite(x) and x <= 1e-6 for x in action.logprobs)
-        expect(nats, f"expected finite log-probabilities of at most 0 at {where}, got {shown(action.logprobs)}.")
+        expect(nats, f"expected finite log-probabilities of at most 0 at {place}, got {shown(action.logprobs)}.")
 
 
-def actions_can_be_stored(agent: Any) -> None:
+def actions_can_be_stored(agent: Unchecked) -> None:
     """Actions can be written as JSON and read back."""
-    given = _suited(agent)
-    for state, action in zip(given, agent.act(given), strict=True):
+    inputs = _suited(agent)
+    for state, action in zip(inputs, agent.act(inputs), strict=True):
         why = storable(action)
         expect(why is None, f"expected JSON values at {_named(state)}, but {why}; convert them.")
 
 
-def equal_states_give_equal_actions(agent: Any) -> None:
+def equal_states_give_equal_actions(agent: Unchecked) -> None:
     """The same states give the same actions, alone or in a batch, in any order, every time."""
-    given = _suited(agent)
-    batch = agent.act(given)
-    _same(given, batch, agent.act(given), "the same batch again")
-    _same(given, batch, agent.act(given[::-1])[::-1], "the batch in reverse")
-    _same(given, batch, [action for _, action in _answers(agent, given)], "single calls")
+    inputs = _suited(agent)
+    batch = agent.act(inputs)
+    _same(inputs, batch, agent.act(inputs), "the same batch again")
+    _same(inputs, batch, agent.act(inputs[::-1])[::-1], "the batch in reverse")
+    _same(inputs, batch, [action for _, action in _answers(agent, inputs)], "single calls")
 
 
-def leaves_its_input_alone(agent: Any) -> None:
+def leaves_its_input_alone(agent: Unchecked) -> None:
     """Changes nothing in the states that it acts on."""
-    given = _suited(agent)
-    before = msgspec.json.encode(given)
-    agent.act(given)
-    same = msgspec.json.encode(given) == before
+    inputs = _suited(agent)
+    before = msgspec.json.encode(inputs)
+    agent.act(inputs)
+    same = msgspec.json.encode(inputs) == before
     expect(same, "expected the states unchanged after act, got changed ones; copy before changing.")
 
 
-def built_twice_it_acts_the_same(agent: Any, twin: Any) -> None:
+def built_twice_it_acts_the_same(agent: Unchecked, twin: Unchecked) -> None:
     """A second agent with the same options acts the same on the same states."""
-    given = _suited(agent)
-    _same(given, agent.act(given), twin.act(given), "a second agent of the same options")
+    inputs = _suited(agent)
+    _same(inputs, agent.act(inputs), twin.act(inputs), "a second agent of the same options")
 
 
-def _suited(agent: Any) -> list[State]:
+def _suited(agent: Unchecked) -> list[State]:
     """Returns the sample states of the tasks that the agent does not refuse: it may raise ConfigError for the others."""
-    given = states()
-    fresh = [state for state in given if not state.steps]
+    inputs = states()
+    fresh = [state for state in inputs if not state.steps]
     if not _refusal(agent, fresh):
-        return given
+        return inputs
     refused = {state.task.id: _refusal(agent, [state]) for state in fresh}
-    found = [state for state in given if not refused[state.task.id]]
-    expect(bool(found), f"expected an action on some task, got ConfigError on all: {next(iter(refused.values()))}")
-    return found
+    suited = [state for state in inputs if not refused[state.task.id]]
+    expect(bool(suited), f"expected an action on some task, got ConfigError on all: {next(iter(refused.values()))}")
+    return suited
 
 
-def _refusal(agent: Any, given: Sequence[State]) -> str:
-    """Returns why the agent does not take tasks on, empty where it does (or fails in another way: the rules name that)."""
+def _refusal(agent: Unchecked, inputs: Sequence[State]) -> str:
+    """Returns why the agent does not take tasks on, empty if it does (or fails in another way, which the rules name)."""
     try:
-        agent.act(given)
+        agent.act(inputs)
     except ConfigError as error:
         return str(error)
     except Exception:
@@ -107,8 +107,8 @@ def _refusal(agent: Any, given: Sequence[State]) -> str:
     return ""
 
 
-def _same(given: Sequence[State], these: Any, those: Any, who: str) -> None:
-    for state, a, b in zip(given, these, those, strict=True):
+def _same(inputs: Sequence[State], these: Unchecked, those: Unchecked, who: str) -> None:
+    for state, a, b in zip(inputs, these, those, strict=True):
         if (a.text, a.error) != (b.text, b.error):
             raise Broken(
                 f"expected {who} to give {shown(a.text)!r} at {_named(state)}, got {shown(b.text)!r}; "
@@ -116,13 +116,13 @@ def _same(given: Sequence[State], these: Any, those: Any, who: str) -> None:
             )
 
 
-def _answers(agent: Any, given: Sequence[State]) -> list[tuple[State, Any]]:
-    found = []
-    for state in given:
+def _answers(agent: Unchecked, inputs: Sequence[State]) -> list[tuple[State, Unchecked]]:
+    suited = []
+    for state in inputs:
         actions = attempt(agent.act, [state], given=f"the state at {_named(state)}", fix=_UNABLE)
         count(actions, 1, f"action at {_named(state)}", "act")
-        found.append((state, actions[0]))
-    return found
+        suited.append((state, actions[0]))
+    return suited
 
 
 def _named(state: State) -> str:
@@ -132,7 +132,7 @@ def _named(state: State) -> str:
 RULES = (
     has_act,
     actions_are_well_formed,
-    one_action_a_state,
+    one_action_per_state,
     actions_can_be_stored,
     equal_states_give_equal_actions,
     leaves_its_input_alone,

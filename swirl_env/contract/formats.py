@@ -1,10 +1,8 @@
-"""What an action format promises."""
+"""The contract of action formats."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from swirl_env.contract.rules import HOSTILE, HUGE, PLAIN, attempt, expect, random_texts, shown
+from swirl_env.contract.rules import HOSTILE, HUGE, PLAIN, Unchecked, attempt, expect, random_texts, shown
 from swirl_env.contract.samples import DESCRIBED, TAGS
 from swirl_env.types import Answer, Malformed, ToolCall
 
@@ -12,7 +10,7 @@ _TOTAL = "parse is total: return Malformed(reason, 0, len(text))"
 _MORE = (" and more", "</answer>", "<answer>other</answer>", "<search_query>x</search_query>", "\x00\ud800", "}}]]>")
 
 
-def has_its_methods(fmt: Any) -> None:
+def has_its_methods(fmt: Unchecked) -> None:
     """Has `stop`, `parse`, `call`, `answer`, `instructions` and `correction`."""
     for name in ("parse", "call", "answer", "instructions", "correction"):
         expect(callable(getattr(fmt, name, None)), f"expected a method `{name}`, got none; add it to {type(fmt).__name__}.")
@@ -21,7 +19,7 @@ def has_its_methods(fmt: Any) -> None:
     expect(texts, f"expected `stop` to be a tuple of texts, got {shown(stop)}.")
 
 
-def what_it_writes_it_reads(fmt: Any) -> None:
+def what_it_writes_it_reads(fmt: Unchecked) -> None:
     """parse(call(tool, query)) is that call, parse(answer(text)) that answer, with prose before them too."""
     for tool in TAGS:
         for query in PLAIN:
@@ -37,7 +35,7 @@ def what_it_writes_it_reads(fmt: Any) -> None:
         expect(same, f"expected {shown(text)!r} to read as the answer {answer!r}, got {shown(read)}.")
 
 
-def spans_hold_the_element(fmt: Any) -> None:
+def spans_hold_the_element(fmt: Unchecked) -> None:
     """text[start:end] is the complete call or answer, alone."""
     for text in _complete(fmt):
         read = _parse(fmt, "Well, " + text + " then")
@@ -45,7 +43,7 @@ def spans_hold_the_element(fmt: Any) -> None:
         expect(inside == text, f"expected start and end to hold {shown(text)!r}, got {shown(inside)!r}.")
 
 
-def text_after_a_complete_element_changes_nothing(fmt: Any) -> None:
+def text_after_a_complete_element_changes_nothing(fmt: Unchecked) -> None:
     """parse(text + more) == parse(text) once text holds a complete call or answer."""
     for text in _complete(fmt):
         for more in _MORE:
@@ -53,7 +51,7 @@ def text_after_a_complete_element_changes_nothing(fmt: Any) -> None:
             expect(one == two, f"expected {shown(text)!r} to read the same with {shown(more)!r} after it, got {shown(two)}.")
 
 
-def think_blocks_are_not_read(fmt: Any) -> None:
+def think_blocks_are_not_read(fmt: Unchecked) -> None:
     """What is in <think>...</think> is no action: closed, never closed, or opened by the generation prompt."""
     whole = _complete(fmt)
     draft, final = whole[-1], whole[0]
@@ -67,7 +65,7 @@ def think_blocks_are_not_read(fmt: Any) -> None:
     expect(isinstance(read, Malformed), f"expected parse(text, opened=True) to read from </think> on, got {shown(read)}.")
 
 
-def stop_strings_end_every_element(fmt: Any) -> None:
+def stop_strings_end_every_element(fmt: Unchecked) -> None:
     """Every call and answer ends with one of the stop strings and holds none before its end."""
     for text in _complete(fmt):
         ends = text.endswith(fmt.stop)
@@ -76,7 +74,7 @@ def stop_strings_end_every_element(fmt: Any) -> None:
         expect(not early, f"expected no stop string inside {shown(text)!r}, got {early}; generation would stop too early.")
 
 
-def parse_is_total(fmt: Any) -> None:
+def parse_is_total(fmt: Unchecked) -> None:
     """Reads any text: empty, NUL, surrogates, a megabyte, unclosed and nested elements."""
     cut = [text[:k] for text in _complete(fmt) for k in range(0, len(text), 3)]
     opened = _complete(fmt)[0].rpartition(fmt.stop[0])[0] or "<"
@@ -86,32 +84,32 @@ def parse_is_total(fmt: Any) -> None:
         expect(inside, f"expected a span inside {shown(text)!r}, got {read.start} to {read.end}.")
 
 
-def unknown_tools_are_malformed(fmt: Any) -> None:
+def unknown_tools_are_malformed(fmt: Unchecked) -> None:
     """A call of a tool that is not on offer is no call."""
     read = _parse(fmt, fmt.call("no_such_tool", "x"))
     expect(not isinstance(read, ToolCall), f"expected a call of an unknown tool to be Malformed, got {shown(read)}.")
 
 
-def malformed_actions_are_corrected(fmt: Any) -> None:
+def malformed_actions_are_corrected(fmt: Unchecked) -> None:
     """A malformed action gets a reply that says how to write it."""
     text = fmt.correction(_parse(fmt, "I would say five."))
     expect(isinstance(text, str) and bool(text.strip()), f"expected a correction in words, got {shown(text)}.")
     expect(_parse(fmt, "nothing") == _parse(fmt, "nothing"), "expected the same reading every time, got two.")
 
 
-def instructions_name_every_tool(fmt: Any) -> None:
+def instructions_name_every_tool(fmt: Unchecked) -> None:
     """The instructions name every tool and say what it does."""
     text = fmt.instructions(DESCRIBED)
     for tool in DESCRIBED:
-        told = isinstance(text, str) and tool.tag in text and tool.description in text
-        expect(told, f"expected the tag and the description of {tool.tag!r} in the instructions, got {shown(text)}.")
+        named = isinstance(text, str) and tool.tag in text and tool.description in text
+        expect(named, f"expected the tag and the description of {tool.tag!r} in the instructions, got {shown(text)}.")
 
 
-def _complete(fmt: Any) -> list[str]:
+def _complete(fmt: Unchecked) -> list[str]:
     return [*(fmt.call(tool, query) for tool in TAGS for query in PLAIN[:3]), *(fmt.answer(text) for text in PLAIN[:3])]
 
 
-def _parse(fmt: Any, text: str) -> Any:
+def _parse(fmt: Unchecked, text: str) -> Unchecked:
     read = attempt(fmt.parse, text, given=f"the text {shown(text)!r}", fix=_TOTAL)
     known = isinstance(read, ToolCall | Answer | Malformed)
     expect(known, f"expected ToolCall, Answer or Malformed for {shown(text)!r}, got {type(read).__name__}.")

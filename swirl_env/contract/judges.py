@@ -1,14 +1,14 @@
-"""What a judge promises."""
+"""The contract of judges."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import msgspec
 
-from swirl_env.contract.rules import Broken, alike, attempt, count, expect, shown, storable
+from swirl_env.contract.rules import Broken, Unchecked, alike, attempt, count, expect, shown, storable
 from swirl_env.contract.samples import steps
 from swirl_env.types import Label, SubTrajectory, Verdict, VerdictStatus
 
@@ -16,20 +16,20 @@ _FAIL = "what cannot be judged is Verdict.failed('why')"
 _STATUSES, _LABELS = get_args(VerdictStatus), get_args(Label)
 
 
-def has_judge(judge: Any) -> None:
+def has_judge(judge: Unchecked) -> None:
     """Has the method `judge`."""
     expect(callable(getattr(judge, "judge", None)), f"expected a method `judge`, got none; add it to {type(judge).__name__}.")
 
 
-def one_verdict_a_step(judge: Any) -> None:
-    """Gives one verdict a step, and none for an empty batch."""
+def one_verdict_per_step(judge: Unchecked) -> None:
+    """Gives one verdict per step, and none for an empty batch."""
     count(attempt(judge.judge, [], given="an empty batch", fix="return []"), 0, "verdicts for an empty batch", "judge")
-    given = steps()
-    verdicts = attempt(judge.judge, given, given=f"{len(given)} steps", fix=_FAIL)
-    count(verdicts, len(given), f"verdicts for {len(given)} steps", "judge")
+    inputs = steps()
+    verdicts = attempt(judge.judge, inputs, given=f"{len(inputs)} steps", fix=_FAIL)
+    count(verdicts, len(inputs), f"verdicts for {len(inputs)} steps", "judge")
 
 
-def survives_every_step(judge: Any) -> None:
+def survives_every_step(judge: Unchecked) -> None:
     """Judges calls, answers, malformed actions and tool errors without raising, gold or no gold."""
     for step in steps():
         verdict = _one(judge, step)
@@ -37,28 +37,28 @@ def survives_every_step(judge: Any) -> None:
         expect(isinstance(verdict, Verdict), f"expected a Verdict for {_named(step)}, got {kind}; use Verdict.good(...).")
 
 
-def statuses_are_consistent(judge: Any) -> None:
+def statuses_are_consistent(judge: Unchecked) -> None:
     """Scored verdicts, and only they, have a reward, and it is a finite number."""
     for step in steps():
-        verdict, where = _one(judge, step), _named(step)
+        verdict, place = _one(judge, step), _named(step)
         status = verdict.status
-        expect(status in _STATUSES, f"expected a status of {', '.join(_STATUSES)} for {where}, got {shown(status)}.")
+        expect(status in _STATUSES, f"expected a status of {', '.join(_STATUSES)} for {place}, got {shown(status)}.")
         if status == "scored":
             got = shown(verdict.reward)
-            expect(_finite(verdict.reward), f"expected a finite reward for {where}, got {got}; what has none is unscored.")
+            expect(_finite(verdict.reward), f"expected a finite reward for {place}, got {got}; what has none is unscored.")
         else:
             got = f"reward {verdict.reward}, label {verdict.label}"
             none = verdict.reward is None and verdict.label is None
-            expect(none, f"expected no reward and no label with status {status} for {where}, got {got}; it is never a zero.")
+            expect(none, f"expected no reward and no label with status {status} for {place}, got {got}; it is never a zero.")
         known = verdict.label is None or verdict.label in _LABELS
-        expect(known, f"expected the label of {where} to be None, GOOD or BAD, got {shown(verdict.label)}.")
+        expect(known, f"expected the label of {place} to be None, GOOD or BAD, got {shown(verdict.label)}.")
         parts = all(isinstance(k, str) and _finite(v) for k, v in verdict.parts.items())
-        expect(parts, f"expected finite numbers as parts of the reward of {where}, got {shown(verdict.parts)}.")
-        said = status != "failed" or bool(verdict.critique)
-        expect(said, f"expected a failed verdict on {where} to say why, got an empty critique; {_FAIL}.")
+        expect(parts, f"expected finite numbers as parts of the reward of {place}, got {shown(verdict.parts)}.")
+        explained = status != "failed" or bool(verdict.critique)
+        expect(explained, f"expected a failed verdict on {place} to say why, got an empty critique; {_FAIL}.")
 
 
-def verdicts_can_be_stored(judge: Any) -> None:
+def verdicts_can_be_stored(judge: Unchecked) -> None:
     """Verdicts can be written as JSON and read back."""
     for step in steps():
         verdict = _one(judge, step)
@@ -66,31 +66,31 @@ def verdicts_can_be_stored(judge: Any) -> None:
         expect(why is None, f"expected JSON values for {_named(step)}, but {why}; convert them.")
 
 
-def a_batch_equals_singles(judge: Any) -> None:
+def a_batch_equals_singles(judge: Unchecked) -> None:
     """A batch of n gives what n batches of one give, in the same order, every time."""
-    given = steps()
-    batch = judge.judge(given)
-    _same(given, batch, [_one(judge, step) for step in given], "single calls")
-    _same(given, batch, judge.judge(given[::-1])[::-1], "the batch in reverse")
+    inputs = steps()
+    batch = judge.judge(inputs)
+    _same(inputs, batch, [_one(judge, step) for step in inputs], "single calls")
+    _same(inputs, batch, judge.judge(inputs[::-1])[::-1], "the batch in reverse")
 
 
-def leaves_its_input_alone(judge: Any) -> None:
+def leaves_its_input_alone(judge: Unchecked) -> None:
     """Changes nothing in the steps that it judges, the task's meta and the result's data included."""
-    given = steps()
-    before = msgspec.json.encode(given)
-    judge.judge(given)
-    same = msgspec.json.encode(given) == before
+    inputs = steps()
+    before = msgspec.json.encode(inputs)
+    judge.judge(inputs)
+    same = msgspec.json.encode(inputs) == before
     expect(same, "expected the steps unchanged after judge, got others; copy meta, data or the list before changing it.")
 
 
-def built_twice_it_judges_the_same(judge: Any, twin: Any) -> None:
+def built_twice_it_judges_the_same(judge: Unchecked, twin: Unchecked) -> None:
     """A second judge with the same options gives the same verdicts."""
-    given = steps()
-    _same(given, judge.judge(given), twin.judge(given), "a second judge of the same options")
+    inputs = steps()
+    _same(inputs, judge.judge(inputs), twin.judge(inputs), "a second judge of the same options")
 
 
-def _same(given: Sequence[SubTrajectory], these: Any, those: Any, who: str) -> None:
-    for step, a, b in zip(given, these, those, strict=True):
+def _same(inputs: Sequence[SubTrajectory], these: Unchecked, those: Unchecked, who: str) -> None:
+    for step, a, b in zip(inputs, these, those, strict=True):
         if not alike((a.status, a.label, a.reward), (b.status, b.label, b.reward)):
             raise Broken(
                 f"expected {who} to give {a.status} {a.reward} on {_named(step)}, got {b.status} {b.reward}; "
@@ -98,7 +98,7 @@ def _same(given: Sequence[SubTrajectory], these: Any, those: Any, who: str) -> N
             )
 
 
-def _one(judge: Any, step: SubTrajectory) -> Any:
+def _one(judge: Unchecked, step: SubTrajectory) -> Unchecked:
     verdicts = attempt(judge.judge, [step], given=f"the step {_named(step)}", fix=_FAIL)
     count(verdicts, 1, f"verdict on the step {_named(step)}", "judge")
     return verdicts[0]
@@ -108,14 +108,14 @@ def _named(step: SubTrajectory) -> str:
     return repr(shown(step.action.text))
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: Unchecked) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 RULES = (
     has_judge,
     survives_every_step,
-    one_verdict_a_step,
+    one_verdict_per_step,
     statuses_are_consistent,
     verdicts_can_be_stored,
     a_batch_equals_singles,

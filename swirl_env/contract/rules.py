@@ -8,26 +8,29 @@ import math
 import random
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+
+Unchecked: TypeAlias = Any
+"""A plugin under test or what it returned: nothing is known of it before a rule has looked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Finding:
-    """What came of one rule."""
+    """The result of one rule."""
 
     name: str
     ok: bool
     message: str
-    """The promise, where it is kept; else what was expected, what came, and the fix."""
+    """The rule if it holds; else what was expected, what came, and the fix."""
 
     def __str__(self) -> str:
         return f"{'ok    ' if self.ok else 'BROKEN'} {self.name}: {self.message}"
 
 
 class Broken(Exception):
-    """A plugin breaks a promise; the message says what was expected, what came, and the fix."""
+    """A plugin breaks a rule; the message says what was expected, what came, and the fix."""
 
 
 def expect(ok: bool, message: str) -> None:
@@ -36,11 +39,11 @@ def expect(ok: bool, message: str) -> None:
         raise Broken(message)
 
 
-def run_rule(rule: Callable[..., None], *plugins: Any) -> Finding:
+def run_rule(rule: Callable[..., None], *plugins: Unchecked) -> Finding:
     """Runs one rule; any exception that comes out of the plugin is a finding too.
 
     Args:
-        rule: raises `Broken` where a plugin breaks its promise. Its docstring is the promise, its name the finding's.
+        rule: raises `Broken` if a plugin breaks it. Its docstring is the rule, its name the finding's.
         *plugins: the plugin, and for a rule on twins a second one built from the same options.
     """
     name = rule.__name__.replace("_", " ")
@@ -49,29 +52,29 @@ def run_rule(rule: Callable[..., None], *plugins: Any) -> Finding:
     except Broken as broken:
         return Finding(name, False, str(broken))
     except (Exception, SystemExit) as error:
-        return Finding(name, False, f"expected no exception, got {said(error)}; let it answer instead of raising.")
+        return Finding(name, False, f"expected no exception, got {described(error)}; let it answer instead of raising.")
     return Finding(name, True, (rule.__doc__ or "").strip().partition("\n")[0])
 
 
-def attempt(call: Callable[..., Any], *args: Any, given: str, fix: str) -> Any:
+def attempt(call: Callable[..., Unchecked], *args: object, given: str, fix: str) -> Unchecked:
     """Returns ``call(*args)``; what it raises breaks the rule.
 
     Args:
         call: a method of the plugin.
         *args: its arguments.
-        given: what it was given, in words.
+        given: its input, in words.
         fix: what to do about it.
     """
     try:
         return call(*args)
     except (Exception, SystemExit) as error:
-        raise Broken(f"expected an answer for {given}, got {said(error)}; {fix}.") from error
+        raise Broken(f"expected an answer for {given}, got {described(error)}; {fix}.") from error
 
 
-def said(error: BaseException) -> str:
-    """Returns what was raised and where, on one line."""
-    where = traceback.extract_tb(error.__traceback__)
-    place = f" at {where[-1].filename.rpartition('/')[2]}:{where[-1].lineno}" if where else ""
+def described(error: BaseException) -> str:
+    """Returns what was raised and at which line, on one line."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
     text = " ".join(shown(str(error), 200).split())
     return f"{type(error).__name__}{f': {text}' if text else ''}{place}"
 
@@ -83,19 +86,19 @@ def shown(value: object, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def count(results: Any, wanted: int, what: str, method: str) -> None:
+def count(results: Unchecked, wanted: int, what: str, method: str) -> None:
     """Breaks the rule unless `results` is a list of `wanted` things."""
     expect(isinstance(results, list), f"expected {method} to return a list, got {type(results).__name__}; return list(...).")
     got = len(results)
     expect(got == wanted, f"expected {wanted} {what}, got {got}; return exactly one for each input, in their order.")
 
 
-def storable(value: Any) -> str | None:
+def storable(value: object) -> str | None:
     """Returns why a value cannot be stored and read back as it is, or None."""
     try:
         again = msgspec.json.decode(msgspec.json.encode(value), type=type(value))
     except Exception as error:
-        return said(error)
+        return described(error)
     if again == value:
         return None
     fields = value.__struct_fields__ if isinstance(value, msgspec.Struct) else ()
@@ -105,7 +108,7 @@ def storable(value: Any) -> str | None:
     return f"{changed} reads back as something else (as NaN, tuples, dates and keys that are no text do)"
 
 
-def alike(a: Any, b: Any) -> bool:
+def alike(a: object, b: object) -> bool:
     """Whether two values are equal, floats to 4 digits: batched arithmetic rounds in another order."""
     if isinstance(a, msgspec.Struct) and isinstance(b, msgspec.Struct):
         return type(a) is type(b) and alike(msgspec.structs.asdict(a), msgspec.structs.asdict(b))
@@ -118,7 +121,7 @@ def alike(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def first_difference(these: Sequence[Any], those: Iterable[Any]) -> int | None:
+def first_difference(these: Sequence[object], those: Iterable[object]) -> int | None:
     """Returns the first position at which two sequences differ, or None."""
     return next((i for i, (a, b) in enumerate(zip(these, those, strict=True)) if not alike(a, b)), None)
 

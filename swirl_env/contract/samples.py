@@ -8,6 +8,8 @@ from swirl_env.episodes.prompts import build_prompt
 from swirl_env.episodes.transcript import initial_state, next_state, observe
 from swirl_env.protocols import Tool
 from swirl_env.types import (
+    CALCULATOR,
+    SEARCH,
     Action,
     Malformed,
     Passage,
@@ -21,7 +23,7 @@ from swirl_env.types import (
     Verdict,
 )
 
-TAGS = ("search_query", "math_exp")
+TAGS = (SEARCH, CALCULATOR)
 """Tags of the tools that the sample episodes use."""
 
 _FOUND = "Ada Lund founded Acme Works in 1911."
@@ -37,12 +39,12 @@ def corpus() -> MemoryCorpus:
 def tasks() -> tuple[Task, ...]:
     """Returns a search task and a calculation with gold plans, and a question without a gold answer."""
     chain = (
-        PlanStep("search_query", "founder of Acme Works", "Ada Lund", (), ("p0",), "Acme Works"),
-        PlanStep("search_query", "birthplace of Ada Lund", "Oslo", (0,), ("p1",), "Ada Lund"),
+        PlanStep(SEARCH, "founder of Acme Works", "Ada Lund", (), ("p0",), "Acme Works"),
+        PlanStep(SEARCH, "birthplace of Ada Lund", "Oslo", (0,), ("p1",), "Ada Lund"),
     )
     return (
         Task("contract-0", "Where was the founder of Acme Works born?", "Oslo", plan=chain, evidence=("p0", "p1")),
-        Task("contract-1", "What is 12 * 7 + 3?", "87", grading="number", plan=(PlanStep("math_exp", "12*7+3", "87"),)),
+        Task("contract-1", "What is 12 * 7 + 3?", "87", grading="number", plan=(PlanStep(CALCULATOR, "12*7+3", "87"),)),
         Task("contract-2", "Which of the two rivers is longer?", None),
         Task("contract-3", "Where was Bram Voss born?", "Ghent", ("Gent",), evidence=("p3",)),
     )
@@ -88,14 +90,14 @@ def _episode(task: Task, seed: int) -> list[SubTrajectory]:
     moves = _moves((task.answer or "the Scheldt") if seed % 2 == 0 else "no idea")
     settings = Settings(TAGS, len(moves) + 1)
     state = initial_state(task, build_prompt(task, _TOOLS, fmt, settings), settings, seed + 1)
-    found = []
+    played = []
     for text, result in moves:
         call = fmt.parse(text)
-        found.append(SubTrajectory(state, Action(text), call, result))
+        played.append(SubTrajectory(state, Action(text), call, result))
         correction = fmt.correction(call) if isinstance(call, Malformed) else ""
         state = next_state(state, Step(Action(text), call, result, observe(call, result, correction), Verdict.unscored()))
     wrong = Action("<answer>Atlantis</answer>")
-    return [*found, SubTrajectory(found[-1].state, wrong, fmt.parse(wrong.text))]
+    return [*played, SubTrajectory(played[-1].state, wrong, fmt.parse(wrong.text))]
 
 
 class _Described:
@@ -109,8 +111,8 @@ class _Described:
 
 
 _TOOLS: tuple[Tool, ...] = (
-    _Described("search_query", "Searches the passages for your words."),
-    _Described("math_exp", "Works out an expression."),
+    _Described(SEARCH, "Searches the passages for your words."),
+    _Described(CALCULATOR, "Works out an expression."),
 )
 DESCRIBED = _TOOLS
 """The two tools of the samples, for prompts and instructions."""

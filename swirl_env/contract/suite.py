@@ -1,4 +1,4 @@
-"""The contract suite: does a plugin do what its kind promises? Real calls, and one readable finding a promise.
+"""The contract suite: does a plugin do what its kind has to do? Real calls, and one readable finding per rule.
 
     from swirl_env.contract import assert_contract
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from swirl_env import registry
 from swirl_env.contract import agents, formats, judges, samples, tasks, tools
-from swirl_env.contract.rules import Finding, run_rule, said
+from swirl_env.contract.rules import Finding, Unchecked, described, run_rule
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.registry import Spec
 
@@ -34,13 +34,13 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
     Args:
         kind: ``tool``, ``judge``, ``agent``, ``task`` or ``format``; None finds it out (see `detect`).
         spec: name, ``"package.module:Attr"``, mapping with ``name`` and options, or a ready object.
-        **options: of the plugin. A tool that takes a ``corpus`` and is given none gets a small one, a format two tags.
+        **options: of the plugin. A tool that takes a ``corpus`` and gets none is offered a small one, a format two tags.
 
     Returns:
-        One finding a rule; where a plugin cannot be built or breaks a rule that others rest on, the findings up to there.
+        One finding per rule; if a plugin cannot be built or breaks a rule that others rest on, the findings up to that one.
 
     Raises:
-        SwirlError: where the plugin is not there to be checked: an unknown name or option, a missing extra, absent data.
+        SwirlError: if there is no plugin to check: an unknown name or option, a missing extra, absent data.
     """
     if kind is not None and kind not in CONTRACTS:
         raise unknown_name("kind of plugin with a contract", kind, CONTRACTS)
@@ -51,15 +51,15 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
     except SwirlError:
         raise
     except (Exception, SystemExit) as error:
-        return [Finding("can be built", False, f"expected a plugin, got {said(error)}; mend its module or constructor.")]
+        return [Finding("can be built", False, f"expected a plugin, got {described(error)}; fix its module or constructor.")]
     contract = CONTRACTS[kind or detect(plugin)]
     findings = [Finding("can be built", True, f"Is imported and built as {type(plugin).__name__}.")]
     for at, rule in enumerate(contract.RULES, 1):
-        found = run_rule(rule, plugin)
+        finding = run_rule(rule, plugin)
         left = len(contract.RULES) - at
-        if not found.ok and rule in contract.GATES and left:
-            return [*findings, Finding(found.name, False, f"{found.message} (This comes before {left} other promises.)")]
-        findings.append(found)
+        if not finding.ok and rule in contract.GATES and left:
+            return [*findings, Finding(finding.name, False, f"{finding.message} (This comes before {left} other rules.)")]
+        findings.append(finding)
     if isinstance(spec, str | Mapping):
         findings += [run_rule(rule, plugin, _build(kind, spec, options)) for rule in contract.TWIN_RULES]
     return findings
@@ -70,14 +70,14 @@ def assert_contract(kind: str | None, spec: Spec, **options: Any) -> None:
     broken = [finding for finding in check(kind, spec, **options) if not finding.ok]
     if broken:
         lines = "\n".join(f"  {finding}" for finding in broken)
-        raise AssertionError(f"{len(broken)} broken promise{'s' if len(broken) > 1 else ''} of {spec!r}:\n{lines}")
+        raise AssertionError(f"{len(broken)} broken rule{'s' if len(broken) > 1 else ''} of {spec!r}:\n{lines}")
 
 
 def detect(plugin: object) -> str:
     """Returns the kind of a plugin (or of its class) by the methods that it has.
 
     Raises:
-        ConfigError: where it has those of no kind.
+        ConfigError: if it has the methods of no kind.
     """
     for kind, methods in _TELLING.items():
         if all(callable(getattr(plugin, method, None)) for method in methods):
@@ -104,13 +104,13 @@ def _named_kind(spec: str | Mapping[str, Any]) -> str | None:
     return kinds[0]
 
 
-def _build(kind: str | None, spec: Spec, options: dict[str, Any]) -> Any:
+def _build(kind: str | None, spec: Spec, options: dict[str, Any]) -> Unchecked:
     if not isinstance(spec, str | Mapping):
         if options:
             raise ConfigError(f"Options {sorted(options)} belong to a plugin made by name, but {spec!r} is an object.")
         return spec
-    given = {"name": spec, **options} if isinstance(spec, str) else {**spec, **options}
-    name = str(given["name"])
+    named = {"name": spec, **options} if isinstance(spec, str) else {**spec, **options}
+    name = str(named["name"])
     factory = registry.load(kind or "plugin", name)
     if kind is None and isinstance(factory, type):
         kind = detect(factory)
@@ -119,7 +119,7 @@ def _build(kind: str | None, spec: Spec, options: dict[str, Any]) -> Any:
         offered["corpus"] = samples.corpus()
     if kind == "format":
         offered["tools"] = samples.TAGS
-    lacking = sorted(registry.required(factory) - given.keys() - offered.keys())
+    lacking = sorted(registry.required(factory) - named.keys() - offered.keys())
     if lacking:
         raise ConfigError(f"{name!r} needs a value for {', '.join(lacking)}; give it as an option, {lacking[0]}=...")
-    return registry.make(kind or "plugin", given, **offered)
+    return registry.make(kind or "plugin", named, **offered)

@@ -1,15 +1,14 @@
-"""What a task source and its corpus promise."""
+"""The contract of task sources and their corpora."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
-from swirl_env.contract.rules import attempt, expect, shown, storable
+from swirl_env.contract.rules import Unchecked, attempt, expect, shown, storable
 from swirl_env.errors import SwirlError
 from swirl_env.grading import grade
-from swirl_env.protocols import Corpus
+from swirl_env.protocols import Corpus, FindsTasks
 from swirl_env.registry import load
 from swirl_env.types import Passage, Task
 
@@ -17,7 +16,7 @@ SAMPLE = 200
 """Tasks and passages that are looked at, spread evenly; ids are compared over ten times as many."""
 
 
-def has_length_items_and_attributes(tasks: Any) -> None:
+def has_length_items_and_attributes(tasks: Unchecked) -> None:
     """Has `len`, items, `corpus`, `split`, `tools` and `max_steps`."""
     for name in ("__len__", "__getitem__"):
         expect(hasattr(type(tasks), name), f"expected a method `{name}`, got none; add it to {type(tasks).__name__}.")
@@ -30,7 +29,7 @@ def has_length_items_and_attributes(tasks: Any) -> None:
     expect(number, f"expected `max_steps` to be an integer of at least 1, got {shown(most)}.")
 
 
-def tools_exist(tasks: Any) -> None:
+def tools_exist(tasks: Unchecked) -> None:
     """Every tool that it names is registered or importable."""
     for name in tasks.tools:
         try:
@@ -39,7 +38,7 @@ def tools_exist(tasks: Any) -> None:
             expect(False, f"expected `tools` to name tools that exist, got {name!r}: {error}")
 
 
-def items_are_tasks(tasks: Any) -> None:
+def items_are_tasks(tasks: Unchecked) -> None:
     """Every item is a `Task` with a question, the same each time it is asked for, and can be stored."""
     expect(len(tasks) > 0, "expected at least one task, got none; check split, limit or filters.")
     for i, task in _sample(tasks):
@@ -50,7 +49,7 @@ def items_are_tasks(tasks: Any) -> None:
         expect(why is None, f"expected JSON values at {i}, but {why}; convert them.")
 
 
-def indexing_ends_where_it_should(tasks: Any) -> None:
+def indexing_ends_after_the_last_task(tasks: Unchecked) -> None:
     """An index past the end raises IndexError, so that `for task in tasks` ends."""
     for i in (len(tasks), len(tasks) + 1_000):
         got = "a task"
@@ -63,7 +62,7 @@ def indexing_ends_where_it_should(tasks: Any) -> None:
         expect(False, f"expected IndexError for tasks[{i}] with len {len(tasks)}, got {got}; raise IndexError(index).")
 
 
-def ids_are_unique(tasks: Any) -> None:
+def ids_are_unique(tasks: Unchecked) -> None:
     """No two tasks share an id."""
     seen: dict[str, int] = {}
     for i, task in _sample(tasks, 10 * SAMPLE):
@@ -71,17 +70,16 @@ def ids_are_unique(tasks: Any) -> None:
         seen[task.id] = i
 
 
-def ids_are_found(tasks: Any) -> None:
-    """Where it has `find`, that gives the task of an id, and None or an error for an unknown one."""
-    find = getattr(tasks, "find", None)
-    if find is None:
+def ids_are_found(tasks: Unchecked) -> None:
+    """If it has `find`, that returns the task with an id, and None or an error for an unknown one."""
+    if not isinstance(tasks, FindsTasks):
         return
     for i, task in _sample(tasks, 10):
-        found = attempt(find, task.id, given=f"the id {task.id!r}", fix="return the task of that id")
-        expect(found == task, f"expected find({task.id!r}) to give the task at {i}, got {shown(found)}.")
+        task_again = attempt(tasks.find, task.id, given=f"the id {task.id!r}", fix="return the task of that id")
+        expect(task_again == task, f"expected find({task.id!r}) to give the task at {i}, got {shown(task_again)}.")
 
 
-def gold_answers_are_right(tasks: Any) -> None:
+def gold_answers_are_right(tasks: Unchecked) -> None:
     """The gold answer and every alias grade as correct."""
     for i, task in _sample(tasks):
         golds = () if task.answer is None else (task.answer, *task.aliases)
@@ -91,7 +89,7 @@ def gold_answers_are_right(tasks: Any) -> None:
             expect(right, f"expected the gold {shown(gold)!r} of task {i} to grade as correct, it does not; {hint}")
 
 
-def plans_lead_forward(tasks: Any) -> None:
+def plans_lead_forward(tasks: Unchecked) -> None:
     """Gold plans use results of earlier steps only and hold a query in every step."""
     for i, task in _sample(tasks):
         for at, step in enumerate(task.plan):
@@ -101,7 +99,7 @@ def plans_lead_forward(tasks: Any) -> None:
             expect(early, f"expected plan step {at} of task {i} to need earlier steps, got needs={step.needs}.")
 
 
-def corpus_is_readable(tasks: Any) -> None:
+def corpus_is_readable(tasks: Unchecked) -> None:
     """The corpus has a length, a stream, items and a fingerprint, and all of them agree."""
     corpus = tasks.corpus
     if corpus is None:
@@ -120,7 +118,7 @@ def corpus_is_readable(tasks: Any) -> None:
     expect(seen == wanted, f"expected {wanted} passages in the stream, got {seen}; make len ({len(corpus)}) and iter agree.")
 
 
-def passage_ids_are_unique(tasks: Any) -> None:
+def passage_ids_are_unique(tasks: Unchecked) -> None:
     """No two passages share an id."""
     seen: set[str] = set()
     for passage in _head(tasks.corpus) if tasks.corpus is not None else ():
@@ -128,7 +126,7 @@ def passage_ids_are_unique(tasks: Any) -> None:
         seen.add(passage.id)
 
 
-def evidence_is_in_the_corpus(tasks: Any) -> None:
+def evidence_is_in_the_corpus(tasks: Unchecked) -> None:
     """The passages that small sets name as evidence exist."""
     if tasks.corpus is None or len(tasks.corpus) > 10 * SAMPLE:
         return
@@ -139,7 +137,7 @@ def evidence_is_in_the_corpus(tasks: Any) -> None:
         expect(not lost, f"expected the evidence of task {i} in the corpus, got {shown(lost)}; use ids of its passages.")
 
 
-def built_twice_it_is_the_same(tasks: Any, twin: Any) -> None:
+def built_twice_it_is_the_same(tasks: Unchecked, twin: Unchecked) -> None:
     """A second source with the same options has the same tasks and the same corpus."""
     fix = "draw from a seed that is an option"
     expect(len(tasks) == len(twin), f"expected {len(tasks)} tasks again, got {len(twin)}; {fix}.")
@@ -152,15 +150,15 @@ def built_twice_it_is_the_same(tasks: Any, twin: Any) -> None:
         expect(same, "expected the passages of this fingerprint again, got others; hash all that they depend on.")
 
 
-def _head(corpus: Any) -> Iterator[Passage]:
+def _head(corpus: Unchecked) -> Iterator[Passage]:
     return itertools.islice(corpus, 10 * SAMPLE)
 
 
-def _sample(tasks: Any, most: int = SAMPLE) -> Iterator[tuple[int, Any]]:
+def _sample(tasks: Unchecked, most: int = SAMPLE) -> Iterator[tuple[int, Unchecked]]:
     """Yields up to `most` tasks with their positions, spread evenly, the first and the last among them."""
     n = len(tasks)
-    where = range(n) if n <= most else sorted({round(k * (n - 1) / (most - 1)) for k in range(most)})
-    for i in where:
+    indices = range(n) if n <= most else sorted({round(k * (n - 1) / (most - 1)) for k in range(most)})
+    for i in indices:
         yield i, attempt(tasks.__getitem__, i, given=f"tasks[{i}] with len {n}", fix="give a task for every index below len")
 
 
@@ -168,7 +166,7 @@ RULES = (
     has_length_items_and_attributes,
     items_are_tasks,
     tools_exist,
-    indexing_ends_where_it_should,
+    indexing_ends_after_the_last_task,
     ids_are_unique,
     ids_are_found,
     gold_answers_are_right,

@@ -1,15 +1,16 @@
-"""What a tool promises."""
+"""The contract of tools."""
 
 from __future__ import annotations
 
 import re
-from typing import Any, get_args
+from typing import get_args
 
 from swirl_env.contract.rules import (
     HOSTILE,
     HUGE,
     PLAIN,
     Broken,
+    Unchecked,
     attempt,
     count,
     expect,
@@ -26,30 +27,30 @@ _NEVER_RAISE = "a tool never raises for bad input: return ToolResult(text, error
 _ERRORS = get_args(ToolError)
 
 
-def has_tag_description_and_run(tool: Any) -> None:
+def has_tag_description_and_run(tool: Unchecked) -> None:
     """Has `tag`, `description` and `run`."""
     for name, what in (("tag", "text"), ("description", "text"), ("run", "method")):
-        found = getattr(tool, name, None)
-        fits = callable(found) if what == "method" else isinstance(found, str)
-        expect(fits, f"expected a {what} `{name}`, got {shown(found)}; set it on {type(tool).__name__}.")
+        value = getattr(tool, name, None)
+        fits = callable(value) if what == "method" else isinstance(value, str)
+        expect(fits, f"expected a {what} `{name}`, got {shown(value)}; set it on {type(tool).__name__}.")
 
 
-def tag_is_an_xml_name(tool: Any) -> None:
+def tag_is_an_xml_name(tool: Unchecked) -> None:
     """The tag is a valid XML name and not taken."""
     fits = _XML_NAME.fullmatch(tool.tag) is not None and not tool.tag.lower().startswith("xml")
     expect(fits, f"expected a tag of letters, digits and '_', got {shown(tool.tag)!r}; a policy writes it as <tag>.")
     expect(tool.tag not in _TAKEN, f"expected a tag of its own, got {tool.tag!r}, which formats use; choose another.")
 
 
-def description_is_one_line(tool: Any) -> None:
+def description_is_one_line(tool: Unchecked) -> None:
     """The description is one line that is not empty."""
     text = tool.description
     one = bool(text.strip()) and len(text.splitlines()) == 1 and storable(text) is None
     expect(one, f"expected one line for the prompt, got {shown(text)!r}; say what the tool does and what to write.")
 
 
-def one_result_a_query(tool: Any) -> None:
-    """Gives one result a query, none for an empty batch, and leaves the queries alone."""
+def one_result_per_query(tool: Unchecked) -> None:
+    """Gives one result per query, none for an empty batch, and leaves the queries alone."""
     count(attempt(tool.run, [], given="an empty batch", fix="return []"), 0, "results for an empty batch", "run")
     queries = [*PLAIN, PLAIN[0]]
     n = len(queries)
@@ -60,20 +61,20 @@ def one_result_a_query(tool: Any) -> None:
     count(attempt(tool.run, PLAIN, given="a tuple", fix="take any sequence"), len(PLAIN), f"results for {len(PLAIN)}", "run")
 
 
-def results_are_well_formed(tool: Any) -> None:
+def results_are_well_formed(tool: Unchecked) -> None:
     """Every result is a `ToolResult` with text and a known error or none."""
     for query, result in _answers(tool, PLAIN):
         _well_formed(query, result)
 
 
-def results_can_be_stored(tool: Any) -> None:
+def results_can_be_stored(tool: Unchecked) -> None:
     """Text and data of every result can be written as JSON and read back."""
     for query, result in _answers(tool, [q for q in (*PLAIN, *HOSTILE) if storable(q) is None]):
         why = storable(result)
         expect(why is None, f"expected JSON values for {shown(query)!r}, but {why}; convert them.")
 
 
-def a_batch_equals_singles(tool: Any) -> None:
+def a_batch_equals_singles(tool: Unchecked) -> None:
     """A batch of n gives what n batches of one give, in the same order, every time."""
     queries = (*PLAIN, *HOSTILE[:9])
     batch = tool.run(queries)
@@ -84,56 +85,56 @@ def a_batch_equals_singles(tool: Any) -> None:
     ):
         at = first_difference(batch, others)
         if at is not None:
-            given, a, b = shown(queries[at]), shown(batch[at]), shown(others[at])
-            raise Broken(f"expected {name} to give {a} for {given!r}, got {b}; a result may depend on its query alone.")
+            query, a, b = shown(queries[at]), shown(batch[at]), shown(others[at])
+            raise Broken(f"expected {name} to give {a} for {query!r}, got {b}; a result may depend on its query alone.")
 
 
-def survives_hostile_input(tool: Any) -> None:
+def survives_hostile_input(tool: Unchecked) -> None:
     """Never raises: empty, NUL, surrogates, markup, code, nesting, any Unicode."""
     for query, result in _answers(tool, [*HOSTILE, *random_texts()]):
         _well_formed(query, result)
 
 
-def survives_a_megabyte(tool: Any) -> None:
+def survives_a_megabyte(tool: Unchecked) -> None:
     """Never raises for queries of a megabyte."""
     for query, result in _answers(tool, HUGE):
         _well_formed(query, result)
 
 
-def _answers(tool: Any, queries: Any) -> list[tuple[str, Any]]:
+def _answers(tool: Unchecked, queries: Unchecked) -> list[tuple[str, Unchecked]]:
     """Returns each query with its result, called one by one, so that a finding names the query."""
-    found = []
+    answers = []
     for query in queries:
         results = attempt(tool.run, [query], given=f"the query {shown(query)!r}", fix=_NEVER_RAISE)
         count(results, 1, f"result for the query {shown(query)!r}", "run")
-        found.append((query, results[0]))
-    return found
+        answers.append((query, results[0]))
+    return answers
 
 
-def _well_formed(query: str, result: Any) -> None:
-    given = f"for {shown(query)!r}"
+def _well_formed(query: str, result: Unchecked) -> None:
+    place = f"for {shown(query)!r}"
     expect(
         isinstance(result, ToolResult),
-        f"expected a ToolResult {given}, got {type(result).__name__}; wrap it: ToolResult(text).",
+        f"expected a ToolResult {place}, got {type(result).__name__}; wrap it: ToolResult(text).",
     )
-    expect(isinstance(result.text, str), f"expected text {given}, got {shown(result.text)}; use str(...).")
+    expect(isinstance(result.text, str), f"expected text {place}, got {shown(result.text)}; use str(...).")
     known = result.error is None or result.error in _ERRORS
-    expect(known, f"expected the error {given} to be None or one of {', '.join(_ERRORS)}, got {shown(result.error)}.")
-    said = result.error is None or bool(result.text.strip())
-    expect(said, f"expected a sentence with the error {result.error!r} {given}, got no text; tell the policy what is wrong.")
-    expect(isinstance(result.data, dict), f"expected a dict as data {given}, got {type(result.data).__name__}.")
+    expect(known, f"expected the error {place} to be None or one of {', '.join(_ERRORS)}, got {shown(result.error)}.")
+    explained = result.error is None or bool(result.text.strip())
+    expect(explained, f"expected a sentence with the error {result.error!r} {place}, got no text; tell the policy what is wrong.")
+    expect(isinstance(result.data, dict), f"expected a dict as data {place}, got {type(result.data).__name__}.")
 
 
 RULES = (
     has_tag_description_and_run,
     tag_is_an_xml_name,
     description_is_one_line,
-    one_result_a_query,
+    one_result_per_query,
     results_are_well_formed,
     results_can_be_stored,
     a_batch_equals_singles,
     survives_hostile_input,
     survives_a_megabyte,
 )
-GATES = (has_tag_description_and_run, one_result_a_query, results_are_well_formed)
+GATES = (has_tag_description_and_run, one_result_per_query, results_are_well_formed)
 TWIN_RULES = ()

@@ -43,7 +43,7 @@ _TAG = re.compile(r"[A-Za-z_][\w.-]*")
 
 
 class Transition(Record, frozen=True):
-    """What one action led to. `step` is None where the agent could not act; `ended` is None while the episode goes on."""
+    """What one action led to. `step` is None if the agent could not act; `ended` is None while the episode goes on."""
 
     state: State
     step: Step | None
@@ -58,7 +58,7 @@ class Engine:
         tasks: the questions; their corpus is offered to every tool that takes one.
         tools: specs of the tools; None takes what the task source names.
         judge: spec of the judge, or None for no rewards (every verdict ``unscored``).
-        max_steps: actions an episode may take, the answer included; None takes the task source's.
+        max_steps: the most actions per episode, the answer included; None takes the task source's.
         format: name of the action format.
         history: whether later states keep earlier reasoning (``full``) or only the calls (``calls``).
         prompt: ``full`` instructions, or the bare ``question``.
@@ -109,7 +109,7 @@ class Engine:
 
         Args:
             states: n current states.
-            actions: n actions, one a state.
+            actions: n actions, one per state.
 
         Returns:
             n transitions, exactly those that n single calls would give.
@@ -126,8 +126,8 @@ class Engine:
 
         Args:
             states: n states.
-            actions: n actions, one a state.
-            tools: whether calls are run, for judges that rate a call by what it finds; the paper runs none.
+            actions: n actions, one per state.
+            tools: whether calls are run, for judges that rate a call by its result (see `RatesResults`); the paper runs none.
 
         Returns:
             n steps with their verdicts and without observations.
@@ -144,7 +144,7 @@ class Engine:
         return list(map(SubTrajectory, states, acted, calls, results))
 
     def _run_tools(self, calls: Sequence[ParsedAction]) -> list[ToolResult | None]:
-        """Returns the result of each call (None where nothing was called), with one batch a tool."""
+        """Returns the result of each call (None if nothing was called), with one batch per tool."""
         results: list[ToolResult | None] = [None] * len(calls)
         batches: dict[str, list[int]] = {}
         for i, call in enumerate(calls):
@@ -227,7 +227,7 @@ def _check_settings(max_steps: int, history: str, prompt: str, max_chars: int) -
 
 
 def no_answer(task: Task) -> Outcome:
-    """Returns the outcome of an episode that ended without an answer: wrong wherever it could have been right."""
+    """Returns the outcome of an episode that ended without an answer: wrong if it could have been right."""
     return Outcome(None, None, None) if task.answer is None else Outcome(None, False, 0.0)
 
 
@@ -238,7 +238,7 @@ def _cleaned(action: Action) -> Action:
 
 
 def _unable(state: State, action: Action) -> Transition:
-    """Returns the end of an episode whose agent could not act: too long a state truncates, a failure is an error."""
+    """Returns the end of an episode whose agent could not act: a state that is too long truncates, a failure is an error."""
     if action.error == "length":
         return Transition(state, None, "length", no_answer(state.task))
     return Transition(state, None, "error", Outcome())

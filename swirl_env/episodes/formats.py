@@ -1,6 +1,6 @@
 """Text -> `ToolCall`, `Answer` or `Malformed`: pure functions, total over all strings, linear in their length.
 
-Both formats share one rule: reading from the left, the first moment at which a complete element stands in the text decides.
+Both formats share one rule: reading from the left, the first element that is complete decides.
 So `parse(text + more) == parse(text)` whenever `text` already holds a call or an answer, and a generation that stops at the
 first closing tag means the same as one that runs on. Think blocks are not read (`swirl_env.episodes.reasoning`); the one
 exception to the rule is a ``</think>`` in `more` that closes no block, which turns all text before it into reasoning.
@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 
 from swirl_env.episodes.reasoning import CLOSE, THINK
+from swirl_env.protocols import Tool
 from swirl_env.types import Answer, Malformed, ParsedAction, ToolCall
 
 ANSWER = "answer"
@@ -101,9 +102,9 @@ class XmlFormat:
         """Writes a final answer."""
         return f"<{ANSWER}>{text}</{ANSWER}>"
 
-    def instructions(self, tools: Sequence[object]) -> str:
+    def instructions(self, tools: Sequence[Tool]) -> str:
         """Tells a policy how to write calls and answers."""
-        lines = [f"- <{tool.tag}>...</{tool.tag}>: {tool.description}" for tool in tools]  # type: ignore[attr-defined]
+        lines = [f"- <{tool.tag}>...</{tool.tag}>: {tool.description}" for tool in tools]
         return "\n".join([*lines, f"- <{ANSWER}>...</{ANSWER}>: your final answer, as short as possible."])
 
     def correction(self, malformed: Malformed) -> str:
@@ -149,9 +150,9 @@ class HermesFormat:
         """Writes a final answer."""
         return f"<{ANSWER}>{text}</{ANSWER}>"
 
-    def instructions(self, tools: Sequence[object]) -> str:
+    def instructions(self, tools: Sequence[Tool]) -> str:
         """Tells a policy how to write calls and answers."""
-        lines = [f'- "{tool.tag}": {tool.description}' for tool in tools]  # type: ignore[attr-defined]
+        lines = [f'- "{tool.tag}": {tool.description}' for tool in tools]
         form = '<tool_call>{"name": "<tool>", "arguments": {"query": "..."}}</tool_call>'
         head = f"To use a tool, write {form}. The tools:"
         end = f"To finish, write <{ANSWER}>...</{ANSWER}> with your final answer, as short as possible."

@@ -1,4 +1,4 @@
-"""Episodes by an agent, many in flight at once: finished ones make room at once for the next."""
+"""Episodes by an agent, many in flight at once: a finished one makes room for the next at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import nullcontext
 
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, PluginError, SwirlError
-from swirl_env.protocols import Agent
+from swirl_env.protocols import Agent, PrefixCaching
 from swirl_env.seeding import episode_seed
 from swirl_env.types import Action, State, Trajectory
 
@@ -37,7 +37,7 @@ def collect(
         episodes: how many to run in all, those in `done` included.
         slots: how many episodes are in flight at once, and so the most states in one call of the agent.
         seed: seed of the run.
-        samples: episodes a question.
+        samples: episodes per question.
         done: keys (task id, sample) to leave out.
         name: recorded as the trajectories' agent.
 
@@ -45,8 +45,8 @@ def collect(
     are kept out of every rate and run again on resume; the others go on.
 
     Raises:
-        ConfigError: where the task source has too few questions, or the agent cannot take its tasks on.
-        PluginError: where the agent does not give one action a state.
+        ConfigError: if the task source has too few questions, or the agent cannot take its tasks on.
+        PluginError: if the agent does not give one action per state.
     """
     if slots < 1:
         raise ConfigError(f"slots must be at least 1; got {slots}.")
@@ -58,7 +58,7 @@ def collect(
         )
     waiting = _episodes(engine, episodes, seed, samples, done)
     # Each call holds the states after those of the call before: an agent that can builds on what it has read.
-    with getattr(agent, "prefix_caching", nullcontext)():
+    with agent.prefix_caching() if isinstance(agent, PrefixCaching) else nullcontext():
         yield from _run(agent, engine, slots, waiting, name)
 
 
@@ -94,7 +94,7 @@ def _episodes(
 
 
 def _act(agent: Agent, states: list[State]) -> list[Action]:
-    """Asks the agent; where it raises, none of these episodes has an action, and they end in an error, to be run again."""
+    """Asks the agent; if it raises, none of these episodes has an action, and they end in an error, to be run again."""
     try:
         actions = agent.act(states)
     except SwirlError:  # it says what is wrong with the options or the tasks: no other episode would fare better
@@ -103,7 +103,7 @@ def _act(agent: Agent, states: list[State]) -> list[Action]:
         log.warning("agent failed on %d episodes: %s: %s", len(states), type(error).__name__, error)
         return [Action("", error="unavailable")] * len(states)
     if len(actions) != len(states):
-        raise PluginError(f"An agent gives one action a state: {type(agent).__name__} gave {len(actions)} for {len(states)}.")
+        raise PluginError(f"An agent gives one action per state: {type(agent).__name__} gave {len(actions)} for {len(states)}.")
     for action in actions:
         if not isinstance(action, Action):
             raise PluginError(f"{type(agent).__name__}.act gave {action!r:.80}; expected an Action. Write Action(text).")

@@ -34,7 +34,7 @@ def escape(text: str) -> str:
 
     ``<`` is written ``&lt;`` wherever markup could begin with it (a letter, ``/``, ``|``, ``!``, ``?``, ``_`` or a character
     outside ASCII, as the wide bar of DeepSeek's tokens, follows), and ``[`` is written ``&#91;`` before a bar and in Mistral's
-    ``[INST]`` and its kin. Comparisons such as ``3 < 4`` stay as they are.
+    ``[INST]`` and its relatives. Comparisons such as ``3 < 4`` stay as they are.
     """
     # Most results hold neither, and looking costs a tenth of what a pattern does.
     if "<" in text:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import fingerprint, named
+from swirl_env.protocols import needs_results
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import SubTrajectory, Verdict
 
@@ -31,7 +32,7 @@ class NoisyJudge:
                 raise ConfigError(f"{option} is a chance between 0 and 1; got {rate}.")
         self.inner = make_judge(judge)
         self.flip, self.lenient, self.seed = flip, lenient, seed
-        self.needs_results = bool(getattr(self.inner, "needs_results", False))
+        self.needs_results = needs_results(self.inner)
         self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), "flip": flip, "lenient": lenient, "seed": seed})
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:

@@ -34,7 +34,7 @@ class RulesJudge:
     """
 
     needs_results = True
-    """A search is rated by the passages it brings (see `swirl_env.protocols.Judge`)."""
+    """A search is rated by the passages it brings (see `swirl_env.protocols.RatesResults`)."""
 
     def __init__(self, good: float = 1.0, bad: float = 0.0, require_evidence: bool = True, require_computed: bool = True) -> None:
         self._good = float(good)

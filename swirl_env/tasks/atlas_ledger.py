@@ -11,9 +11,9 @@ from swirl_env.tasks.atlas.relations import RELATIONS
 from swirl_env.tasks.atlas.tasks import check_hops
 from swirl_env.tasks.atlas.world import VERSION, world
 from swirl_env.tasks.generated import GeneratedTasks, check_whole
-from swirl_env.tasks.ledger.story import CALCULATOR, number_text
+from swirl_env.tasks.ledger.story import number_text
 from swirl_env.tasks.names import Split
-from swirl_env.types import PlanStep, Task
+from swirl_env.types import CALCULATOR, PlanStep, Task
 
 _AMOUNTS = [relation for relation in RELATIONS if relation.object == "amount"]
 _PERCENT = (4, 5, 8, 10, 12, 15, 20, 25, 30, 35, 40, 60, 75)

@@ -17,7 +17,7 @@ from swirl_env.tools.calculator.linear import NO_SOLUTION, compare, solve_linear
 from swirl_env.tools.calculator.rational import Irrational, Number
 from swirl_env.tools.calculator.text import CalcError
 from swirl_env.tools.calculator.worker.client import Service, service
-from swirl_env.types import ToolResult
+from swirl_env.types import CALCULATOR, ToolResult
 
 MAX_CACHED = 200
 """Longest expression whose reply is kept."""
@@ -36,7 +36,7 @@ class Calculator:
         cache: how many replies of the worker to short expressions are kept (policies repeat one another).
     """
 
-    tag = "math_exp"
+    tag = CALCULATOR
     description = (
         "evaluates an arithmetic expression, solves an equation or does algebra, "
         "for example 15% of 80, 2(3+4)/7, 3x + 5 = 20 or sqrt(2)*10; log is the natural logarithm, angles are in radians."

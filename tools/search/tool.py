@@ -20,7 +20,7 @@ from swirl_env.protocols import Corpus
 from swirl_env.tools.search import storage
 from swirl_env.tools.search.index import METHODS, Bm25sIndex, IndexOptions, Method, Numba, RankBm25Index, Ranker, document_terms
 from swirl_env.tools.search.text import TOKENIZER_VERSION, Analyzer, Splitter, Stemmer, StopWords
-from swirl_env.types import Passage, ToolResult
+from swirl_env.types import SEARCH, Passage, ToolResult
 
 INDEX_VERSION = 1
 """Version of the files in the cache; other versions are left alone and built anew."""
@@ -51,7 +51,7 @@ class Search:
         cache_dir: where indexes are kept; by default ``SWIRL_CACHE_DIR``, else the user's cache folder.
     """
 
-    tag = "search_query"
+    tag = SEARCH
 
     def __init__(
         self,

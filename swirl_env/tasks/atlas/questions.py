@@ -9,9 +9,8 @@ from typing import NamedTuple
 from swirl_env.errors import ConfigError
 from swirl_env.tasks.atlas.relations import KINDS, OF_KIND, TO_KIND, Relation
 from swirl_env.tasks.atlas.world import World, passage_id
-from swirl_env.types import PlanStep
+from swirl_env.types import SEARCH, PlanStep
 
-SEARCH = "search_query"
 _TRIES = 2_000
 
 

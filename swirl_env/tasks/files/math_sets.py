@@ -13,10 +13,7 @@ from swirl_env.errors import ConfigError
 from swirl_env.grading import numeric_value
 from swirl_env.tasks.files.question_set import QuestionSet, Table
 from swirl_env.tasks.files.rows import Location, Row, read_rows
-from swirl_env.types import PlanStep, Task
-
-TAG = "math_exp"
-"""Tag of the calculator."""
+from swirl_env.types import CALCULATOR, PlanStep, Task
 
 _ANNOTATION = re.compile(r"<<([^<>]*)=([^<>=]*)>>")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
@@ -91,7 +88,7 @@ def plan_from_annotations(solution: str, question: str = "") -> tuple[PlanStep, 
         used = {evaluate(number) for number in numbers} - given
         needs = sorted({results[number] for number in used if number in results})
         results[value] = len(steps)
-        steps.append(PlanStep(TAG, expression.strip(), _written(value), tuple(needs)))
+        steps.append(PlanStep(CALCULATOR, expression.strip(), _written(value), tuple(needs)))
     return tuple(steps)
 
 
@@ -234,7 +231,7 @@ def _plan_from_equation(equation: str, answer: str) -> tuple[PlanStep, ...]:
     value = evaluate(expression)
     if value is None or value != numeric_value(answer) or len(_NUMBER.findall(expression)) < 2:
         return ()
-    return (PlanStep(TAG, " ".join(expression.split()).replace("( ", "(").replace(" )", ")"), answer),)
+    return (PlanStep(CALCULATOR, " ".join(expression.split()).replace("( ", "(").replace(" )", ")"), answer),)
 
 
 def _wrapped(expression: str) -> bool:

@@ -7,9 +7,8 @@ from collections.abc import Callable, Sequence
 from math import gcd
 
 from swirl_env.tasks.ledger.words import ASIDES, Theme
-from swirl_env.types import PlanStep
+from swirl_env.types import CALCULATOR, PlanStep
 
-CALCULATOR = "math_exp"
 _LARGEST = 200_000_000
 _PERCENT = (4, 5, 8, 10, 12, 15, 20, 25, 30, 35, 40, 60, 75)
 
