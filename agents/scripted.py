@@ -111,7 +111,7 @@ def _look(state: State) -> _View:
         query = next((q for q in _wordings(step, state) if q not in tried), None)
         if query is not None:
             return _View(state, fmt, plan, progress, step, query, False)
-        if plan.found >> i & 1:
+        if plan.search_steps >> i & 1:
             return _View(state, fmt, plan, progress, None, "", True)
         # A calculation that gave another value than the plan's (rounding, say) has been done all the same.
     return _View(state, fmt, plan, progress, None, "", False)

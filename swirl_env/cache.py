@@ -33,9 +33,9 @@ def file_fingerprint(path: Path) -> str:
     identity = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\0{stat.st_ino}\0{stat.st_dev}"
     note = cache_root() / "fingerprints" / hashlib.blake2b(os.fsencode(identity), digest_size=16).hexdigest()
     try:
-        known = note.read_text("ascii")
-        if len(known) == 32 and int(known, 16) >= 0:
-            return known
+        remembered = note.read_text("ascii")
+        if len(remembered) == 32 and int(remembered, 16) >= 0:
+            return remembered
     except (OSError, ValueError):
         pass
     with path.open("rb") as file:
@@ -72,7 +72,7 @@ def build_cached(target: Path, build: Callable[[Path], None]) -> Path:
 
 
 def _remember(note: Path, text: str) -> None:
-    """Writes a note at once or not at all; a cache that cannot be written costs time, not correctness."""
+    """Writes a note whole or not at all; a cache that cannot be written costs time, not correctness."""
     try:
         note.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=note.parent)

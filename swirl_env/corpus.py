@@ -1,7 +1,7 @@
 """Corpora: the passages that a search runs over, from memory, files, HF datasets or a generator.
 
 Each has a fingerprint of its content, which names the search index built from it. A file's fingerprint is the hash of its
-bytes; it is remembered beside the indexes under the file's identity (path, size, times, inode), so that opening an index
+bytes; it is remembered next to the indexes under the file's identity (path, size, times, inode), so that opening an index
 does not read the corpus again.
 """
 
@@ -41,7 +41,7 @@ def to_passage(row: Mapping[str, Any], index: int, where: str = "corpus") -> Pas
         where: what to name in an error.
 
     Raises:
-        ConfigError: where the row has no text.
+        ConfigError: if the row has no text.
     """
     text = next((row[key] for key in _TEXT if row.get(key) is not None), None)
     if isinstance(text, (list, tuple)):
@@ -123,7 +123,7 @@ class GeneratedCorpus:
 
 
 class _FileCorpus:
-    """What the corpora in files share: a path that must exist, and a fingerprint of its bytes taken when first asked for."""
+    """Base of the corpora in files: a path that must exist, and a fingerprint of its bytes, computed on first use."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path).expanduser().resolve()
@@ -140,7 +140,7 @@ class _FileCorpus:
 
 
 class JsonlCorpus(_FileCorpus):
-    """One JSON object a line, plain or gzipped (``.gz``); see `to_passage` for the keys.
+    """One JSON object per line, plain or gzipped (``.gz``); see `to_passage` for the keys.
 
     Reading in order is a stream. Random access finds the start of each line once; a gzipped file is unpacked into memory
     for it.
@@ -229,10 +229,10 @@ class ParquetCorpus(_FileCorpus):
         return np.cumsum([metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)])
 
     def _group(self, group: int) -> Any:
-        held = self.__dict__.get("_held")
-        if held is None or held[0] != group:
-            held = self.__dict__["_held"] = (group, self._file.read_row_group(group, columns=self._columns))
-        return held[1]
+        cached = self.__dict__.get("_cached_group")
+        if cached is None or cached[0] != group:
+            cached = self.__dict__["_cached_group"] = (group, self._file.read_row_group(group, columns=self._columns))
+        return cached[1]
 
 
 class DatasetCorpus:
@@ -270,7 +270,7 @@ def open_corpus(source: object) -> Corpus:
 
     Raises:
         ConfigError: for anything else.
-        DataNotFound: where there is no such file.
+        DataNotFound: if there is no such file.
     """
     if isinstance(source, (str, os.PathLike)):
         return _open_path(Path(source).expanduser())

@@ -2,8 +2,8 @@
 
 The unit that is drawn at random is the *task*, so every interval is by task:
 
-- Where each task counts once (accuracy with one sample a task) it is Wilson's score interval.
-- Where it counts several times (several samples, or several steps of an episode) its units are alike, and a plain interval
+- If each task counts once (accuracy with one sample per task) it is Wilson's score interval.
+- If it counts several times (several samples, or several steps of an episode) its units are correlated; a plain interval
   would be too narrow. The variance of the ratio R = sum y_c / sum n_c over C tasks is then the linearised one,
   ``C/(C-1) * sum (y_c - R n_c)^2 / (sum n_c)^2`` (Cochran, Sampling Techniques, 3rd ed., section 6.4). Shares put it into
   Wilson's interval as an effective number of units (the design effect of survey statistics), which keeps the bounds inside
@@ -18,7 +18,6 @@ import math
 from array import array
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -32,7 +31,7 @@ Z95 = 1.959963984540054
 
 
 class Estimate(Record, frozen=True):
-    """A rate or a mean with its 95 % interval; all None where there was nothing to count."""
+    """A rate or a mean with its 95 % interval; all None if there was nothing to count."""
 
     value: float | None
     low: float | None
@@ -44,7 +43,7 @@ class Estimate(Record, frozen=True):
 
 
 class Evaluation(Record, frozen=True):
-    """What an evaluation found. Shares are fractions of 1."""
+    """The rates and counts of a set of episodes. Shares are fractions of 1."""
 
     accuracy: Estimate
     """Share of correct episodes among those that can be graded."""
@@ -59,9 +58,9 @@ class Evaluation(Record, frozen=True):
     tool_errors: Estimate
     """Share of the tool calls whose result was an error."""
     steps: Estimate
-    """Mean actions an episode."""
+    """Mean actions per episode."""
     tokens: Estimate
-    """Mean sampled tokens an episode, over the episodes whose agent told them."""
+    """Mean sampled tokens per episode, over the episodes whose agent reports them."""
     episodes: int
     """Episodes seen, those that failed included."""
     failed: int
@@ -90,8 +89,8 @@ _SHOWN = {
     "reward": ("mean step reward", False),
     "valid_actions": ("valid actions", True),
     "tool_errors": ("tool errors", True),
-    "steps": ("steps an episode", False),
-    "tokens": ("tokens an episode", False),
+    "steps": ("steps per episode", False),
+    "tokens": ("tokens per episode", False),
 }
 _COUNTS = {
     "episodes": "episodes",
@@ -103,11 +102,11 @@ _COUNTS = {
 
 
 def evaluate(trajectories: Iterable[Trajectory], grader: Grader | None = None) -> Evaluation:
-    """Evaluates a stream of trajectories; memory grows by about 300 bytes a task.
+    """Evaluates a stream of trajectories; memory grows by about 300 bytes per task.
 
     Args:
         trajectories: e.g. a `Store`, ``store.select("none")`` or ``store.with_verdicts(judge)``.
-        grader: grades the answers anew, in batches; None takes the outcomes of the episodes. F1 stays as it is.
+        grader: grades the answers again, in batches; None takes the outcomes of the episodes. F1 stays as it is.
     """
     ratios = {name: Ratio() for name in _SHOWN}
     counts = dict.fromkeys(_COUNTS, 0)
@@ -120,15 +119,15 @@ def evaluate(trajectories: Iterable[Trajectory], grader: Grader | None = None) -
         task = numbers.setdefault(trajectory.task.id, len(numbers))
         _count_outcome(trajectory, task, ratios, counts)
         _count_steps(trajectory, task, ratios, counts)
-    found: dict[str, Any] = {name: ratios[name].estimate(share) for name, (_, share) in _SHOWN.items()}
-    return Evaluation(**{**found, **counts})
+    estimates = {name: ratios[name].estimate(share) for name, (_, share) in _SHOWN.items()}
+    return msgspec.convert({**estimates, **counts}, Evaluation)
 
 
 def regraded(trajectories: Iterable[Trajectory], grader: Grader, batch: int = 64) -> Iterator[Trajectory]:
-    """Yields the trajectories with `correct` as a grader says; where it could not tell, None. No answer stays wrong.
+    """Yields the trajectories with `correct` as a grader says: None if it could not tell, False without an answer.
 
     Raises:
-        PluginError: where the grader does not give one grade an answer.
+        PluginError: if the grader does not give one grade per answer.
     """
     rest = iter(trajectories)
     while group := list(islice(rest, batch)):
@@ -144,13 +143,13 @@ def regraded(trajectories: Iterable[Trajectory], grader: Grader, batch: int = 64
 
 
 class Ratio:
-    """Sum of y over sum of n, kept by task (16 bytes each): ``R = sum y_c / sum n_c``."""
+    """Sum of y over sum of n, stored by task (16 bytes each): ``R = sum y_c / sum n_c``."""
 
     def __init__(self) -> None:
         self._y, self._n = array("d"), array("d")
 
     def add(self, task: int, y: float, n: int = 1) -> None:
-        """Counts `n` units of a task, given by its number from 0, that come to `y` together."""
+        """Counts `n` units of a task (numbered from 0) whose sum is `y`."""
         while len(self._n) <= task:
             self._y.append(0.0)
             self._n.append(0.0)
@@ -182,7 +181,7 @@ class Ratio:
 
 
 def effective(value: float, variance: float, clusters: int) -> float:
-    """Returns how many independent units would give a share this variance; at 0 % and 100 %, where none shows, the tasks."""
+    """Returns how many independent units would give a share this variance; at 0 % and 100 %, which show none, the tasks."""
     plain = value * (1 - value)
     if plain <= 0 or variance < 1e-12 * plain:
         return float(clusters)
@@ -251,14 +250,14 @@ def _count_steps(trajectory: Trajectory, task: int, ratios: dict[str, Ratio], co
     counts["failed_verdicts"] += sum(verdict.status == "failed" for verdict in verdicts)
 
 
-def _row(name: str, found: Estimate, share: bool) -> tuple[str, str, str, str]:
-    if found.value is None:
+def _row(name: str, estimate: Estimate, share: bool) -> tuple[str, str, str, str]:
+    if estimate.value is None:
         return name, "-", "", "0"
     scale, digits, unit = (100, 1, " %") if share else (1, 2, "")
-    value = f"{found.value * scale:,.{digits}f}{unit}"
-    if found.low is None or found.high is None:
-        return name, value, "", f"{found.n:,}"
-    return name, value, f"{found.low * scale:,.{digits}f} to {found.high * scale:,.{digits}f}", f"{found.n:,}"
+    value = f"{estimate.value * scale:,.{digits}f}{unit}"
+    if estimate.low is None or estimate.high is None:
+        return name, value, "", f"{estimate.n:,}"
+    return name, value, f"{estimate.low * scale:,.{digits}f} to {estimate.high * scale:,.{digits}f}", f"{estimate.n:,}"
 
 
 def _fields(evaluation: Evaluation) -> list[tuple[str, object]]:

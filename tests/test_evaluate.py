@@ -23,7 +23,7 @@ def episode(task, steps, *, sample=0, ended="answered", outcome=None):
 
 
 def test_rates_and_counts_by_hand():
-    found = evaluate(
+    evaluation = evaluate(
         [
             episode("a", [step(tokens=4), step(ANSWER, tokens=2)]),
             episode("b", [step(error="timeout"), step(BAD_CALL, Verdict.bad()), step(ANSWER, Verdict.failed("away"))],
@@ -33,25 +33,31 @@ def test_rates_and_counts_by_hand():
             episode("e", [step(verdict=Verdict("scored", 0.25))], ended="budget", outcome=Outcome(None, False, 0.0)),
         ]
     )  # fmt: skip
-    assert (found.episodes, found.failed, found.ungradable, found.unscored, found.failed_verdicts) == (5, 1, 1, 1, 1)
-    assert found.accuracy.value == pytest.approx(1 / 3) and (found.accuracy.n, found.accuracy.clusters) == (3, 3)
-    assert found.f1.value == pytest.approx(0.5)
-    assert found.process.value == pytest.approx(3 / 4) and found.process.n == 4
-    assert found.reward.value == pytest.approx((1 + 1 + 1 + 0 + 0.25) / 5)
-    assert found.valid_actions.value == pytest.approx(6 / 7)
-    assert found.tool_errors.value == pytest.approx(1 / 3)
-    assert found.steps.value == pytest.approx(7 / 4)
-    assert (found.tokens.value, found.tokens.n, found.tokens.low) == (6.0, 1, None)
-    rows = {name: (value, interval, n) for name, value, interval, n in found.table()}
-    assert rows["accuracy"] == ("33.3 %", "6.1 to 79.2", "3") and rows["tokens an episode"] == ("6.00", "", "1")
+    assert (evaluation.episodes, evaluation.failed, evaluation.ungradable, evaluation.unscored, evaluation.failed_verdicts) == (
+        5,
+        1,
+        1,
+        1,
+        1,
+    )
+    assert evaluation.accuracy.value == pytest.approx(1 / 3) and (evaluation.accuracy.n, evaluation.accuracy.clusters) == (3, 3)
+    assert evaluation.f1.value == pytest.approx(0.5)
+    assert evaluation.process.value == pytest.approx(3 / 4) and evaluation.process.n == 4
+    assert evaluation.reward.value == pytest.approx((1 + 1 + 1 + 0 + 0.25) / 5)
+    assert evaluation.valid_actions.value == pytest.approx(6 / 7)
+    assert evaluation.tool_errors.value == pytest.approx(1 / 3)
+    assert evaluation.steps.value == pytest.approx(7 / 4)
+    assert (evaluation.tokens.value, evaluation.tokens.n, evaluation.tokens.low) == (6.0, 1, None)
+    rows = {name: (value, interval, n) for name, value, interval, n in evaluation.table()}
+    assert rows["accuracy"] == ("33.3 %", "6.1 to 79.2", "3") and rows["tokens per episode"] == ("6.00", "", "1")
     assert rows["failed (left out)"] == ("1", "", "")
-    assert json.loads(json.dumps(found.to_dict()))["accuracy"]["n"] == 3
+    assert json.loads(json.dumps(evaluation.to_dict()))["accuracy"]["n"] == 3
 
 
 def test_nothing_to_evaluate():
-    found = evaluate([])
-    assert found.accuracy.value is None and found.episodes == 0
-    assert ("accuracy", "-", "", "0") in found.table()
+    evaluation = evaluate([])
+    assert evaluation.accuracy.value is None and evaluation.episodes == 0
+    assert ("accuracy", "-", "", "0") in evaluation.table()
 
 
 # Wilson intervals without continuity correction: Newcombe, Statistics in Medicine 17 (1998), table I, method 3.
@@ -64,8 +70,8 @@ def test_wilson_of_the_literature(hits, n, low, high):
     ratio = Ratio()
     for i in range(n):
         ratio.add(i, float(i < hits))
-    found = ratio.estimate(share=True)
-    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-5)
+    estimate = ratio.estimate(share=True)
+    assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=6e-5)
 
 
 # Tables of Student's t, two-sided 5 %.
@@ -76,19 +82,19 @@ def test_t_of_the_tables(df, t):
     assert t975(df) == pytest.approx(t, rel=5e-3 if df < 5 else 3e-4)
 
 
-def test_a_mean_with_one_unit_a_task_is_the_textbook_interval():
+def test_a_mean_with_one_unit_per_task_is_the_textbook_interval():
     values = [3.0, 4.0, 4.0, 5.0, 9.0]  # mean 5, sample variance 5.5, se sqrt(1.1), t(4) = 2.7764
     ratio = Ratio()
     for i, value in enumerate(values):
         ratio.add(i, value)
-    found = ratio.estimate(share=False)
-    assert (found.value, found.low, found.high) == pytest.approx(
+    estimate = ratio.estimate(share=False)
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx(
         (5.0, 5 - 2.7764 * math.sqrt(1.1), 5 + 2.7764 * math.sqrt(1.1)), rel=1e-3
     )
 
 
 def test_copies_of_a_sample_narrow_nothing():
-    """A policy that gives the same answer every time: 8 samples a task tell no more than one."""
+    """A policy that gives the same answer every time: 8 samples per task tell no more than one."""
     once, eight = Ratio(), Ratio()
     for i in range(40):
         once.add(i, float(i % 4 == 0))
@@ -107,8 +113,8 @@ def covered(share, draw, truth, runs=600):
         ratio = Ratio()
         for task, y, n in draw(rng):
             ratio.add(task, y, n)
-        found = ratio.estimate(share)
-        hits += found.low <= truth <= found.high
+        estimate = ratio.estimate(share)
+        hits += estimate.low <= truth <= estimate.high
     return hits / runs
 
 
@@ -157,13 +163,18 @@ class Yes:
         return [None if answer == "?" else answer == "yes" for answer in answers][self.short :]
 
 
-def test_a_grader_grades_anew_in_batches():
+def test_a_grader_grades_again_in_batches():
     answers = ["yes", "no", "?", None] * 30
     episodes = [episode(f"t{i}", [step(ANSWER)], outcome=Outcome(a, False, 0.0)) for i, a in enumerate(answers)]
     episodes.append(episode("err", [], ended="error", outcome=Outcome()))
     grader = Yes()
-    found = evaluate(iter(episodes), grader)
-    assert (found.accuracy.value, found.accuracy.n, found.ungradable, found.failed) == (pytest.approx(1 / 3), 90, 30, 1)
+    evaluation = evaluate(iter(episodes), grader)
+    assert (evaluation.accuracy.value, evaluation.accuracy.n, evaluation.ungradable, evaluation.failed) == (
+        pytest.approx(1 / 3),
+        90,
+        30,
+        1,
+    )
     assert [len(batch) for batch in grader.seen] == [48, 42]
     with pytest.raises(PluginError, match="47 grades for 48 answers"):
         evaluate(iter(episodes), Yes(short=1))

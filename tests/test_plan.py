@@ -60,7 +60,7 @@ def test_a_search_ahead_of_its_time_resolves_nothing():
     assert after(CHAIN, search("p2")) == [0]
     # The passage has been shown all the same: with the steps before it found, nothing is missing.
     plan = plan_of(CHAIN)
-    assert plan.all_found(plan.progress((search("p2"), search("p0"), search("p1"))))
+    assert plan.all_evidence_seen(plan.progress((search("p2"), search("p0"), search("p1"))))
 
 
 def test_a_search_resolves_the_best_ranked_open_step_only():

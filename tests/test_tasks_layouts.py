@@ -1,4 +1,4 @@
-"""The public layouts of the official files, written here in small, and what is said where files are missing."""
+"""The public layouts of the official files, written here in small, and the messages if files are missing."""
 
 import gzip
 import json
@@ -8,7 +8,7 @@ import pytest
 
 from swirl_env import make_tasks
 from swirl_env.errors import ConfigError, DataNotFound, UnknownName
-from swirl_env.tasks.files.math_sets import evaluate, plan_from_annotations
+from swirl_env.tasks.files.math_sets import arithmetic_value, plan_from_annotations
 
 HOTPOT = {
     "_id": "h1",
@@ -65,10 +65,10 @@ def test_hotpotqa_columns_of_the_hub(tmp_path):
     assert list(hub.corpus) == list(official.corpus)
 
 
-def test_a_corpus_beside_the_questions_wins(tmp_path):
+def test_a_corpus_file_next_to_the_questions_wins(tmp_path):
     write(tmp_path / "hotpotqa" / "dev.json", json.dumps([HOTPOT]))
-    beside = [{"id": "a", "title": "Zag &amp;  Co", "text": "x"}, {"id": "b", "title": "Zag & Co", "text": "y"}]
-    (tmp_path / "hotpotqa" / "corpus.jsonl.gz").write_bytes(gzip.compress(lines(beside).encode()))
+    passages_of_file = [{"id": "a", "title": "Zag &amp;  Co", "text": "x"}, {"id": "b", "title": "Zag & Co", "text": "y"}]
+    (tmp_path / "hotpotqa" / "corpus.jsonl.gz").write_bytes(gzip.compress(lines(passages_of_file).encode()))
     tasks = make_tasks("hotpotqa", data_dir=str(tmp_path))
     assert len(tasks.corpus) == 2
     assert tasks[0].evidence == ("a", "b")
@@ -229,7 +229,7 @@ def test_missing_data_is_explained(name, tmp_path, monkeypatch):
         make_tasks(name, split="tset")
 
 
-def test_what_is_there_is_said(tmp_path):
+def test_the_message_lists_the_splits_that_have_a_file(tmp_path):
     write(tmp_path / "hotpotqa" / "questions_pilot.jsonl", lines([HOTPOT]))
     with pytest.raises(DataNotFound, match=r"split 'train': .*hotpot_train_v1\.1.*Splits that are there: pilot"):
         make_tasks("hotpotqa", split="train", data_dir=str(tmp_path))
@@ -238,7 +238,7 @@ def test_what_is_there_is_said(tmp_path):
     assert len(make_tasks("hotpotqa", split="pilot", data_dir=str(tmp_path / "hotpotqa"))) == 1
 
 
-def test_a_changed_file_is_read_anew(tmp_path):
+def test_a_changed_file_is_read_again(tmp_path):
     file = tmp_path / "mine.jsonl"
     write(file, lines([{"question": "old?", "answer": "a"}]))
     assert make_tasks("jsonl", path=str(file))[0].question == "old?"
@@ -276,20 +276,20 @@ def test_a_bad_json_file_is_named(tmp_path):
     ("expression", "value"),
     [("1+2*3", 7), ("(1+2)*3", 9), ("-2--3", 1), ("8/4/2", 1), ("1,000*.5", 500), ("2*-3", -6), ("(1.50)", 1.5)],
 )
-def test_evaluate(expression, value):
-    assert evaluate(expression) == value
+def test_arithmetic_value(expression, value):
+    assert arithmetic_value(expression) == value
 
 
 @pytest.mark.parametrize("expression", ["", "1+", "(1", "1)", "1/0", "2**3", "x+1", "1 2+", "()", "1" * 400, "(" * 200])
-def test_what_is_not_arithmetic_has_no_value(expression):
-    assert evaluate(expression) is None
+def test_text_that_is_not_arithmetic_has_no_value(expression):
+    assert arithmetic_value(expression) is None
 
 
-def test_a_plan_is_left_out_where_an_annotation_is_wrong():
+def test_a_wrong_annotation_drops_the_plan():
     assert plan_from_annotations("<<1+1=2>> <<2*3=7>>") == ()
     assert plan_from_annotations("<<1+1=2>> <<x*3=7>>") == ()
     assert [step.query for step in plan_from_annotations("<<40=40>> <<+8=8>> <<40+8=48>>")] == ["40+8"]
     values = [step.result for step in plan_from_annotations("<<5*2=10.00>> <<1/2=.50>> <<3/4=3/4>> <<1/3=1/3>> <<2-12=-10.0>>")]
     assert values == ["10", "0.5", "0.75", "1/3", "-10"]
-    # The 2 of the second step stands in the question too, so that nothing says where it came from.
+    # The 2 of the second step stands in the question too, so its origin is unknown.
     assert [step.needs for step in plan_from_annotations("<<1+1=2>> <<2*3=6>> <<6+2=8>>", "with 2 dogs")] == [(), (), (1,)]

@@ -1,4 +1,4 @@
-"""The search index on disk: built once, shared by tools and processes, rebuilt where it is damaged."""
+"""The search index on disk: built once, shared by tools and processes, rebuilt if it is damaged."""
 
 import json
 import pickle

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -29,7 +28,7 @@ _LENGTH = 60
 def search(size: int = 100_000) -> Report:
     """Times six-word queries for the five best of `size` passages, on Zipf text and on Atlas."""
     rows = [*_on("Zipf text", _zipf(size), size), *_on("Atlas", _atlas(size), size)]
-    about = f"{size:,} passages, {WORDS}-word queries, top {TOP_K}; Zipf text: {_LENGTH} words a passage"
+    about = f"{size:,} passages, {WORDS}-word queries, top {TOP_K}; Zipf text: {_LENGTH} words per passage"
     return Report("search", about, tuple(rows))
 
 
@@ -128,8 +127,8 @@ def _zipf(size: int) -> Corpus:
     picks = rng.choice(_VOCABULARY, size=(size, _LENGTH + 2), p=weights / weights.sum()).astype(np.int32)
 
     def passage(i: int) -> Passage:
-        chosen: list[str] = [words[j] for j in picks[i]]
-        return Passage(f"z{i}", " ".join(chosen[:2]).title(), " ".join(chosen[2:]) + ".")
+        sample: list[str] = [words[j] for j in picks[i]]
+        return Passage(f"z{i}", " ".join(sample[:2]).title(), " ".join(sample[2:]) + ".")
 
     def stream() -> Iterator[Passage]:
         return map(passage, range(size))
@@ -141,20 +140,20 @@ def _words() -> list[str]:
     """Returns the stop words of English, then made-up ones, short ones first, as frequent words are short."""
     rng = random.Random(0)
     syllables = [c + v for c in "bcdfghjklmnprstvwz" for v in ("a", "e", "i", "o", "u", "ai", "or", "en")]
-    found: dict[str, Any] = dict.fromkeys(sorted(ENGLISH_STOP_WORDS, key=len))
-    while len(found) < _VOCABULARY:
-        found["".join(rng.choices(syllables, k=1 + min(4, len(found) // 100)))] = None
-    return list(found)
+    words = dict.fromkeys(sorted(ENGLISH_STOP_WORDS, key=len))
+    while len(words) < _VOCABULARY:
+        words["".join(rng.choices(syllables, k=1 + min(4, len(words) // 100)))] = None
+    return list(words)
 
 
 def _queries(corpus: Corpus, n: int) -> list[str]:
     """Returns n queries of six different words that are no stop words, each out of one passage."""
     rng = random.Random(1)
-    found: list[str] = []
-    while len(found) < n:
+    queries: list[str] = []
+    while len(queries) < n:
         passage = corpus[rng.randrange(len(corpus))]
         text = f"{passage.title} {passage.text}".replace(".", "")
         words = [word for word in dict.fromkeys(text.split()) if word.lower() not in ENGLISH_STOP_WORDS]
         if len(words) >= WORDS:
-            found.append(" ".join(rng.sample(words, WORDS)))
-    return found
+            queries.append(" ".join(rng.sample(words, WORDS)))
+    return queries

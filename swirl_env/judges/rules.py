@@ -120,7 +120,7 @@ class RulesJudge:
         if plan.size:
             progress = plan.progress(state.steps)
             forget(task)
-            if self._require_evidence and not plan.all_found(progress):
+            if self._require_evidence and not plan.all_evidence_seen(progress):
                 return self._no("The answer is right, but the results so far do not show it.")
             if self._require_computed and not plan.is_computed(progress):
                 return self._no("The answer is right, but it has not been computed.")

@@ -91,7 +91,7 @@ class AtlasLedger(GeneratedTasks):
             answer, and two to spare.
         seed: which world, and which questions.
         words: how many words of each list names are made of, a multiple of ten; None for as many as a test world of that
-            size needs. Give train and test the same number where their sizes differ, and no test name has an unknown word.
+            size needs. Give train and test the same number if their sizes differ, and no test name has an unknown word.
     """
 
     tools = ("search", "calculator")
@@ -139,10 +139,10 @@ class AtlasLedger(GeneratedTasks):
     def _task(self, rng: random.Random, task_id: str, walks: list[Walk], todo: Sum, hops: int) -> Task:
         steps = plan(self.world, walks)
         evidence = tuple(passage for step in steps for passage in step.evidence)
-        where = {"a": len(walks[0].relations) - 1, "b": len(steps) - 1}
+        position = {"a": len(walks[0].relations) - 1, "b": len(steps) - 1}
         for expression, value, uses in todo.expressions:
-            steps.append(PlanStep(CALCULATOR, expression, number_text(value), tuple(where[part] for part in uses)))
-            where["="] = len(steps) - 1
+            steps.append(PlanStep(CALCULATOR, expression, number_text(value), tuple(position[part] for part in uses)))
+            position["="] = len(steps) - 1
         words = [phrase(self.world, rng, walk.start, walk.relations, walk.relations[0].subject) for walk in walks]
         question = todo.question.format(a=words[0], b=words[-1])
         meta = {

@@ -16,7 +16,7 @@ from swirl_env.types import Task
 
 
 def check_whole(**values: object) -> None:
-    """Refuses options that are no whole numbers.
+    """Refuses options that are not whole numbers.
 
     Raises:
         ConfigError: naming the first of them.
@@ -27,7 +27,7 @@ def check_whole(**values: object) -> None:
 
 
 class GeneratedTasks(ABC):
-    """Tasks that are made when they are asked for.
+    """Tasks that are generated on access.
 
     Args:
         name: first part of the task ids.
@@ -35,7 +35,7 @@ class GeneratedTasks(ABC):
         size: how many tasks there are.
         split: ``train``, ``validation`` or ``test``.
         options: everything else that shapes a task.
-        usual: the default of each option; ids name no options where all have their defaults.
+        usual: the default of each option; ids name no options if all have their defaults.
     """
 
     corpus: Corpus | None = None

@@ -51,7 +51,7 @@ class Permutation:
         self._steps = tuple((k >> 32 | 1, k & 0xFFFFFFFF) for k in (first, second, third))
 
     def __call__(self, x: int) -> int:
-        """Returns where `x` goes."""
+        """Returns the image of `x`."""
         mask, shift, n = self._mask, self._shift, self._n
         (m1, a1), (m2, a2), (m3, a3) = self._steps
         while True:
@@ -74,13 +74,13 @@ class Names:
         words: how many words of each list to use; None for as many as a test world of that many entities needs.
 
     Raises:
-        ConfigError: where there are not enough combinations.
+        ConfigError: if there are not enough combinations.
     """
 
     def __init__(self, kind: str, count: int, split: Split, key: int, words: int | None = None) -> None:
         self._lists = LISTS[kind]
         self._first, self._places = _FIRST[split], _PLACES[split]
-        sizes = _needed(kind, count) if words is None else _given(kind, count, split, words)
+        sizes = _needed(kind, count) if words is None else _fixed(kind, count, split, words)
         self._lead, self._middle, last = sizes
         self._slots = _slots(last, split)
         if self._lead * max(self._middle, 1) * self._slots < count:
@@ -119,8 +119,8 @@ def _needed(kind: str, count: int) -> tuple[int, int, int]:
     return leads, middles, lasts
 
 
-def _given(kind: str, count: int, split: Split, words: int) -> tuple[int, int, int]:
-    """Returns the same for a given number of words; names have two of them where that is enough."""
+def _fixed(kind: str, count: int, split: Split, words: int) -> tuple[int, int, int]:
+    """Returns the same if `words` is set; names have two words if that is enough."""
     if words < _BLOCK or words % _BLOCK:
         raise ConfigError(f"words must be a multiple of {_BLOCK}, as one name in {_BLOCK} is held out; got {words}.")
     lead, middle, last = (min(len(part), words) for part in LISTS[kind])

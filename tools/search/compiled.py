@@ -1,17 +1,19 @@
-"""Adding up and ranking in one compiled pass: what `Bm25sIndex` uses where numba is installed (extra `fast`)."""
+"""Adding up and ranking in one compiled pass: used by `Bm25sIndex` if numba is installed (extra `fast`)."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray[Any, Any]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+# numba has no types, so mypy knows nothing about what its decorator returns.
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def add_up(passages: Array, scores: Array, slices: Array, totals: Array, best: Array, best_scores: Array) -> int:
+def add_up(passages: Ints, scores: Floats, slices: Ints, totals: Floats, best: Ints, best_scores: Floats) -> int:
     """Writes the best passages of a query to `best` and `best_scores`, and returns how many there are.
 
     The sums are formed in the same order and precision as with numpy, so both give the same bits.
@@ -20,32 +22,32 @@ def add_up(passages: Array, scores: Array, slices: Array, totals: Array, best: A
         passages: positions of passages, term by term, [P].
         scores: their scores, [P].
         slices: length, start and number of repetitions of each term of the query, [T, 3].
-        totals: zeros, one a passage; zeros again afterwards, [N].
-        best: room for the positions found, [k].
-        best_scores: room for their scores, [k].
+        totals: zeros, one per passage; zeros again afterwards, [N].
+        best: space for the positions, [k].
+        best_scores: space for their scores, [k].
     """
     for t in range(len(slices)):
         count = np.float32(slices[t, 2])
         for i in range(slices[t, 1], slices[t, 1] + slices[t, 0]):
             totals[passages[i]] += scores[i] * count
-    found = 0
+    count_best = 0
     for t in range(len(slices)):
         for i in range(slices[t, 1], slices[t, 1] + slices[t, 0]):
             passage = passages[i]
             score = totals[passage]
-            # A passage that was met before is zero by now.
+            # Zero means that an earlier term has listed this passage already.
             totals[passage] = 0
-            if score <= 0 or (found == len(best) and not _above(score, passage, best_scores[-1], best[-1])):
+            if score <= 0 or (count_best == len(best) and not _above(score, passage, best_scores[-1], best[-1])):
                 continue
-            found = min(found + 1, len(best))
-            at = found - 1
+            count_best = min(count_best + 1, len(best))
+            at = count_best - 1
             while at > 0 and _above(score, passage, best_scores[at - 1], best[at - 1]):
                 best[at] = best[at - 1]
                 best_scores[at] = best_scores[at - 1]
                 at -= 1
             best[at] = passage
             best_scores[at] = score
-    return found
+    return count_best
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

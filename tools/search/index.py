@@ -8,18 +8,21 @@ import threading
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from swirl_env.errors import MissingExtra
 from swirl_env.tools.search.storage import PackedStrings, PassageStore, map_array
+from swirl_env.tools.search.text import Splitter, Stemmer, StopWords
 
 Method = Literal["lucene", "robertson", "atire", "bm25l", "bm25+"]
 METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 
-Array = np.ndarray[Any, Any]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
 
 _log = logging.getLogger(__name__)
 _MANY = 20_000
@@ -32,15 +35,15 @@ Numba = Literal["auto", "on", "off"]
 
 
 class IndexOptions(msgspec.Struct, frozen=True):
-    """Everything that an index depends on, beside the passages; part of its name in the cache."""
+    """Everything that an index depends on apart from the passages; part of its name in the cache."""
 
     method: Method = "lucene"
     k1: float = 0.9
     b: float = 0.4
     title_weight: int = 1
-    tokenizer: str = "words"
-    stemmer: str = "english"
-    stopwords: str = "english"
+    tokenizer: Splitter = "words"
+    stemmer: Stemmer = "english"
+    stopwords: StopWords = "english"
 
 
 class Ranker(Protocol):
@@ -52,7 +55,7 @@ class Ranker(Protocol):
 
 
 def document_terms(passages: PassageStore, terms: Callable[[str], list[str]], title_weight: int) -> Iterator[list[str]]:
-    """Gives the terms that each passage is indexed under: its title's, `title_weight` times, then its text's."""
+    """Yields the terms that each passage is indexed under: its title's, `title_weight` times, then its text's."""
     for passage in passages:
         yield (terms(passage.title) * title_weight if title_weight else []) + terms(passage.text)
 
@@ -65,7 +68,7 @@ class Bm25sIndex:
 
     Args:
         folder: what `build` wrote.
-        numba: ``on``, ``off``, or ``auto``: where installed, once a process has searched a large index a thousand times.
+        numba: ``on``, ``off``, or ``auto``: if installed, once a process has searched a large index a thousand times.
             Loading numba takes half a second and 60 MB, which a process that searches now and then should not pay.
     """
 
@@ -77,7 +80,7 @@ class Bm25sIndex:
         self._order = map_array(folder / "order.npy").data
         self._terms = PackedStrings(folder, "terms")
         self._count = int(map_array(folder / "count.npy")[0])
-        self._known: dict[str, int] = {}
+        self._term_ids: dict[str, int] = {}
         self._local = threading.local()
         self._compiled = _compiled() if numba == "on" else None
         self._until_compiled = _WARM if numba == "auto" and self._count >= _LARGE else -1
@@ -86,7 +89,7 @@ class Bm25sIndex:
 
     @staticmethod
     def build(folder: Path, documents: Iterator[list[str]], options: IndexOptions) -> None:
-        """Writes the index of documents, given as terms."""
+        """Writes the index of documents, each a list of terms."""
         ids: dict[str, int] = {}
         rows = [array("i", [ids.setdefault(term, len(ids)) for term in document]) for document in documents]
         if len(rows) >= _MANY:
@@ -104,10 +107,10 @@ class Bm25sIndex:
 
     def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
         """Returns the best passages (see `Ranker.top`)."""
-        known = self._known
+        term_ids = self._term_ids
         counts: dict[int, int] = {}
         for term in terms:
-            index = known.get(term)
+            index = term_ids.get(term)
             if index is None:
                 index = self._find(term)
             if index >= 0:
@@ -124,10 +127,10 @@ class Bm25sIndex:
         extra = sum(self._absent[index] * count for index, count in counts.items()) if len(self._absent) else 0.0
         return [(position, score + extra) for position, score in best] if extra else best
 
-    def _add_up(self, slices: list[tuple[int, int, int]]) -> tuple[Array, Array]:
+    def _add_up(self, slices: list[tuple[int, int, int]]) -> tuple[Ints, Floats]:
         """Returns the passages that hold any of the terms, once for each term they hold, with their whole scores."""
         totals = self._take_totals()
-        parts: list[Array] = []
+        parts: list[Ints] = []
         for length, start, count in slices:
             part = self._passages[start : start + length]
             scores = self._scores[start : start + length]
@@ -147,29 +150,29 @@ class Bm25sIndex:
         totals = self._take_totals()
         best = np.empty(k, dtype=np.int64)
         scores = np.empty(k, dtype=np.float32)
-        found = self._compiled(self._passages, self._scores, np.array(slices), totals, best, scores)
+        count = self._compiled(self._passages, self._scores, np.array(slices), totals, best, scores)
         self._local.totals = totals
-        return list(zip(best[:found].tolist(), scores[:found].tolist(), strict=True))
+        return list(zip(best[:count].tolist(), scores[:count].tolist(), strict=True))
 
-    def _take_totals(self) -> Array:
+    def _take_totals(self) -> Floats:
         """Returns this thread's zeros, and takes them away while in use: an interrupt would leave half a query in them."""
-        totals: Array | None = getattr(self._local, "totals", None)
+        totals: Floats | None = getattr(self._local, "totals", None)
         self._local.totals = None
         return np.zeros(self._count, dtype=np.float32) if totals is None else totals
 
     def _find(self, term: str) -> int:
         """Returns the number of a term, -1 for one that no passage holds, by binary search in the mapped terms."""
-        if len(self._known) >= _MEMORY:
-            self._known.clear()
+        if len(self._term_ids) >= _MEMORY:
+            self._term_ids.clear()
         key = term.encode("utf-8", "surrogatepass")
         at = bisect.bisect_left(self._terms, key)
-        found = at < len(self._terms) and self._terms[at] == key
-        index = self._known[term] = self._order[at] if found else -1
+        exists = at < len(self._terms) and self._terms[at] == key
+        index = self._term_ids[term] = self._order[at] if exists else -1
         return index
 
 
 def _compiled() -> Callable[..., int] | None:
-    """Returns the compiled pass, None where numba is not installed (or does not work on this machine)."""
+    """Returns the compiled pass, None if numba is not installed (or does not work on this machine)."""
     try:
         from swirl_env.tools.search.compiled import add_up
     except Exception:
@@ -178,42 +181,42 @@ def _compiled() -> Callable[..., int] | None:
     return compiled
 
 
-def _best(passages: Array, scores: Array, repeats: int, k: int) -> list[tuple[int, float]]:
+def _best(passages: Ints, scores: Floats, repeats: int, k: int) -> list[tuple[int, float]]:
     """Returns the `k` best of passages that occur up to `repeats` times each, with the same score each time."""
     wide = k * repeats
     if len(scores) > wide:
         # The `wide` best entries hold at least k different passages, so nothing below the last of them can be among the k.
         ordered = scores.copy()
         ordered.partition(len(scores) - wide)
-        chosen = (scores >= ordered[len(scores) - wide]).nonzero()[0]
-        passages, scores = passages[chosen], scores[chosen]
+        top = (scores >= ordered[len(scores) - wide]).nonzero()[0]
+        passages, scores = passages[top], scores[top]
     if len(scores) > _FEW:
         passages, first = np.unique(passages, return_index=True)
         scores = scores[first]
-        chosen = np.argsort(-scores, kind="stable")[:k]
-        passages, scores = passages[chosen], scores[chosen]
-    found = dict(zip(passages.tolist(), scores.tolist(), strict=True))
-    ranked = sorted([(-score, position) for position, score in found.items() if score > 0])[:k]
+        top = np.argsort(-scores, kind="stable")[:k]
+        passages, scores = passages[top], scores[top]
+    score_of = dict(zip(passages.tolist(), scores.tolist(), strict=True))
+    ranked = sorted([(-score, position) for position, score in score_of.items() if score > 0])[:k]
     return [(position, -score) for score, position in ranked]
 
 
-def _bm25s(rows: list[array[int]], ids: dict[str, int], options: IndexOptions) -> tuple[Array, ...]:
+def _bm25s(rows: list[array[int]], ids: dict[str, int], options: IndexOptions) -> tuple[Floats, Ints, Ints, Floats]:
     """Returns scores, passages, the start of each term in both, and what each term gives to a passage without it."""
     if not ids:
         return np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.float32)
-    # Imported here: it brings numba along where that is installed, which a process that only searches does not need.
+    # Imported here: it imports numba if that is installed, which a process that only searches does not need.
     import bm25s
 
     logging.getLogger("bm25s").setLevel(logging.INFO)
     model = bm25s.BM25(k1=options.k1, b=options.b, method=options.method, backend="auto")
     model.index((rows, ids), create_empty_token=False, show_progress=False)
     absent = model.nonoccurrence_array
-    found = model.scores
-    return found["data"], found["indices"], found["indptr"], np.zeros(0, np.float32) if absent is None else absent
+    matrix = model.scores
+    return matrix["data"], matrix["indices"], matrix["indptr"], np.zeros(0, np.float32) if absent is None else absent
 
 
 class RankBm25Index:
-    """BM25Okapi of rank-bm25: slow, held in memory, and known to everybody; what the other backend is compared with."""
+    """BM25Okapi of rank-bm25: slow, in memory, and well known: the reference for the other backend."""
 
     def __init__(self, documents: Iterator[list[str]], options: IndexOptions) -> None:
         import rank_bm25

@@ -1,7 +1,7 @@
 """Folders of the index cache: written whole or not at all, checked when opened, read through memory maps.
 
 Two processes that build the same folder at once both succeed: each writes its own temporary folder, the first to finish
-renames it into place, and the other throws its copy away.
+renames it into place, and the other deletes its copy.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _ABANDONED_S = 24 * 3600
 
 
 def ensure(folder: Path, build: Callable[[Path], None]) -> None:
-    """Makes sure that `folder` holds what `build` writes, whoever builds it; a damaged one is built anew.
+    """Makes sure that `folder` holds what `build` writes, whoever builds it; a damaged one is rebuilt.
 
     Raises:
-        ConfigError: where the cache cannot be written.
+        ConfigError: if the cache cannot be written.
     """
     if intact(folder):
         return
@@ -89,7 +89,7 @@ def _publish(own: Path, folder: Path) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Removes what builders left behind that were killed, once it is a day old."""
+    """Removes the folders of builders that were killed, once they are a day old."""
     for path in parent.glob(".building-*"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > _ABANDONED_S:
@@ -129,7 +129,7 @@ def map_array(path: Path) -> np.ndarray[Any, Any]:
 
 
 class PackedStrings:
-    """Byte strings laid end to end in one memory-mapped file, with the place where each ends in another."""
+    """Byte strings laid end to end in one memory-mapped file, with the end of each in another."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.content = map_bytes(folder / f"{name}.bin")

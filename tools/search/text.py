@@ -31,7 +31,7 @@ class Analyzer:
     """Turns texts into terms.
 
     Args:
-        splitter: ``words`` finds words and numbers in any script, ``whitespace`` takes what stands between blanks.
+        splitter: ``words`` finds words and numbers in any script, ``whitespace`` splits at blanks only.
         stemmer: ``english`` (Snowball), ``porter``, or ``none``.
         stopwords: ``english`` or ``none``.
     """
@@ -44,14 +44,14 @@ class Analyzer:
 
     def terms(self, text: str) -> list[str]:
         """Returns the terms of a text in their order, repetitions included."""
-        known, found = self._terms, []
+        terms_of_words, terms = self._terms, []
         for word in self._split(text.lower()):
-            term = known.get(word)
+            term = terms_of_words.get(word)
             if term is None:
                 term = self._learn(word)
             if term:
-                found.append(term)
-        return found
+                terms.append(term)
+        return terms
 
     def _learn(self, word: str) -> str:
         """Returns the term of a word ("" for a stop word) and keeps it, as the same words come again and again."""

@@ -8,8 +8,8 @@ import importlib.metadata
 import os
 import threading
 import weakref
-from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
 import msgspec
 
@@ -23,7 +23,7 @@ from swirl_env.tools.search.text import TOKENIZER_VERSION, Analyzer, Splitter, S
 from swirl_env.types import SEARCH, Passage, ToolResult
 
 INDEX_VERSION = 1
-"""Version of the files in the cache; other versions are left alone and built anew."""
+"""Version of the files in the cache; indexes of other versions are left alone and built again."""
 
 Backend = Literal["bm25s", "rank_bm25"]
 
@@ -31,7 +31,7 @@ Backend = Literal["bm25s", "rank_bm25"]
 class Search:
     """Finds passages by keywords (BM25).
 
-    A result's `data` holds ``ids``, ``titles`` and ``scores`` of the passages found, best first; equal scores stand in the
+    A result's `data` holds ``ids``, ``titles`` and ``scores`` of the best passages, best first; equal scores keep the
     order of the corpus. A query without results is no error: its text says why.
 
     Args:
@@ -39,16 +39,16 @@ class Search:
         backend: ``bm25s``, or ``rank_bm25`` as the slow reference.
         top_k: how many passages to return.
         k1: how slowly repetitions of a term in a passage stop counting.
-        b: how much long passages are held back, 0 to 1.
+        b: how strongly long passages are penalised, 0 to 1.
         method: the variant of BM25: ``lucene``, ``robertson``, ``atire``, ``bm25l`` or ``bm25+`` (bm25s only).
         tokenizer: ``words``, or ``whitespace`` to split at blanks only.
         stemmer: ``english`` (Snowball), ``porter`` or ``none``.
         stopwords: ``english`` (Lucene's 33 words) or ``none``.
-        title_weight: how many times the title counts beside the text; 0 leaves it out.
+        title_weight: how many times the title is indexed along with the text; 0 leaves it out.
         snippet_chars: how much of each passage is shown, in characters; 0 for all of it.
         max_query_chars: the longest query that is searched for.
-        numba: ``on``, ``off``, or ``auto``: on where installed, once a process searches a large corpus often (bm25s only).
-        cache_dir: where indexes are kept; by default ``SWIRL_CACHE_DIR``, else the user's cache folder.
+        numba: ``on``, ``off``, or ``auto``: on if installed, once a process searches a large corpus often (bm25s only).
+        cache_dir: folder of the indexes; by default ``SWIRL_CACHE_DIR``, else the user's cache folder.
     """
 
     tag = SEARCH
@@ -56,7 +56,7 @@ class Search:
     def __init__(
         self,
         *,
-        corpus: Any,
+        corpus: object,
         backend: Backend = "bm25s",
         top_k: int = 5,
         k1: float = 0.9,
@@ -75,7 +75,7 @@ class Search:
         _check_numbers(top_k, k1, b, title_weight, snippet_chars, max_query_chars)
         if corpus is None:
             raise ConfigError("The search tool needs a corpus; this task has none. Give corpus=PATH, or use other tools.")
-        self._given = {name: value for name, value in locals().items() if name != "self"}
+        self._options = {name: value for name, value in locals().items() if name != "self"}
         self.top_k = top_k
         self.snippet_chars = snippet_chars
         self.max_query_chars = max_query_chars
@@ -87,12 +87,12 @@ class Search:
         self._opened = _open(open_corpus(corpus), backend, options, numba, cache_dir)
         self._terms = self._opened.analyzer.terms
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         # A copy in another process maps the same files instead of carrying them along.
-        return functools.partial(Search, **self._given), ()
+        return functools.partial(Search, **self._options), ()
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
-        """Returns for each query the best passages, as text and as data."""
+        """Returns the best passages of each query, as text and as data."""
         return [self._search(query) for query in queries]
 
     def _search(self, query: str) -> ToolResult:
@@ -107,13 +107,13 @@ class Search:
         if not best:
             return ToolResult(_nothing(query, terms), None, {"ids": [], "titles": [], "scores": []})
         passages = self._opened.passages
-        found = [passages[position] for position, _ in best]
+        hits = [passages[position] for position, _ in best]
         return ToolResult(
-            "\n".join([f"[{rank}] {self._show(passage)}" for rank, passage in enumerate(found, 1)]),
+            "\n".join([f"[{rank}] {self._show(passage)}" for rank, passage in enumerate(hits, 1)]),
             None,
             {
-                "ids": [passage.id for passage in found],
-                "titles": [passage.title for passage in found],
+                "ids": [passage.id for passage in hits],
+                "titles": [passage.title for passage in hits],
                 "scores": [score for _, score in best],
             },
         )
@@ -138,11 +138,11 @@ def _nothing(query: str, terms: Sequence[str]) -> str:
 
 
 class _Opened:
-    """What the search tools of one process share: analyzer, passages and index of one corpus under one set of options."""
+    """Shared by the search tools of one process: analyzer, passages and index of one corpus under one set of options."""
 
     def __init__(self, corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, cache_dir: str | None) -> None:
         root = cache_root(cache_dir) / f"search-v{INDEX_VERSION}"
-        self.analyzer = Analyzer(options.tokenizer, options.stemmer, options.stopwords)  # type: ignore[arg-type]
+        self.analyzer = Analyzer(options.tokenizer, options.stemmer, options.stopwords)
         folder = root / f"passages-{_digest(corpus.fingerprint)}"
         storage.ensure(folder, lambda own: storage.PassageStore.write(own, corpus))
         self.passages = storage.PassageStore(folder)
@@ -154,7 +154,7 @@ class _Opened:
             storage.ensure(index, lambda own: Bm25sIndex.build(own, self._documents(options), options))
             self.ranker = Bm25sIndex(index, numba)
 
-    def _documents(self, options: IndexOptions) -> Any:
+    def _documents(self, options: IndexOptions) -> Iterator[list[str]]:
         return document_terms(self.passages, self.analyzer.terms, options.title_weight)
 
 
@@ -177,7 +177,7 @@ def _index_key(corpus: Corpus, options: IndexOptions) -> str:
     return _digest([TOKENIZER_VERSION, *versions, options, corpus.fingerprint])
 
 
-def _digest(value: Any) -> str:
+def _digest(value: object) -> str:
     return hashlib.blake2b(msgspec.json.encode(value), digest_size=16).hexdigest()
 
 

@@ -28,9 +28,9 @@ class Walk(NamedTuple):
 
     def entities(self) -> list[tuple[str, int]]:
         """Returns all entities on the walk, with their kinds."""
-        found = [(r.subject, e) for r, e in zip(self.relations, self.subjects, strict=True)]
+        entities = [(r.subject, e) for r, e in zip(self.relations, self.subjects, strict=True)]
         last = self.relations[-1]
-        return found if last.is_value else [*found, (last.object, self.facts[-1])]
+        return entities if last.is_value else [*entities, (last.object, self.facts[-1])]
 
 
 def follow(world: World, start: int, relations: Sequence[Relation]) -> Walk:
@@ -87,8 +87,8 @@ def draw_single(world: World, rng: random.Random, hops: int, last: Sequence[Rela
 
 
 def _all_different(walks: Sequence[Walk]) -> bool:
-    met = [entity for walk in walks for entity in walk.entities()]
-    return len(set(met)) == len(met)
+    entities = [entity for walk in walks for entity in walk.entities()]
+    return len(set(entities)) == len(entities)
 
 
 def _too_small(world: World, hops: int) -> ConfigError:
@@ -96,7 +96,7 @@ def _too_small(world: World, hops: int) -> ConfigError:
 
 
 def plan(world: World, walks: Sequence[Walk]) -> list[PlanStep]:
-    """Returns the searches that walks take, one a relation."""
+    """Returns the searches that walks take, one per relation."""
     steps: list[PlanStep] = []
     for walk in walks:
         for i, (relation, subject, fact) in enumerate(zip(walk.relations, walk.subjects, walk.facts, strict=True)):
@@ -125,8 +125,8 @@ def phrase(world: World, rng: random.Random, start: int, relations: Sequence[Rel
 def chain_question(world: World, rng: random.Random, walk: Walk) -> str:
     """Returns the question whose answer is the end of a walk."""
     words = phrase(world, rng, walk.start, walk.relations, walk.relations[0].subject)
-    asked = "Who" if walk.relations[-1].object == "person" else "What"
-    return rng.choice(("{asked} is {words}?", "Name {words}.")).format(asked=asked, words=words)
+    word = "Who" if walk.relations[-1].object == "person" else "What"
+    return rng.choice(("{word} is {words}?", "Name {words}.")).format(word=word, words=words)
 
 
 def comparison_question(world: World, rng: random.Random, pair: tuple[Walk, Walk], more: bool) -> str:
@@ -135,6 +135,6 @@ def comparison_question(world: World, rng: random.Random, pair: tuple[Walk, Walk
     last = pair[0].relations[-1]
     rest = last.more if more else last.less
     if rng.random() < 0.5:
-        asked = "Who" if last.subject == "person" else f"Which {last.subject}"
-        return f"{asked} {rest}: {one} or {two}?"
+        word = "Who" if last.subject == "person" else f"Which {last.subject}"
+        return f"{word} {rest}: {one} or {two}?"
     return f"Of {one} and {two}, {'who' if last.subject == 'person' else 'which'} {rest}?"

@@ -34,7 +34,7 @@ class Atlas(GeneratedTasks):
         comparisons: share of the questions of two hops or more that compare two dates or amounts; the others are chains.
         seed: which world, and which questions.
         words: how many words of each list names are made of, a multiple of ten; None for as many as a test world of that
-            size needs. Give train and test the same number where their sizes differ, and no test name has an unknown word.
+            size needs. Give train and test the same number if their sizes differ, and no test name has an unknown word.
         values: whether the last relation of a chain may lead to a date or an amount; otherwise every answer of a chain is a name.
     """
 
@@ -95,9 +95,9 @@ class Atlas(GeneratedTasks):
         more = rng.random() < 0.5
         question = comparison_question(self.world, rng, pair, more)
         one, two = pair
-        chosen = one if (one.facts[-1] > two.facts[-1]) == more else two
-        last = chosen.relations[-1]
-        answer = self.world.name(last.subject, chosen.subjects[-1])
+        winner = one if (one.facts[-1] > two.facts[-1]) == more else two
+        last = winner.relations[-1]
+        answer = self.world.name(last.subject, winner.subjects[-1])
         relations = [[r.name for r in walk.relations] for walk in pair]
         return self._task(task_id, question, answer, None, pair, {"hops": hops, "type": "comparison", "relations": relations})
 
@@ -110,7 +110,7 @@ class Atlas(GeneratedTasks):
         walks: Sequence[Walk],
         meta: dict[str, Any],
     ) -> Task:
-        """Returns the task; `last` is the relation that leads to the answer, None where the answer is chosen."""
+        """Returns the task; `last` is the relation that leads to the answer, None if the answer is one of two subjects."""
         steps = plan(self.world, walks)
         evidence = tuple(passage for step in steps for passage in step.evidence)
         number = last is not None and last.object == "amount"

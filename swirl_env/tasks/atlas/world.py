@@ -1,6 +1,6 @@
 """The Atlas world: people, firms, schools, cities and regions, and one document for each fact about them.
 
-Everything is computed from the entity's number when it is asked for, so a world of millions of documents takes no memory
+Everything is computed from the entity's number on access, so a world of millions of documents takes no memory
 and any document can be made on its own.
 """
 
@@ -35,7 +35,7 @@ class World:
         documents: how many documents describe it (100 or more).
         split: ``train``, ``validation`` or ``test``; their entities never share a name.
         seed: which world of that size.
-        words: how many words of each list its names are made of; None for as many as it takes.
+        words: how many words of each list its names are made of; None for as many as needed.
     """
 
     def __init__(self, documents: int, split: Split, seed: int, words: int | None = None) -> None:
@@ -75,12 +75,12 @@ class World:
         """
         if not relation.is_value:
             return self._links[relation.name](entity) % self.counts[relation.object]
-        drawn = mix(self._key ^ self.position(relation, entity))
+        bits = mix(self._key ^ self.position(relation, entity))
         if relation.object == "amount":
-            return (relation.low + drawn % (relation.high - relation.low + 1)) * relation.step
-        drawn, day = divmod(drawn, 28)
-        drawn, month = divmod(drawn, 12)
-        return ((relation.low + drawn % (relation.high - relation.low + 1)) * 12 + month) * 28 + day
+            return (relation.low + bits % (relation.high - relation.low + 1)) * relation.step
+        bits, day = divmod(bits, 28)
+        bits, month = divmod(bits, 12)
+        return ((relation.low + bits % (relation.high - relation.low + 1)) * 12 + month) * 28 + day
 
     def text(self, relation: Relation, fact: int) -> str:
         """Returns how a fact's object is written."""
@@ -109,9 +109,9 @@ class World:
         return self._passage(about[place], entity, position)
 
     def _passage(self, relation: Relation, entity: int, position: int) -> Passage:
-        stated = self.text(relation, self.fact(relation, entity))
+        value = self.text(relation, self.fact(relation, entity))
         sentence = relation.sentences[mix(self._key + position) % len(relation.sentences)]
-        return Passage(passage_id(position), "", sentence.format(a=self.name(relation.subject, entity), b=stated))
+        return Passage(passage_id(position), "", sentence.format(a=self.name(relation.subject, entity), b=value))
 
     def _passages(self) -> Iterator[Passage]:
         position = 0

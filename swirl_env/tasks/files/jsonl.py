@@ -1,31 +1,40 @@
-"""Questions of one's own: any file of them, with or without a corpus."""
+"""The user's own questions: any file of them, with or without a corpus."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Corpus
 from swirl_env.tasks.files.layouts import read_paragraphs, read_question
-from swirl_env.tasks.files.library import corpus_beside, find_evidence, open_shared, pool, shelve
-from swirl_env.tasks.files.question_set import QuestionSet, Table, checked_limit
+from swirl_env.tasks.files.passages import find_corpus_file, find_evidence, load_library, open_corpus_once, pool_passages
+from swirl_env.tasks.files.question_set import QuestionSet, Table, check_limit
 from swirl_env.tasks.files.rows import Location, Row, locate, read_rows
 from swirl_env.types import Grading, Task
 
 _GRADINGS = ("text", "number")
 
 
-class JsonlTasks(QuestionSet):
+class JsonlOptions(NamedTuple):
+    """What decides how a row of the user's own file is read."""
+
+    corpus_file: Location | None
+    grading: Grading
+    fields: tuple[tuple[str, str], ...]
+    """Pairs of a known column and the name that the file has for it."""
+
+
+class JsonlTasks(QuestionSet[JsonlOptions]):
     """A file of questions: JSON lines (``.gz`` or not), a JSON list, or Parquet.
 
-    Beside the named columns every layout that the known sets use is understood: ``context``, ``paragraphs``,
+    Apart from the named columns, every layout that the known sets use is understood: ``context``, ``paragraphs``,
     ``supporting_facts`` and so on (see `read_question`).
 
     Args:
         path: the file.
-        corpus_path: file of the passages to search; None takes ``corpus.jsonl(.gz)`` beside `path`, else the passages that
+        corpus_path: file of the passages to search; None takes ``corpus.jsonl(.gz)`` next to `path`, else the passages that
             the questions bring along; with none of these the corpus is None.
         split: a name for these questions; None takes the file's.
         limit: only the first questions.
@@ -57,11 +66,11 @@ class JsonlTasks(QuestionSet):
     ) -> None:
         if grading not in _GRADINGS:
             raise ConfigError(f"grading: expected one of {', '.join(_GRADINGS)}; got {grading!r}.")
-        self.limit = checked_limit(limit)
+        self.limit = check_limit(limit)
         self.location = locate(path)
         self.split = split or Path(path).name.split(".")[0]
-        self.grading = grading
-        self.corpus_file = locate(corpus_path) if corpus_path else corpus_beside(self.location.folder)
+        self.grading = cast("Grading", grading)
+        self.corpus_file = locate(corpus_path) if corpus_path else find_corpus_file(self.location.folder)
         self.fields = (
             ("id", id_field),
             ("question", question_field),
@@ -73,23 +82,23 @@ class JsonlTasks(QuestionSet):
 
     @property
     def corpus(self) -> Corpus | None:
-        """The passages to search, None where there are none."""
+        """The passages to search, None if there are none."""
         if self.corpus_file:
-            return open_shared(self.corpus_file)
+            return open_corpus_once(self.corpus_file)
         rows = read_rows(self.location)
-        return pool(self.location, self.split).corpus if len(rows) and read_paragraphs(rows[0]) else None
+        return pool_passages(self.location, self.split).corpus if len(rows) and read_paragraphs(rows[0]) else None
 
     @property
-    def tools(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Search where there is a corpus, the calculator where answers are numbers."""
+    def tools(self) -> tuple[str, ...]:
+        """Search if there is a corpus, the calculator if answers are numbers."""
         return (*(("search",) if self.corpus is not None else ()), *(("calculator",) if self.grading == "number" else ()))
 
-    def options(self) -> tuple[Any, ...]:
-        """Everything that decides how a row is read."""
-        return (self.corpus_file, self.grading, self.fields)
+    def options(self) -> JsonlOptions:
+        """Returns everything that decides how a row is read."""
+        return JsonlOptions(self.corpus_file, self.grading, self.fields)
 
     @classmethod
-    def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
+    def read_table(cls, location: Location, split: str, options: JsonlOptions) -> Table:
         """Opens the file."""
         corpus_file, grading, fields = options
 
@@ -97,14 +106,14 @@ class JsonlTasks(QuestionSet):
             question = read_question(_renamed(row, fields), index, str(location), split)
             evidence = question.ids
             if not evidence and (question.titles or any(paragraph.supporting for paragraph in question.paragraphs)):
-                library = shelve(corpus_file, None) if corpus_file else pool(location, split)
+                library = load_library(corpus_file, None) if corpus_file else pool_passages(location, split)
                 evidence = find_evidence(question, library)
             return Task(
                 id=question.id,
                 question=question.question,
                 answer=question.answer,
                 aliases=question.aliases,
-                grading=cast("Grading", grading),
+                grading=grading,
                 evidence=evidence,
                 meta={**question.meta, "split": split},
             )
@@ -121,9 +130,9 @@ def _renamed(row: Row, fields: tuple[tuple[str, str], ...]) -> Mapping[str, Any]
 
 
 def _pairs(row: Row, renamed: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
-    taken = {renamed[key] for key in row if key in renamed}
+    replaced = {renamed[key] for key in row if key in renamed}
     for key, value in row.items():
         if key in renamed:
             yield renamed[key], value
-        elif key not in taken:
+        elif key not in replaced:
             yield key, value

@@ -7,7 +7,6 @@ import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
-from typing import Any
 
 from swirl_env.errors import ConfigError
 from swirl_env.grading import numeric_value
@@ -23,15 +22,15 @@ _SUM: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {"+": operator.ad
 _PRODUCT: Mapping[str, Callable[[Fraction, Fraction], Fraction]] = {"*": operator.mul, "/": operator.truediv}
 
 
-def evaluate(expression: str) -> Fraction | None:
+def arithmetic_value(expression: str) -> Fraction | None:
     """Returns the exact value of ``+ - * /``, parentheses and decimals; None for anything else and for division by zero."""
     plain = expression.replace(",", "").replace(" ", "")
     tokens = _TOKEN.findall(plain)
     if not tokens or len(plain) > _MAX_EXPRESSION or "".join(tokens) != plain:
         return None
-    left = iter([*tokens, ""])
+    rest = iter([*tokens, ""])
     try:
-        value, after = _sum(left, next(left))
+        value, after = _sum(rest, next(rest))
     except (ValueError, ZeroDivisionError):
         return None
     return None if after else value
@@ -62,30 +61,30 @@ def _factor(tokens: Iterator[str], token: str) -> tuple[Fraction, str]:
         if closing != ")":
             raise ValueError(closing)
         return value, next(tokens)
-    # An operator or the end where a number should stand is a ValueError too.
+    # An operator or the end in place of a number is a ValueError too.
     return Fraction(token.rstrip(".")), next(tokens)
 
 
 def plan_from_annotations(solution: str, question: str = "") -> tuple[PlanStep, ...]:
-    """Reads GSM8K's ``<<48/2=24>>`` as calculator calls; no plan at all where one of them does not hold.
+    """Reads GSM8K's ``<<48/2=24>>`` as calculator calls; no plan at all if one of them does not hold.
 
     A step needs the latest earlier step whose result it uses: a number of its expression that is such a result and does not
-    stand in the question, where the number could have come from too.
+    stand in the question, from which the number could have come too.
     """
-    given = {evaluate(number) for number in _NUMBER.findall(question)}
+    in_question = {arithmetic_value(number) for number in _NUMBER.findall(question)}
     steps: list[PlanStep] = []
     results: dict[Fraction, int] = {}
     for written, result in _ANNOTATION.findall(solution):
         # Two annotations of the set divide with "//", both without a remainder.
         expression = written.replace("//", "/")
-        value, stated = evaluate(expression), evaluate(result)
-        if value is None or value != stated:
+        value = arithmetic_value(expression)
+        if value is None or value != arithmetic_value(result):
             return ()
         numbers = _NUMBER.findall(expression)
         if len(numbers) < 2:
-            # A number alone, <<40=40>>, marks where a value comes in; there is nothing to calculate.
+            # A number alone, <<40=40>>, only introduces a value; there is nothing to calculate.
             continue
-        used = {evaluate(number) for number in numbers} - given
+        used = {arithmetic_value(number) for number in numbers} - in_question
         needs = sorted({results[number] for number in used if number in results})
         results[value] = len(steps)
         steps.append(PlanStep(CALCULATOR, expression.strip(), _written(value), tuple(needs)))
@@ -93,7 +92,7 @@ def plan_from_annotations(solution: str, question: str = "") -> tuple[PlanStep, 
 
 
 def _written(value: Fraction) -> str:
-    """Writes a value as the calculator does, so that ``10.00`` and ``10`` are one result: decimal where that is exact."""
+    """Writes a value as the calculator does, so that ``10.00`` and ``10`` are one result: decimal if that is exact."""
     for places in range(20):
         scaled = value * 10**places
         if scaled.denominator == 1:
@@ -103,7 +102,7 @@ def _written(value: Fraction) -> str:
     return str(value)
 
 
-class NumberSet(QuestionSet):
+class NumberSet(QuestionSet[bool]):
     """Base of the sets that are answered by calculating.
 
     Args:
@@ -113,7 +112,7 @@ class NumberSet(QuestionSet):
         hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
             copy of it. Without it nothing is ever downloaded.
         planned: leave out the questions without a gold plan, which a scripted expert cannot follow.
-        skip: leave out so many questions at the beginning, say those of demonstrations; `limit` counts from there.
+        skip: how many questions at the beginning to leave out, e.g. those of demonstrations; `limit` counts from there.
     """
 
     tools = ("calculator",)
@@ -134,12 +133,12 @@ class NumberSet(QuestionSet):
         super().__init__(split, data_dir, limit, hub, skip)
         self.planned = planned
 
-    def options(self) -> tuple[Any, ...]:
-        """Whether questions without a plan are left out."""
-        return (self.planned,)
+    def options(self) -> bool:
+        """Returns whether questions without a plan are left out."""
+        return self.planned
 
     @classmethod
-    def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
+    def read_table(cls, location: Location, split: str, options: bool) -> Table:
         """Opens a question file."""
 
         def read(row: Row, index: int) -> Task:
@@ -150,7 +149,7 @@ class NumberSet(QuestionSet):
                     f"{location}, row {index + 1}: expected a question of {cls.name}; got the keys {sorted(row)}."
                 ) from error
 
-        return Table(read_rows(location), read, (lambda row: bool(read(row, 0).plan)) if options[0] else None)
+        return Table(read_rows(location), read, (lambda row: bool(read(row, 0).plan)) if options else None)
 
     @classmethod
     @abstractmethod
@@ -228,7 +227,7 @@ def _plain(number: str) -> str:
 
 def _plan_from_equation(equation: str, answer: str) -> tuple[PlanStep, ...]:
     expression = _plain(equation).removeprefix("( ").removesuffix(" )") if _wrapped(equation) else _plain(equation)
-    value = evaluate(expression)
+    value = arithmetic_value(expression)
     if value is None or value != numeric_value(answer) or len(_NUMBER.findall(expression)) < 2:
         return ()
     return (PlanStep(CALCULATOR, " ".join(expression.split()).replace("( ", "(").replace(" )", ")"), answer),)

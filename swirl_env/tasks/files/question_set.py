@@ -1,6 +1,6 @@
-"""What all loaders share: finding a question file, keeping its tasks, saying what is missing and how to get it.
+"""Base of the loaders: finds a question file, caches its tasks, and explains what is missing and how to get it.
 
-A source is a thin handle: the file's bytes, its tasks and its corpus are kept in process by path, size and time of change,
+A source is a thin handle: the file's bytes, its tasks and its corpus are cached per process by path, size and time of change,
 so that building a source per environment costs next to nothing and a pickled source holds no data.
 """
 
@@ -10,9 +10,9 @@ import functools
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 from swirl_env.errors import ConfigError, DataNotFound, unknown_name
 from swirl_env.tasks.files.rows import Location, Row, locate
@@ -21,40 +21,43 @@ from swirl_env.types import Task
 DATA_DIR = "SWIRL_DATA_DIR"
 """Environment variable that names the folder of the question sets."""
 
+OptionsT = TypeVar("OptionsT", bound=Hashable)
+"""What decides how rows are read, apart from the file: part of the key under which its tasks are cached."""
+
 _ENDINGS = (".jsonl", ".json", ".parquet")
 
 
 class Table:
-    """The tasks of one file, each read when it is first asked for."""
+    """The tasks of one file, each read on first access."""
 
-    def __init__(self, rows: Sequence[Row], read: Callable[[Row, int], Task], keep: Callable[[Row], bool] | None) -> None:
+    def __init__(self, rows: Sequence[Row], read: Callable[[Row, int], Task], select: Callable[[Row], bool] | None) -> None:
         self._rows = rows
         self._read = read
-        self._kept = None if keep is None else [i for i in range(len(rows)) if keep(rows[i])]
+        self._selected = None if select is None else [i for i in range(len(rows)) if select(rows[i])]
         self._tasks: dict[int, Task] = {}
         self._numbers: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._rows if self._kept is None else self._kept)
+        return len(self._rows if self._selected is None else self._selected)
 
     def task(self, index: int) -> Task:
         """Returns the task at `index`."""
         task = self._tasks.get(index)
         if task is None:
-            row = index if self._kept is None else self._kept[index]
+            row = index if self._selected is None else self._selected[index]
             task = self._tasks[index] = self._read(self._rows[row], row)
         return task
 
     def number(self, task_id: str) -> int | None:
-        """Returns the index of a task id, None where there is none."""
+        """Returns the index of a task id, None if there is none."""
         if not self._numbers:
             # The first of equal ids counts.
             self._numbers = {self.task(i).id: i for i in reversed(range(len(self)))}
         return self._numbers.get(task_id)
 
 
-class QuestionSet(ABC):
-    """Base of the loaders: a set in files that a user has, or on the hub where asked for.
+class QuestionSet(ABC, Generic[OptionsT]):
+    """Base of the loaders: a set in files that a user has, or on the hub if `hub` is set.
 
     Args:
         split: which part; None takes the first of `preferred` whose file is there.
@@ -62,7 +65,7 @@ class QuestionSet(ABC):
         limit: only the first questions.
         hub: True downloads the set with the `datasets` library, a name (``"owner/name"`` or ``"owner/name:config"``) another
             copy of it. Without it nothing is ever downloaded.
-        skip: leave out so many questions at the beginning; `limit` counts from there.
+        skip: how many questions at the beginning to leave out; `limit` counts from there.
     """
 
     name: ClassVar[str]
@@ -70,18 +73,22 @@ class QuestionSet(ABC):
     files: ClassVar[Mapping[str, tuple[str, ...]]]
     """Split -> names that its file may have, without the ending; the first that is there is read."""
     preferred: ClassVar[tuple[str, ...]]
-    """Splits to take where none is named."""
+    """Splits to take if none is named."""
     hub_name: ClassVar[str | None] = None
     hub_splits: ClassVar[Mapping[str, str]] = {"train": "train", "dev": "validation", "test": "test"}
     homepage: ClassVar[str]
     """Where the official files are."""
 
-    tools: tuple[str, ...] = ()
     max_steps: int = 1
     skip: int = 0
 
+    @property
+    def tools(self) -> tuple[str, ...]:
+        """Names of the tools that the questions call for; a subclass may set a class attribute instead."""
+        return ()
+
     def __init__(self, split: str | None, data_dir: str | None, limit: int | None, hub: bool | str, skip: int = 0) -> None:
-        self.limit, self.skip = checked_limit(limit), checked_skip(skip)
+        self.limit, self.skip = check_limit(limit), check_skip(skip)
         self.split, self.location = self._on_hub(split, hub) if hub else self._in_files(split, data_dir)
 
     def __len__(self) -> int:
@@ -101,7 +108,7 @@ class QuestionSet(ABC):
         return f"{type(self).__name__}(split={self.split!r}, {self.location})"
 
     def find(self, task_id: str) -> Task | None:
-        """Returns the task of an id, None where there is none."""
+        """Returns the task of an id, None if there is none."""
         number = self.table.number(task_id)
         return None if number is None or not 0 <= number - self.skip < len(self) else self.table.task(number)
 
@@ -110,49 +117,49 @@ class QuestionSet(ABC):
         """The tasks of the file, shared by all sources of the process that read it in the same way."""
         return _open_table(type(self).read_table, self.location, self.split, self.options())
 
-    def options(self) -> tuple[Any, ...]:
-        """What beside the file decides how its rows are read; hashable."""
-        return ()
+    @abstractmethod
+    def options(self) -> OptionsT:
+        """Returns everything apart from the file that decides how its rows are read."""
 
     @classmethod
     @abstractmethod
-    def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
-        """Opens a file (called once a process for the same arguments)."""
+    def read_table(cls, location: Location, split: str, options: OptionsT) -> Table:
+        """Opens a file (called once per process for the same arguments)."""
 
     def _in_files(self, split: str | None, data_dir: str | None) -> tuple[str, Location]:
         root = data_dir or os.environ.get(DATA_DIR) or None
         folder = Path(root).expanduser() / self.name if root else None
         if data_dir and folder and not folder.is_dir():
             folder = folder.parent
-        there = dict(self._there(folder)) if folder and folder.is_dir() else {}
-        if split is not None and split not in there and split not in self.files:
-            raise unknown_name(f"split of {self.name}", split, {*self.files, *there})
-        wanted = self.preferred if split is None else (split,)
-        for name in wanted:
-            if name in there:
-                return name, locate(there[name])
-        raise self._missing(wanted, root, sorted(there))
+        available = dict(self._available(folder)) if folder and folder.is_dir() else {}
+        if split is not None and split not in available and split not in self.files:
+            raise unknown_name(f"split of {self.name}", split, {*self.files, *available})
+        candidates = self.preferred if split is None else (split,)
+        for name in candidates:
+            if name in available:
+                return name, locate(available[name])
+        raise self._missing(candidates, root, sorted(available))
 
-    def _there(self, folder: Path) -> Iterator[tuple[str, Path]]:
+    def _available(self, folder: Path) -> Iterator[tuple[str, Path]]:
         """Yields the splits that have a file; one called ``questions_<split>`` needs no entry in `files`."""
         present = {_stem(file): file for file in sorted(folder.iterdir(), reverse=True) if _stem(file)}
-        named = {stem for stems in self.files.values() for stem in stems}
+        listed = {stem for stems in self.files.values() for stem in stems}
         for stem, file in present.items():
-            if stem.startswith("questions_") and stem not in named:
+            if stem.startswith("questions_") and stem not in listed:
                 yield stem.removeprefix("questions_"), file
         for name, stems in self.files.items():
-            found = [present[stem] for stem in stems if stem in present]
-            if found:
-                yield name, found[0]
+            files = [present[stem] for stem in stems if stem in present]
+            if files:
+                yield name, files[0]
 
-    def _missing(self, wanted: Sequence[str], root: str | None, there: Sequence[str]) -> DataNotFound:
-        stems = " or ".join(f"{self.name}/{stem}" for name in wanted for stem in self.files.get(name, ())[:1])
-        where = f"under {root}" if root else f"(neither data_dir nor the environment variable {DATA_DIR} is set)"
-        found = f" Splits that are there: {', '.join(there)}." if there else ""
+    def _missing(self, splits: Sequence[str], root: str | None, available: Sequence[str]) -> DataNotFound:
+        stems = " or ".join(f"{self.name}/{stem}" for name in splits for stem in self.files.get(name, ())[:1])
+        place = f"under {root}" if root else f"(neither data_dir nor the environment variable {DATA_DIR} is set)"
+        others = f" Splits that are there: {', '.join(available)}." if available else ""
         copies = f", or hub=True for {self.hub_name!r} on the hub (needs 'datasets')" if self.hub_name else ""
         return DataNotFound(
-            f"{self.name}, split {' or '.join(map(repr, wanted))}: expected the file {stems} (ending in .jsonl, .jsonl.gz, "
-            f".json or .parquet) {where}; found none.{found} Get the official files at {self.homepage} and pass "
+            f"{self.name}, split {' or '.join(map(repr, splits))}: expected the file {stems} (ending in .jsonl, .jsonl.gz, "
+            f".json or .parquet) {place}; found none.{others} Get the official files at {self.homepage} and pass "
             f"data_dir=FOLDER or set {DATA_DIR}=FOLDER, where FOLDER/{self.name}/ holds them{copies}."
         )
 
@@ -170,15 +177,15 @@ class QuestionSet(ABC):
         return split, Location("", hub=(owner, config or None, self.hub_splits[split]))
 
 
-def checked_limit(limit: int | None) -> int | None:
-    """Returns `limit` where it is one."""
+def check_limit(limit: int | None) -> int | None:
+    """Returns `limit` if it is valid."""
     if limit is not None and limit < 1:
         raise ConfigError(f"limit: expected a positive number of questions or null, got {limit}.")
     return limit
 
 
-def checked_skip(skip: int) -> int:
-    """Returns `skip` where it is a number of questions."""
+def check_skip(skip: int) -> int:
+    """Returns `skip` if it is valid."""
     if skip < 0:
         raise ConfigError(f"skip: expected a number of questions from 0, got {skip}.")
     return skip
@@ -186,7 +193,7 @@ def checked_skip(skip: int) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _open_table(
-    read_table: Callable[[Location, str, tuple[Any, ...]], Table], location: Location, split: str, options: tuple[Any, ...]
+    read_table: Callable[[Location, str, OptionsT], Table], location: Location, split: str, options: OptionsT
 ) -> Table:
     return read_table(location, split, options)
 

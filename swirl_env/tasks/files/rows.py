@@ -1,4 +1,4 @@
-"""Rows of data files: JSON lines, JSON lists, Parquet or the hub; read once a process, decoded when asked for."""
+"""Rows of data files: JSON lines, JSON lists, Parquet or the hub; read once per process, decoded on access."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 class Location(NamedTuple):
-    """A file as it was when it was found, or a split of a dataset on the hub (``path`` is empty then)."""
+    """A file with its state when it was located, or a split of a dataset on the hub (``path`` is empty then)."""
 
     path: str
     changed: int = 0
@@ -35,10 +35,10 @@ class Location(NamedTuple):
 
 
 def locate(path: str | os.PathLike[str]) -> Location:
-    """Returns where `path` is.
+    """Returns the location of the file `path`.
 
     Raises:
-        DataNotFound: where it is no file.
+        DataNotFound: if it is no file.
     """
     file = Path(path).expanduser().resolve()
     if not file.is_file():
@@ -48,7 +48,7 @@ def locate(path: str | os.PathLike[str]) -> Location:
 
 
 class JsonRows(Sequence[Row]):
-    """Rows of JSON text, each decoded when it is asked for."""
+    """Rows of JSON text, each decoded on access."""
 
     def __init__(self, raw: Sequence[bytes | msgspec.Raw], where: str) -> None:
         self._raw = raw

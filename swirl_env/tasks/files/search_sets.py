@@ -1,24 +1,31 @@
 """Multi-hop question sets, answered by searching: HotpotQA, MuSiQue, 2WikiMultiHopQA, BeerQA, CofCA.
 
-The corpus of a set is all its passages, as in the paper: the file ``corpus.jsonl`` (``.jsonl.gz``, ``.parquet``) beside the
-questions, or where there is none, the passages that the questions of the file bring along, pooled and without repeats.
+The corpus of a set is all its passages, as in the paper: the file ``corpus.jsonl`` (``.jsonl.gz``, ``.parquet``) next to
+the questions; without one, the passages that the questions of the file bring along, pooled and without repeats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar, NamedTuple
 
 from swirl_env.errors import ConfigError, DataNotFound
 from swirl_env.protocols import Corpus
 from swirl_env.tasks.files.layouts import read_question
-from swirl_env.tasks.files.library import Library, corpus_beside, find_evidence, open_shared, pool, shelve
+from swirl_env.tasks.files.passages import Library, find_corpus_file, find_evidence, load_library, open_corpus_once, pool_passages
 from swirl_env.tasks.files.question_set import QuestionSet, Table
 from swirl_env.tasks.files.rows import Location, Row, locate, read_rows
 from swirl_env.types import Task
 
 
-class SearchSet(QuestionSet):
+class SearchOptions(NamedTuple):
+    """What decides which rows of a search set are read, and which passages are their evidence."""
+
+    corpus_file: Location | None
+    corpus_src: str | None
+    drop_easy: bool = False
+
+
+class SearchSet(QuestionSet[SearchOptions]):
     """Base of the sets that are answered by searching.
 
     Args:
@@ -30,7 +37,7 @@ class SearchSet(QuestionSet):
         corpus_path: corpus file to search in place of the set's own.
         corpus_src: keep only the passages whose column ``src`` holds this; ``"core"`` drops HotpotQA's pure distractors;
             None or ``"full"`` keeps all.
-        skip: leave out so many questions at the beginning, say those of demonstrations; `limit` counts from there.
+        skip: how many questions at the beginning to leave out, e.g. those of demonstrations; `limit` counts from there.
     """
 
     tools = ("search",)
@@ -51,41 +58,41 @@ class SearchSet(QuestionSet):
     ) -> None:
         super().__init__(split, data_dir, limit, hub, skip)
         self.corpus_src = None if corpus_src in (None, "full") else corpus_src
-        self.corpus_file = locate(corpus_path) if corpus_path else corpus_beside(self.location.folder)
+        self.corpus_file = locate(corpus_path) if corpus_path else find_corpus_file(self.location.folder)
         if self.corpus_src and self.corpus_file is None:
             raise ConfigError(f"corpus_src={corpus_src!r} chooses among the rows of a corpus file, but {self} has none.")
 
     @property
     def corpus(self) -> Corpus | None:
-        """All passages of the set, opened when first asked for and shared in the process."""
+        """All passages of the set, opened on first use and shared in the process."""
         if self.corpus_file and not self.corpus_src:
-            return open_shared(self.corpus_file)
+            return open_corpus_once(self.corpus_file)
         library = self.open_library(self.location, self.corpus_file, self.corpus_src)
         if not len(library.corpus):
             raise DataNotFound(
                 f"{self.name}, split {self.split!r}: the questions in {self.location} bring no passages along. "
-                "Expected corpus.jsonl or corpus.jsonl.gz beside them, or corpus_path=FILE."
+                "Expected corpus.jsonl or corpus.jsonl.gz next to them, or corpus_path=FILE."
             )
         return library.corpus
 
-    def options(self) -> tuple[Any, ...]:
-        """The corpus decides how evidence is named."""
-        return (self.corpus_file, self.corpus_src)
+    def options(self) -> SearchOptions:
+        """Returns the corpus, which decides what passages are evidence."""
+        return SearchOptions(self.corpus_file, self.corpus_src)
 
     @classmethod
     def open_library(cls, location: Location, corpus_file: Location | None, corpus_src: str | None) -> Library:
-        """Opens the passages of a question file (once a process)."""
-        return pool(location, cls.name) if corpus_file is None else shelve(corpus_file, corpus_src)
+        """Opens the passages of a question file (once per process)."""
+        return pool_passages(location, cls.name) if corpus_file is None else load_library(corpus_file, corpus_src)
 
     @classmethod
-    def read_table(cls, location: Location, split: str, options: tuple[Any, ...]) -> Table:
+    def read_table(cls, location: Location, split: str, options: SearchOptions) -> Table:
         """Opens a question file."""
-        corpus_file, corpus_src, *rest = options
+        corpus_file, corpus_src, drop_easy = options
 
         def read(row: Row, index: int) -> Task:
             question = read_question(row, index, str(location), f"{cls.name}-{split}", cls.all_gold)
             evidence = question.ids
-            # The library is opened only where it is needed to name the evidence.
+            # The library is opened only if it is needed to look up the evidence.
             if not evidence and (question.titles or any(paragraph.supporting for paragraph in question.paragraphs)):
                 evidence = find_evidence(question, cls.open_library(location, corpus_file, corpus_src))
             return Task(
@@ -97,19 +104,14 @@ class SearchSet(QuestionSet):
                 meta={**question.meta, "split": split},
             )
 
-        return Table(read_rows(location), read, cls.keep(*rest))
-
-    @classmethod
-    def keep(cls, *options: Any) -> Callable[[Row], bool] | None:
-        """Which rows belong to the set, by the options of a subclass; None keeps all."""
-        return None
+        return Table(read_rows(location), read, _is_not_easy if drop_easy else None)
 
 
 class HotpotQA(SearchSet):
     """HotpotQA (Yang et al. 2018): two-hop questions over Wikipedia abstracts.
 
     Splits: ``dev500`` (default), ``train100``, ``dev_hippo_matched``, ``demos``; of the official files ``train``, ``dev``
-    (default where there is no ``dev500``), ``dev_fullwiki``, ``test`` (without answers).
+    (default if there is no ``dev500``), ``dev_fullwiki``, ``test`` (without answers).
 
     Args:
         split: which part (above).
@@ -152,20 +154,19 @@ class HotpotQA(SearchSet):
         super().__init__(split, data_dir, limit, hub, corpus_path, corpus_src, skip)
         self.drop_easy = drop_easy
 
-    def options(self) -> tuple[Any, ...]:
-        """The corpus, and whether easy questions are left out."""
-        return (*super().options(), self.drop_easy)
+    def options(self) -> SearchOptions:
+        """Returns the corpus, and whether easy questions are left out."""
+        return super().options()._replace(drop_easy=self.drop_easy)
 
-    @classmethod
-    def keep(cls, *options: Any) -> Callable[[Row], bool] | None:
-        """Leaves out easy questions where asked to."""
-        return (lambda row: row.get("level") != "easy") if options[0] else None
+
+def _is_not_easy(row: Row) -> bool:
+    return bool(row.get("level") != "easy")
 
 
 class MuSiQue(SearchSet):
     """MuSiQue (Trivedi et al. 2022): questions of 2 to 4 hops with aliases and decompositions; options as `SearchSet`.
 
-    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``train100`` (default where there is no ``dev``),
+    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``train100`` (default if there is no ``dev``),
     ``demos``.
     """
 
@@ -186,7 +187,7 @@ class MuSiQue(SearchSet):
 class TwoWiki(SearchSet):
     """2WikiMultiHopQA (Ho et al. 2020): comparison, inference and bridge questions; options as `SearchSet`.
 
-    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``demos`` (default where there is no ``dev``),
+    Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``demos`` (default if there is no ``dev``),
     ``retrieval101`` (101 questions with evidence but without answers).
     """
 
@@ -207,7 +208,7 @@ class BeerQA(SearchSet):
     """BeerQA (Qi et al. 2021): open-domain questions of one, two and more hops; options as `SearchSet`.
 
     Splits: ``dev`` (default), ``train``, ``test`` (without answers). Each question brings along its gold paragraphs alone,
-    so a pooled corpus has no distractors beside those of other questions: name a bigger one with `corpus_path`.
+    so a pooled corpus has no distractors other than those of other questions: name a bigger one with `corpus_path`.
     """
 
     name = "beerqa"
@@ -224,7 +225,7 @@ class BeerQA(SearchSet):
 class CofCA(SearchSet):
     """CofCA (Wu et al. 2024): multi-hop questions over factual and counterfactually edited passages; options: `SearchSet`.
 
-    Splits: ``test`` (default; all of it), ``factual`` and ``counterfactual`` where the files are kept apart. Any layout that
+    Splits: ``test`` (default; all of it), ``factual`` and ``counterfactual`` if the files are separate. Any layout that
     `read_question` knows is read (HotpotQA's, MuSiQue's, or ``question``, ``answer``, ``passages``).
     """
 

@@ -42,30 +42,30 @@ class Story:
         self.other = other.partition(" ")[0]
         self.sentences: list[str] = []
         self.steps: list[PlanStep] = []
-        self.given: set[str] = set()
+        self.stated: set[str] = set()
         """Numbers that the text states."""
         self.computed: set[str] = set()
         """Results of the plan so far."""
         self.value = 0
         """The quantity, in hundredths."""
         self.source: int | None = None
-        """The plan step that gave `value`; None where the text did."""
+        """The plan step that gave `value`; None if the text did."""
         self.money = False
 
-    def give(self, value: int) -> str:
+    def state(self, value: int) -> str:
         """Returns a whole number for the text, and notes it."""
         text = str(value)
-        self.given.add(text)
+        self.stated.add(text)
         return text
 
     def compute(self, expression: str, value: int, *needs: int | None) -> int:
         """Adds a plan step that gives `value` hundredths and returns its index.
 
         Raises:
-            Misfit: where the value is no fit, or not new.
+            Misfit: if the value does not fit, or is not new.
         """
         text = number_text(value)
-        if not 0 < value <= _LARGEST or text in self.given or text in self.computed:
+        if not 0 < value <= _LARGEST or text in self.stated or text in self.computed:
             raise Misfit
         self.computed.add(text)
         self.steps.append(PlanStep(CALCULATOR, expression, text, tuple(n for n in needs if n is not None)))
@@ -85,7 +85,7 @@ class Story:
         """Returns one of the candidates that the quantity can be divided by.
 
         Raises:
-            Misfit: where there is none.
+            Misfit: if there is none.
         """
         return self._pick([k for k in candidates if self.value % (k * self.grain) == 0])
 
@@ -93,7 +93,7 @@ class Story:
         """Returns a percentage of the quantity that comes out even.
 
         Raises:
-            Misfit: where there is none.
+            Misfit: if there is none.
         """
         return self._pick([p for p in _PERCENT if self.value * p % (100 * self.grain) == 0])
 
@@ -125,14 +125,14 @@ def begin_plain(s: Story) -> None:
     """A first quantity that the text states."""
     n = s.rng.randint(12, 400)
     s.value = 100 * n
-    s.sentences.append(f"{s.owner} has {s.theme.place} and begins with {s.give(n)} {s.theme.things}.")
+    s.sentences.append(f"{s.owner} has {s.theme.place} and begins with {s.state(n)} {s.theme.things}.")
 
 
 def begin_product(s: Story) -> None:
-    """So many boxes with so many things each."""
+    """Some boxes with some number of things each."""
     n, each = s.rng.randint(3, 40), s.rng.randint(4, 60)
     t = s.theme
-    s.sentences.append(f"{s.owner} has {t.place} and fills {s.give(n)} {t.boxes} with {s.give(each)} {t.things} each.")
+    s.sentences.append(f"{s.owner} has {t.place} and fills {s.state(n)} {t.boxes} with {s.state(each)} {t.things} each.")
     s.become(f"{n} * {each}", 100 * n * each)
 
 
@@ -141,8 +141,8 @@ def begin_together(s: Story) -> None:
     a, b, c, d = (s.rng.randint(3, 40) for _ in range(4))
     t = s.theme
     s.sentences.append(
-        f"{s.owner} and {s.partner} share {t.place}. {s.person} fills {s.give(a)} {t.boxes} with {s.give(b)} {t.things} each, "
-        f"{s.other} fills {s.give(c)} {t.boxes} with {s.give(d)} {t.things} each and hands them all over to {s.person}."
+        f"{s.owner} and {s.partner} share {t.place}. {s.person} fills {s.state(a)} {t.boxes} with {s.state(b)} {t.things} each, "
+        f"{s.other} fills {s.state(c)} {t.boxes} with {s.state(d)} {t.things} each and hands them all over to {s.person}."
     )
     one = s.compute(f"{a} * {b}", 100 * a * b)
     two = s.compute(f"{c} * {d}", 100 * c * d)
@@ -153,9 +153,9 @@ def gain(s: Story) -> None:
     """Some more."""
     k = s.rng.randint(5, 300)
     if s.money:
-        s.sentences.append(f"{s.person} adds {s.give(k)} crowns of savings.")
+        s.sentences.append(f"{s.person} adds {s.state(k)} crowns of savings.")
     else:
-        s.sentences.append(f"{s.person} {s.theme.gets.format(k=s.give(k))}.")
+        s.sentences.append(f"{s.person} {s.theme.gets.format(k=s.state(k))}.")
     s.become(f"{s.now} + {k}", s.value + 100 * k)
 
 
@@ -163,9 +163,9 @@ def lose(s: Story) -> None:
     """Some fewer."""
     k = s.rng.randint(3, max(4, s.value // 150))
     if s.money:
-        s.sentences.append(f"{s.person} pays {s.give(k)} crowns in rent.")
+        s.sentences.append(f"{s.person} pays {s.state(k)} crowns in rent.")
     else:
-        s.sentences.append(f"{s.person} {s.theme.loses.format(k=s.give(k))}.")
+        s.sentences.append(f"{s.person} {s.theme.loses.format(k=s.state(k))}.")
     s.become(f"{s.now} - {k}", s.value - 100 * k)
 
 
@@ -173,16 +173,16 @@ def multiply(s: Story) -> None:
     """A whole multiple."""
     k = s.rng.randint(2, 9)
     if s.money:
-        s.sentences.append(f"All of this happens in each of {s.give(k)} weeks, and {s.person} saves the money.")
+        s.sentences.append(f"All of this happens in each of {s.state(k)} weeks, and {s.person} saves the money.")
     else:
-        s.sentences.append(f"A good season makes the stock {s.give(k)} times as large.")
+        s.sentences.append(f"A good season makes the stock {s.state(k)} times as large.")
     s.become(f"{s.now} * {k}", s.value * k)
 
 
 def divide(s: Story) -> None:
     """One of several equal parts."""
     k = s.pick_divisor(range(2, 13))
-    s.sentences.append(f"{s.person} divides the {s.unit} into {s.give(k)} equal parts and keeps one of them.")
+    s.sentences.append(f"{s.person} divides the {s.unit} into {s.state(k)} equal parts and keeps one of them.")
     s.become(f"{s.now} / {k}", s.value // k)
 
 
@@ -190,7 +190,7 @@ def keep_fraction(s: Story) -> None:
     """A fraction of it."""
     below = s.pick_divisor(range(3, 9))
     above = s.rng.choice([k for k in range(2, below) if gcd(k, below) == 1])
-    s.sentences.append(f"{s.person} keeps {s.give(above)}/{s.give(below)} of the {s.unit} and gives the rest away.")
+    s.sentences.append(f"{s.person} keeps {s.state(above)}/{s.state(below)} of the {s.unit} and gives the rest away.")
     s.become(f"{s.now} * {above} / {below}", s.value // below * above)
 
 
@@ -198,9 +198,9 @@ def lose_percent(s: Story) -> None:
     """A percentage less: two calculations."""
     p = s.pick_percentage()
     if s.money:
-        s.sentences.append(f"{s.person} pays {s.give(p)} percent of it in tax.")
+        s.sentences.append(f"{s.person} pays {s.state(p)} percent of it in tax.")
     else:
-        s.sentences.append(f"{s.give(p)} percent of the {s.theme.things} {s.theme.spoilt} and have to go.")
+        s.sentences.append(f"{s.state(p)} percent of the {s.theme.things} {s.theme.spoilt} and have to go.")
     part = s.value * p // 100
     index = s.compute(_percent(s, p), part, s.source)
     s.become(f"{s.now} - {number_text(part)}", s.value - part, index)
@@ -209,7 +209,7 @@ def lose_percent(s: Story) -> None:
 def gain_percent(s: Story) -> None:
     """A percentage more: two calculations."""
     p = s.pick_percentage()
-    s.sentences.append(f"{'Interest' if s.money else 'A lucky find'} adds {s.give(p)} percent to the {s.unit}.")
+    s.sentences.append(f"{'Interest' if s.money else 'A lucky find'} adds {s.state(p)} percent to the {s.unit}.")
     part = s.value * p // 100
     index = s.compute(_percent(s, p), part, s.source)
     s.become(f"{s.now} + {number_text(part)}", s.value + part, index)
@@ -219,7 +219,7 @@ def sell(s: Story) -> None:
     """Everything turned into money."""
     hundredths = 25 * s.rng.randint(8, 50)
     price = number_text(hundredths)
-    s.given.add(price)
+    s.stated.add(price)
     s.sentences.append(f"{s.person} sells all of them for {price} crowns each.")
     s.money = True
     s.become(f"{s.now} * {price}", s.value // 100 * hundredths)
@@ -238,31 +238,31 @@ TURNS: tuple[tuple[Turn, int], ...] = (
 """Things that happen, with the number of calculations that each takes."""
 
 
-def plot(rng: random.Random, operations: int) -> list[Turn]:
-    """Draws a beginning and turns that take exactly so many calculations, none twice in a row, and one sale at most."""
+def draw_plot(rng: random.Random, operations: int) -> list[Turn]:
+    """Draws a beginning and turns that take `operations` calculations in all, none twice in a row, and one sale at most."""
     turn, cost = rng.choice([b for b in BEGINNINGS if b[1] <= operations])
     turns = [turn]
-    left = operations - cost
-    while left:
-        fitting = [t for t in TURNS if t[1] <= left and t[0] is not turns[-1] and not (t[0] is sell and sell in turns)]
+    remaining = operations - cost
+    while remaining:
+        fitting = [t for t in TURNS if t[1] <= remaining and t[0] is not turns[-1] and not (t[0] is sell and sell in turns)]
         turn, cost = rng.choice(fitting)
         turns.append(turn)
-        left -= cost
+        remaining -= cost
     return turns
 
 
-def tell(rng: random.Random, turns: Sequence[Turn], theme: Theme, person: str, other: str) -> Story:
-    """Returns a story that takes the given turns.
+def write_story(rng: random.Random, turns: Sequence[Turn], theme: Theme, person: str, other: str) -> Story:
+    """Returns a story that takes `turns`.
 
     Raises:
-        Misfit: where a turn did not fit; tell it anew.
+        Misfit: if a turn did not fit; try again.
     """
     story = Story(rng, theme, person, other)
     for turn in turns:
         turn(story)
     if rng.random() < 0.3:
-        aside = rng.choice(ASIDES).format(p=story.person, q=story.other, k=story.give(rng.randint(3, 60)))
+        aside = rng.choice(ASIDES).format(p=story.person, q=story.other, k=story.state(rng.randint(3, 60)))
         story.sentences.insert(rng.randint(1, len(story.sentences)), aside)
-    if not story.given.isdisjoint(story.computed):
+    if not story.stated.isdisjoint(story.computed):
         raise Misfit
     return story

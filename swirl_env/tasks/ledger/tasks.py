@@ -7,7 +7,7 @@ import random
 
 from swirl_env.errors import ConfigError
 from swirl_env.tasks.generated import GeneratedTasks, check_whole
-from swirl_env.tasks.ledger.story import Misfit, Story, plot, tell
+from swirl_env.tasks.ledger.story import Misfit, Story, draw_plot, write_story
 from swirl_env.tasks.ledger.words import THEMES
 from swirl_env.tasks.names import Names, Split
 from swirl_env.types import Task
@@ -23,7 +23,7 @@ _USUAL = {"min_operations": 2, "max_operations": 6, "seed": 0}
 class Ledger(GeneratedTasks):
     """Word problems about shops, farms and workshops: sums, differences, products, equal parts, percentages and fractions.
 
-    Every value on the way is an integer, or for money a decimal that ends. The gold plan has one calculation a step; the
+    Every value on the way is an integer, or for money a decimal that ends. The gold plan has one calculation per step; the
     answer and the values on the way are stated nowhere in the text, and some texts have a number that plays no part.
 
     Args:
@@ -63,8 +63,8 @@ class Ledger(GeneratedTasks):
             person, other = (self._people(i) for i in rng.sample(range(_PEOPLE), 2))
             if person.split()[0] == other.split()[0]:
                 continue
-            turns = plot(rng, operations)
-            # Numbers are drawn anew a few times before the plot is, or plots that seldom fit would hardly be told.
+            turns = draw_plot(rng, operations)
+            # New numbers are tried a few times before a new plot is, or plots that seldom fit would hardly occur.
             for _ in range(_TRIES):
                 with contextlib.suppress(Misfit):
-                    return tell(rng, turns, theme, person, other)
+                    return write_story(rng, turns, theme, person, other)

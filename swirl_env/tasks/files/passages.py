@@ -1,4 +1,4 @@
-"""The corpus of a question set and the ways to name its passages: by title, or by what a question brings along."""
+"""The passages of a question set: finding the corpus, and looking up passages by title or by content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from swirl_env.tasks.files.rows import Location, locate, read_rows
 from swirl_env.types import Passage
 
 CORE = "core"
-"""Selection that leaves out the passages which only the shard of pure distractors brought in."""
+"""Selection without the passages that come from the shard of pure distractors alone."""
 _DISTRACTORS = "beir_shard68"
 
 
 class Library(NamedTuple):
-    """A corpus with the ways to name its passages."""
+    """A corpus, with its passages by title and by content."""
 
     corpus: Corpus
     by_title: Mapping[str, tuple[str, ...]]
@@ -28,26 +28,26 @@ class Library(NamedTuple):
     """(title, text) -> id; empty for a corpus that has a file of its own."""
 
 
-def corpus_beside(folder: Path | None) -> Location | None:
-    """Returns the corpus file of a folder, None where it has none."""
+def find_corpus_file(folder: Path | None) -> Location | None:
+    """Returns the corpus file of a folder, None if it has none."""
     names = () if folder is None else ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet")
     return next((locate(folder / name) for name in names if folder is not None and (folder / name).is_file()), None)
 
 
 @functools.lru_cache(maxsize=8)
-def open_shared(location: Location) -> Corpus:
-    """Opens a corpus file, once a process while it stays as it is."""
+def open_corpus_once(location: Location) -> Corpus:
+    """Opens a corpus file, once per process unless the file changes."""
     return open_corpus(location.path)
 
 
 @functools.lru_cache(maxsize=8)
-def shelve(location: Location, src: str | None) -> Library:
-    """Returns the library of a corpus file, of the passages from `src` alone where one is named.
+def load_library(location: Location, src: str | None) -> Library:
+    """Returns the library of a corpus file, restricted to the passages from `src` if one is named.
 
     Raises:
-        UnknownName: where no passage comes from `src`.
+        UnknownName: if no passage comes from `src`.
     """
-    corpus = open_shared(location) if src is None else _selected(location, src)
+    corpus = open_corpus_once(location) if src is None else _selected(location, src)
     by_title: dict[str, tuple[str, ...]] = {}
     for passage in corpus:
         title = clean_title(passage.title)
@@ -56,21 +56,21 @@ def shelve(location: Location, src: str | None) -> Library:
 
 
 def _selected(location: Location, src: str) -> Corpus:
-    kept: list[Passage] = []
-    known = {CORE}
+    passages: list[Passage] = []
+    all_sources = {CORE}
     for index, row in enumerate(read_rows(location)):
-        given = row.get("src") or ()
-        sources = {given} if isinstance(given, str) else set(given)
-        known |= sources
+        value = row.get("src") or ()
+        sources = {value} if isinstance(value, str) else set(value)
+        all_sources |= sources
         if src in sources or (src == CORE and sources != {_DISTRACTORS}):
-            kept.append(to_passage(row, index, location.path))
-    if not kept:
-        raise unknown_name(f"source (corpus_src) in {location.path}", src, known)
-    return MemoryCorpus(kept)
+            passages.append(to_passage(row, index, location.path))
+    if not passages:
+        raise unknown_name(f"source (corpus_src) in {location.path}", src, all_sources)
+    return MemoryCorpus(passages)
 
 
 @functools.lru_cache(maxsize=8)
-def pool(location: Location, name: str) -> Library:
+def pool_passages(location: Location, name: str) -> Library:
     """Returns the passages that the questions of a file bring along, each once, with ids ``<name>-p<number>``."""
     by_content: dict[tuple[str, str], str] = {}
     passages: list[Passage] = []
@@ -89,7 +89,7 @@ def pool(location: Location, name: str) -> Library:
 def find_evidence(question: Question, library: Library) -> tuple[str, ...]:
     """Returns the ids of the passages that support a question.
 
-    The very passages where the question brings them along or the row names them; else, for each supporting title, all
+    Exact passages if the question brings them along; otherwise, for each supporting title, all
     passages of that title. Titles that the corpus does not have are left out.
     """
     exact = [library.by_content.get((p.title, p.text)) for p in question.paragraphs if p.supporting]
