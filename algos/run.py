@@ -257,10 +257,6 @@ class Run:
         self._marked = now
         self._began += time.monotonic() - begun
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """Returns the metrics written so far, a dict an update."""
-        return self.files.rows()
-
     @property
     def _rank(self) -> int:
         return int(self.trainer.accelerator.process_index)

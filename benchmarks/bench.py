@@ -163,7 +163,7 @@ def _select(store: Store, name: str) -> int:
     """Saves what a filter chooses and returns how many that are."""
     selection = store.filter(FILTERS[name])
     store.save(selection)
-    return selection.kept
+    return selection.size
 
 
 def write(path: Path, results: Sequence[Result], found: Sequence[compare.Figures] = ()) -> None:

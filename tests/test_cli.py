@@ -73,7 +73,7 @@ def test_generate_judge_filter_eval_end_to_end(swirl, tmp_path):
         ["10", "10"],
         ["10", "5"],
     ]
-    assert Store("run", "r").selection("outcome").kept == 5
+    assert Store("run", "r").selection("outcome").size == 5
 
     code, out, _ = swirl("judge", "out=run", "judge=outcome")
     assert code == 0 and "10 episodes judged" in out and len(Store("run", "r").judges()) == 2
@@ -89,7 +89,7 @@ def test_filters_cut_to_equal_sizes(swirl):
     swirl("generate", *FAKES, "n=12", "out=run")
     code, _, _ = swirl("filter", "out=run", "filter=[none,outcome]", "equal=true", "limit=5", "seed=3")
     store = Store("run", "r")
-    assert code == 0 and store.selection("none").kept == store.selection("outcome").kept == 5
+    assert code == 0 and store.selection("none").size == store.selection("outcome").size == 5
 
 
 def test_judging_again_fills_the_gaps_only(swirl):

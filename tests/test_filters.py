@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl_env.errors import ConfigError, UnknownName
-from swirl_env.store.filters import FILTERS, Selection, both, cut, equalise, make_filter, none, outcome, process, why_not
+from swirl_env.store.filters import FILTERS, Selection, both, make_filter, match_sizes, none, outcome, process, subsample, why_not
 from swirl_env.types import Action, Malformed, Outcome, Settings, Step, Task, Trajectory, Verdict
 
 GOOD, BAD, UNSCORED, FAILED = Verdict.good(), Verdict.bad(), Verdict.unscored(), Verdict.failed("away")
@@ -62,7 +62,7 @@ def test_filters_by_name_path_and_function():
         return True
 
     process_.__name__ = "process"
-    with pytest.raises(ConfigError, match="built in under the name 'process'"):
+    with pytest.raises(ConfigError, match="'process' is the name of a built-in filter"):
         make_filter(process_)
 
 
@@ -72,20 +72,20 @@ def selection(name, numbers):
 
 def test_equal_sizes_are_seeded_and_share_what_they_can():
     wide, narrow = selection("none", range(100)), selection("process", range(20, 60))
-    one, two = equalise([wide, narrow], seed=1)
-    assert one.kept == two.kept == 40 and two.keys == narrow.keys
+    one, two = match_sizes([wide, narrow], seed=1)
+    assert one.size == two.size == 40 and two.keys == narrow.keys
     assert (one.limit, one.seed, one.excluded) == (40, 1, {"bad step": 0, "limit": 60})
-    assert equalise([wide, narrow], seed=1) == [one, two] and cut(wide, 40, seed=2).keys != one.keys
-    assert [s.kept for s in equalise([wide, narrow], limit=7)] == [7, 7]
-    assert set(cut(wide, 10, 1).keys) < set(cut(wide, 20, 1).keys) < set(one.keys)
+    assert match_sizes([wide, narrow], seed=1) == [one, two] and subsample(wide, 40, seed=2).keys != one.keys
+    assert [s.size for s in match_sizes([wide, narrow], limit=7)] == [7, 7]
+    assert set(subsample(wide, 10, 1).keys) < set(subsample(wide, 20, 1).keys) < set(one.keys)
     assert list(one.keys) == sorted(one.keys, key=lambda key: int(key[0][1:])), "the order of the store"
     shuffled = list(wide.keys)
     random.Random(0).shuffle(shuffled)
-    assert set(cut(Selection("none", tuple(shuffled), 100), 40, 1).keys) == set(one.keys)
+    assert set(subsample(Selection("none", tuple(shuffled), 100), 40, 1).keys) == set(one.keys)
     for made in (one, two):
-        assert made.total == made.kept + sum(made.excluded.values())
+        assert made.total == made.size + sum(made.excluded.values())
     with pytest.raises(ConfigError, match="-1"):
-        cut(wide, -1)
+        subsample(wide, -1)
     assert one.table() == [("trajectories", "100"), ("excluded: bad step", "0"), ("excluded: limit", "60"), ("kept", "40")]
 
 
@@ -93,6 +93,6 @@ def test_the_draw_is_even():
     """Over 2,000 seeds each of 10 keys is among the chosen 3 about 600 times (standard deviation 20)."""
     counts = dict.fromkeys(selection("none", range(10)).keys, 0)
     for seed in range(2_000):
-        for key in cut(selection("none", range(10)), 3, seed).keys:
+        for key in subsample(selection("none", range(10)), 3, seed).keys:
             counts[key] += 1
     assert all(500 < count < 700 for count in counts.values())

@@ -1,4 +1,4 @@
-"""The run folder: nothing half-written is read, and what is read is what was stored; verdict tables, selections, metrics."""
+"""The run folder: nothing half-written is read, and what is read is what was stored; verdict tables, selections."""
 
 import json
 import tracemalloc
@@ -153,7 +153,7 @@ def test_reading_takes_the_memory_of_one_episode(tmp_path):
     tracemalloc.start()
     try:
         assert sum(1 for _ in Store(tmp_path)) == 500
-        assert Store(tmp_path).filter("process").kept == 500
+        assert Store(tmp_path).filter("process").size == 500
         assert sum(1 for _ in Store(tmp_path).with_verdicts(None)) == 500
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -226,7 +226,7 @@ def test_a_torn_verdict_is_cut(tmp_path):
         Store(tmp_path).verdicts("j")
 
 
-# Selections, config, metrics
+# Selections, config
 
 
 def test_a_selection_is_followed_until_the_store_grows(tmp_path):
@@ -254,12 +254,9 @@ def test_a_selection_is_followed_until_the_store_grows(tmp_path):
         list(store.select("proces"))
 
 
-def test_config_and_metrics(tmp_path):
+def test_the_configuration_is_text_as_it_was_written(tmp_path):
     store = Store(tmp_path)
-    assert store.config() == "" and list(store.metrics()) == []
+    assert store.config() == ""
     store.write_config("seed: 1\nname: Ærø\n")
-    store.append_metrics(step=1, loss=0.5)
-    store.append_metrics(step=2, loss=0.25)
     store.close()
     assert Store(tmp_path).config() == "seed: 1\nname: Ærø\n"
-    assert list(Store(tmp_path).metrics()) == [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}]

@@ -16,6 +16,7 @@ from stored import episode, fill, shard
 from swirl_env.errors import ConfigError, DuplicateKey, StoreError, StoreLocked
 from swirl_env.store import Store
 from swirl_env.store.codec import encode_trajectory
+from swirl_env.store.lines import Appender, read_lines
 from swirl_env.store.verdicts import VerdictTable
 from swirl_env.types import Verdict
 
@@ -85,7 +86,7 @@ def test_reading_only(tmp_path):
     with pytest.raises(ConfigError, match="mode"):
         Store(tmp_path, mode="w")
     store = Store(fill(tmp_path, 1), mode="r")
-    for write in (store.append, lambda t: store.append_metrics(x=1), lambda t: store.save(store.filter("none"))):
+    for write in (store.append, lambda t: store.write_config("x: 1"), lambda t: store.save(store.filter("none"))):
         with pytest.raises(StoreError, match="reading only"):
             write(episode("q1"))
     assert len(list(store.select("none"))) == 1 and not list((tmp_path / "selections").iterdir())
@@ -209,31 +210,32 @@ def test_an_interrupt_while_judging_is_no_duplicate(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
-        broken.setattr(VerdictTable, "_note", interrupted)
+        broken.setattr(VerdictTable, "_index", interrupted)
         store.append_verdicts("j", ("q1", 0), [Verdict.good(), Verdict.good()])
     with pytest.raises(DuplicateKey):
         store.append_verdicts("j", ("q1", 0), [Verdict.good(), Verdict.good()])
     assert set(Store(tmp_path, mode="r").verdicts("j")) == {("q0", 0), ("q1", 0)}
 
 
-def test_a_tail_that_could_not_be_taken_back_is_cut_before_the_next_record(tmp_path, monkeypatch):
-    with Store(tmp_path) as store:
-        store.append_metrics(step=1)
-        real = os.write
+def test_a_tail_that_could_not_be_removed_is_removed_before_the_next_record(tmp_path, monkeypatch):
+    file = Appender(tmp_path / "lines.jsonl")
+    file.append(b'{"step":1}\n')
+    real = os.write
 
-        def half(fd, data):
-            if len(data) < 5:
-                raise OSError(28, "No space left on device")
-            return real(fd, bytes(data[:-3]))
+    def half(fd, data):
+        if len(data) < 5:
+            raise OSError(28, "No space left on device")
+        return real(fd, bytes(data[:-3]))
 
-        def refuse(fd, size):
-            raise OSError(5, "Input/output error")
+    def refuse(fd, size):
+        raise OSError(5, "Input/output error")
 
-        with monkeypatch.context() as broken:
-            broken.setattr(os, "write", half)
-            broken.setattr(os, "ftruncate", refuse)
-            with pytest.raises(StoreError, match="No space left"):
-                store.append_metrics(step=2)
-        assert not (tmp_path / "metrics.jsonl").read_bytes().endswith(b"\n")
-        store.append_metrics(step=3)
-        assert list(store.metrics()) == [{"step": 1}, {"step": 3}]
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", half)
+        broken.setattr(os, "ftruncate", refuse)
+        with pytest.raises(StoreError, match="No space left"):
+            file.append(b'{"step":2}\n')
+    assert not file.path.read_bytes().endswith(b"\n")
+    file.append(b'{"step":3}\n')
+    file.close()
+    assert [line for _, _, line in read_lines(file.path)] == [b'{"step":1}\n', b'{"step":3}\n']

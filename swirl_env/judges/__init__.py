@@ -1,1 +1,1 @@
-"""Judges: a verdict on every single step."""
+"""Judges: one verdict per step of an episode."""

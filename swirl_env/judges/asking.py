@@ -1,4 +1,4 @@
-"""How a question is put to a model, and how its verdict is read: shared by the judges that ask one."""
+"""Asking a model and reading its verdict: shared by the judges that use one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEADINGS = "verdict|rating|judge?ment|decision|label|answer"
 
 
 class FreeText:
-    """An action format without calls or answers: what a model says ends where the model ends it."""
+    """An action format without calls or answers: a reply ends when the model ends it."""
 
     stop: tuple[str, ...] = ()
 
@@ -23,23 +23,23 @@ class FreeText:
         self.tools = tuple(tools)
 
     def parse(self, text: str) -> Malformed:
-        """Finds no call and no answer, ever."""
+        """Returns `Malformed` for every text: free text holds no call and no answer."""
         return Malformed("Free text holds no call and no answer.", 0, len(text))
 
     def call(self, tool: str, query: str) -> str:
-        """Writes a call as plain text."""
+        """Returns a call as plain text."""
         return f"{tool}: {query}"
 
     def answer(self, text: str) -> str:
-        """Writes an answer as plain text."""
+        """Returns an answer as plain text."""
         return text
 
     def instructions(self, tools: Sequence[Tool]) -> str:
-        """Says nothing."""
+        """Returns nothing: the prompt says it all."""
         return ""
 
     def correction(self, malformed: Malformed) -> str:
-        """Says nothing."""
+        """Returns nothing: a reply is read once, and there is no second turn."""
         return ""
 
 
@@ -47,9 +47,9 @@ _SETTINGS = Settings(tools=(), max_steps=1, format=f"{__name__}:FreeText")
 
 
 def ask(agent: Agent, prompts: Sequence[str], seed: int = 0) -> list[Action]:
-    """Puts each prompt to the agent, as the first message of an episode that knows nothing else.
+    """Sends each prompt to the agent as the first message of an episode that holds nothing else, and returns its replies.
 
-    The task of such an episode has no gold answer, plan or evidence, and an id made from the prompt alone.
+    The task of such an episode has no gold answer, plan or evidence, and its id comes from the prompt alone.
     """
     states = []
     for prompt in map(clean, prompts):
@@ -59,17 +59,17 @@ def ask(agent: Agent, prompts: Sequence[str], seed: int = 0) -> list[Action]:
 
 
 def quote(text: str, tags: Sequence[str] = ()) -> str:
-    """Returns `text` as a quotation, each line behind a bar, so that nothing in it looks like a line of ours.
+    """Returns `text` as a quotation, each line behind a bar, so that no line of it looks like one of the prompt's own.
 
-    Markup is escaped, save for the tags of the action formats, which the model is to see as they were written.
+    Markup is escaped, except for the tags of the action formats, which the model should see as they were written.
 
     Args:
-        text: what somebody else wrote.
-        tags: names of the tags to leave readable, beside those of answers and reasoning.
+        text: text from a policy, a tool or a task.
+        tags: names of the tags to leave readable, in addition to those of answers and reasoning.
     """
     names = "|".join(re.escape(tag) for tag in (*tags, *_OWN_TAGS))
-    kept = "".join(part if i % 2 else escape(part) for i, part in enumerate(re.split(f"(</?(?:{names})>)", text)))
-    return "\n".join(f"| {line}" for line in kept.splitlines() or [""])
+    quotation = "".join(part if i % 2 else escape(part) for i, part in enumerate(re.split(f"(</?(?:{names})>)", text)))
+    return "\n".join(f"| {line}" for line in quotation.splitlines() or [""])
 
 
 def read_choice(text: str, choices: Sequence[str]) -> tuple[str | None, str]:

@@ -25,10 +25,10 @@ _WAIT_S = 30.0
 class CachedJudge:
     """Asks a judge only about steps that it has not judged before, in this process or any other.
 
-    A verdict is kept under the hash of the judge's fingerprint and of all that the judge sees: task, settings, messages,
-    earlier actions with their calls and results, and the action with its call and result. Left out is what says how a text
-    was sampled (token ids, log-probabilities, seed) and what other judges said of earlier steps. Failed verdicts are not
-    kept, so they are asked for again. A cache that cannot be read or written costs the cache, never a verdict.
+    A verdict is stored under the hash of the judge's fingerprint and of everything that the judge sees: task, settings,
+    messages, earlier actions with their calls and results, and the action with its call and result. How a text was sampled
+    (token ids, log-probabilities, seed) and other judges' verdicts on earlier steps are left out. Failed verdicts are not
+    stored, so the judge is asked again. An unreadable or read-only cache only costs time, never a verdict.
 
     Args:
         judge: spec of the judge to ask.
@@ -40,14 +40,14 @@ class CachedJudge:
     def __init__(self, judge: Spec, cache_dir: str | None = None) -> None:
         self.inner = make_judge(judge)
         self.fingerprint = fingerprint(self.inner)
-        """That of the judge behind the cache: its verdicts are the same with and without one."""
+        """The fingerprint of the judge behind the cache: its verdicts are the same with and without one."""
         self.needs_results = needs_results(self.inner)
         self.path = cache_root(cache_dir) / "judges" / "verdicts.sqlite"
         self.stats: Counter[str] = Counter()
-        """Counts since the start: hits, misses, failed (verdicts not kept), errors (of the cache itself)."""
+        """Counts since the start: hits, misses, failed (verdicts not stored), errors (of the cache itself)."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-        """Returns one verdict a step; equal steps of a batch are judged once."""
+        """Returns one verdict per step; equal steps of a batch are judged once."""
         keys = [self.key(step) for step in steps]
         known = self._read(sorted(set(keys)))
         asked = {key: step for key, step in zip(keys, steps, strict=True) if key not in known}
@@ -55,35 +55,35 @@ class CachedJudge:
         self.stats["misses"] += len(asked)
         if asked:
             fresh = dict(zip(asked, self.inner.judge(list(asked.values())), strict=True))
-            kept = {key: verdict for key, verdict in fresh.items() if verdict.status != "failed"}
-            self.stats["failed"] += len(fresh) - len(kept)
-            self._write(kept)
+            usable = {key: verdict for key, verdict in fresh.items() if verdict.status != "failed"}
+            self.stats["failed"] += len(fresh) - len(usable)
+            self._write(usable)
             known |= fresh
         return [known[key] for key in keys]
 
     def key(self, step: SubTrajectory) -> bytes:
-        """Returns the hash under which the verdict on a step is kept."""
+        """Returns the hash under which the verdict on a step is stored."""
         state = step.state
         seen = [
             *(SCHEMA_VERSION, self.fingerprint, state.task, state.settings, state.turns),
             [[s.action.text, s.call, s.result, s.observation] for s in state.steps],
             *(step.action.text, step.call, step.result),
         ]
-        said = msgspec.json.encode(seen, enc_hook=repr, order="deterministic")
-        return hashlib.blake2b(said, digest_size=20).digest()
+        content = msgspec.json.encode(seen, enc_hook=repr, order="deterministic")
+        return hashlib.blake2b(content, digest_size=20).digest()
 
     def _read(self, keys: Sequence[bytes]) -> dict[bytes, Verdict]:
-        found: dict[bytes, Verdict] = {}
+        verdicts: dict[bytes, Verdict] = {}
         try:
             with contextlib.closing(self._connect()) as connection:
                 for start in range(0, len(keys), 500):
                     some = keys[start : start + 500]
                     query = f"SELECT key, verdict FROM verdicts WHERE key IN ({','.join('?' * len(some))})"
                     rows = connection.execute(query, some).fetchall()
-                    found |= {key: msgspec.json.decode(verdict, type=Verdict) for key, verdict in rows}
+                    verdicts |= {key: msgspec.json.decode(verdict, type=Verdict) for key, verdict in rows}
         except (sqlite3.Error, OSError, msgspec.MsgspecError) as error:
             self._complain("read", error)
-        return found
+        return verdicts
 
     def _write(self, verdicts: dict[bytes, Verdict]) -> None:
         rows = [(key, msgspec.json.encode(verdict)) for key, verdict in verdicts.items()]
@@ -94,7 +94,7 @@ class CachedJudge:
             self._complain("write", error)
 
     def _connect(self) -> sqlite3.Connection:
-        """Opens the cache, for one call: a connection must not be carried into another process or thread."""
+        """Opens the cache for one call: a connection must not be used by another process or thread."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=_WAIT_S)
         try:

@@ -31,7 +31,7 @@ class LlmGrader:
     """Asks a language model whether an answer is right; it sees question, key and answer only, and says YES or NO.
 
     Args:
-        agent: the model: spec of any agent.
+        agent: the model; spec of any agent.
         seed: seed of its sampling.
     """
 
@@ -41,14 +41,14 @@ class LlmGrader:
         self.fingerprint = named("llm_grader", {"agent": fingerprint(self.agent, "agent"), "seed": seed, "version": _VERSION})
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
-        """Returns for each answer whether it is right; None without a key, without a model, or without a readable word.
+        """Returns for each answer whether it is right; None without a key, or if the model is away or its reply unreadable.
 
-        An empty answer is wrong, and nobody is asked.
+        An empty answer is wrong without asking.
         """
         graded: list[bool | None] = [False if task.answer is not None else None for task in tasks]
         open_ = [i for i, task in enumerate(tasks) if task.answer is not None and answers[i].strip()]
-        said = ask(self.agent, [_prompt(tasks[i], answers[i]) for i in open_], self.seed)
-        for i, action in zip(open_, said, strict=True):
+        replies = ask(self.agent, [_prompt(tasks[i], answers[i]) for i in open_], self.seed)
+        for i, action in zip(open_, replies, strict=True):
             word, _ = (None, "") if action.error is not None else read_choice(action.text, ("YES", "NO"))
             graded[i] = None if word is None else word == "YES"
         return graded

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import fingerprint, named
@@ -41,15 +40,15 @@ _SPEAKERS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
 class LlmJudge:
     """Asks a language model whether a step helps, by the criteria of the paper's process filter (stage 1).
 
-    The model sees the conversation as the policy saw it, and the action; never the task's answer, plan or evidence. It is
-    to explain before it rates. The wording is ours, as the paper gives none. The rating is read from the last line only,
-    which has to consist of it; where it does not, or where the model could not answer, the verdict is ``failed``.
+    The model sees the conversation as the policy saw it, and the action; never the task's answer, plan or evidence. It
+    explains, then rates. The wording is ours, since the paper gives none. The rating is read from the last line only, which
+    must consist of it; otherwise, or if the model could not answer, the verdict is ``failed``.
 
     Args:
-        agent: the model: spec of any agent, e.g. ``{"name": "transformers", "model": "...", "temperature": 0}``.
+        agent: the model; spec of any agent, e.g. ``{"name": "transformers", "model": "...", "temperature": 0}``.
         good: reward of a GOOD step.
         bad: reward of a BAD step.
-        attempts: how often the model is asked, with another seed each time, until a verdict can be read.
+        attempts: how often the model is asked, each time with another seed, until a verdict can be read.
         seed: seed of the first attempt.
     """
 
@@ -57,20 +56,20 @@ class LlmJudge:
 
     def __init__(self, agent: Spec, good: float = 1.0, bad: float = 0.0, attempts: int = 1, seed: int = 0) -> None:
         if attempts < 1:
-            raise ConfigError(f"attempts is 1 or above; got {attempts}.")
+            raise ConfigError(f"attempts must be 1 or above; got {attempts}.")
         self.agent = make_agent(agent)
         self.good, self.bad, self.attempts, self.seed = good, bad, attempts, seed
-        options: dict[str, Any] = {"good": good, "bad": bad, "attempts": attempts, "seed": seed, "version": _VERSION}
+        options = {"good": good, "bad": bad, "attempts": attempts, "seed": seed, "version": _VERSION}
         self.fingerprint = named(self.name, {**options, "agent": fingerprint(self.agent, "agent")})
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-        """Returns one verdict a step: scored GOOD or BAD with the model's explanation, or failed."""
+        """Returns one verdict per step: scored GOOD or BAD with the model's explanation, or failed."""
         prompts = [build_prompt(step) for step in steps]
         verdicts: list[Verdict] = [Verdict.failed("not asked", self.name)] * len(steps)
         pending = list(range(len(steps)))
         for attempt in range(self.attempts):
-            said = ask(self.agent, [prompts[i] for i in pending], self.seed + attempt)
-            for i, action in zip(pending, said, strict=True):
+            replies = ask(self.agent, [prompts[i] for i in pending], self.seed + attempt)
+            for i, action in zip(pending, replies, strict=True):
                 verdicts[i] = self._read(action)
             pending = [i for i in pending if verdicts[i].status == "failed"]
             if not pending:
@@ -89,7 +88,7 @@ class LlmJudge:
 
 
 def build_prompt(step: SubTrajectory) -> str:
-    """Returns what the model is asked about a step."""
+    """Returns the prompt that asks the model about a step."""
     tags = step.state.settings.tools
     turns = [f"[{i}] {_SPEAKERS[turn.role]}:\n{quote(turn.text, tags)}" for i, turn in enumerate(step.state.turns, start=1)]
     # Text after the first complete call or answer has no part in the episode.

@@ -19,8 +19,8 @@ class NoisyJudge:
 
     Args:
         judge: spec of the judge to disturb.
-        flip: chance that a label is swapped, either way.
-        lenient: chance that a BAD that was not swapped becomes GOOD all the same: a judge that is easily pleased.
+        flip: chance that a label is swapped, in either direction.
+        lenient: chance that a BAD that was not swapped becomes GOOD: a judge that is too easily satisfied.
         seed: seed of the errors.
     """
 
@@ -29,14 +29,14 @@ class NoisyJudge:
     def __init__(self, judge: Spec = "rules", flip: float = 0.1, lenient: float = 0.0, seed: int = 0) -> None:
         for option, rate in (("flip", flip), ("lenient", lenient)):
             if not 0 <= rate <= 1:
-                raise ConfigError(f"{option} is a chance between 0 and 1; got {rate}.")
+                raise ConfigError(f"{option} must be a chance between 0 and 1; got {rate}.")
         self.inner = make_judge(judge)
         self.flip, self.lenient, self.seed = flip, lenient, seed
         self.needs_results = needs_results(self.inner)
         self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), "flip": flip, "lenient": lenient, "seed": seed})
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-        """Returns one verdict a step."""
+        """Returns one verdict per step."""
         return [self._disturb(step, verdict) for step, verdict in zip(steps, self.inner.judge(steps), strict=True)]
 
     def _disturb(self, step: SubTrajectory, verdict: Verdict) -> Verdict:
@@ -44,9 +44,9 @@ class NoisyJudge:
             return verdict
         rng = random.Random(f"{self.seed} {step.state.task.id} {step.state.seed} {len(step.state.steps)} {step.action.text}")
         good = verdict.label == "GOOD"
-        said = good != (rng.random() < self.flip)
-        said = said or rng.random() < self.lenient
-        if said == good:
+        flipped = good != (rng.random() < self.flip)
+        label = flipped or rng.random() < self.lenient
+        if label == good:
             return verdict
         critique = f"(an error on purpose) {verdict.critique}"
-        return Verdict.good(critique, self.name) if said else Verdict.bad(critique, self.name)
+        return Verdict.good(critique, self.name) if label else Verdict.bad(critique, self.name)

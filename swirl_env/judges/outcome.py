@@ -1,4 +1,4 @@
-"""The outcome judge: nothing until the end, then whether the answer is right. The outcome-only baseline as a plugin."""
+"""The outcome judge: reward 0 until the end, then whether the answer is right. The outcome-only baseline as a plugin."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _WRONG = Verdict.bad("The answer is wrong.", _NAME)
 class OutcomeJudge:
     """Reward 1 for a right final answer; 0 for a wrong one and for every step before.
 
-    A step that is no answer has no label. Failed where the task has no gold answer to compare with.
+    A step that is no answer has no label. Failed if the task has no gold answer to compare with.
     """
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-        """Returns one verdict a step."""
+        """Returns one verdict per step."""
         return [_one(step) for step in steps]
 
 

@@ -12,18 +12,18 @@ _NAME = "rules"
 
 
 class RulesJudge:
-    """Rates each step by what is known about its task, without a model.
+    """Rates each step by the plan, evidence and answer of its task, without a model.
 
     - **Search**: GOOD if the passages hold evidence for a step of the gold plan (without a plan: a supporting passage) that is
       not yet resolved and whose own needs have been shown; see `swirl_env.gold_plan`. BAD if it repeats an earlier query, skips
-      ahead, or brings nothing new. Where neither plan nor evidence is known: BAD for a repetition or no results, otherwise
+      ahead, or brings nothing new. If neither plan nor evidence is known: BAD for a repetition or no results, otherwise
       unscored.
     - **Calculation**: GOOD if it is more than a bare number and its value is the result of a plan step that is not yet
-      resolved, by numbers that have been shown. Without a plan: GOOD unless bare or repeated where nothing else is known of
-      the task; unscored in tasks with supporting passages.
-    - **Answer**: GOOD if it is right, all evidence has been shown, and, where the plan computes, its last value (or one
-      equal to the answer) has been computed: mental arithmetic does not count, as the tool is there to be used.
-      Unscored where the task has no gold answer.
+      resolved, by numbers that have been shown. Without a plan: GOOD unless bare or repeated; unscored in tasks with
+      supporting passages.
+    - **Answer**: GOOD if it is right, all evidence has been shown, and, if the plan computes, its last value (or one equal to
+      the answer) has been computed: mental arithmetic does not count, since the tool is there to be used. Unscored if the
+      task has no gold answer.
     - Malformed actions and calls with an error are BAD. A tool that was ``unavailable`` is nobody's fault: unscored.
 
     Args:
@@ -43,7 +43,7 @@ class RulesJudge:
         self._require_computed = require_computed
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-        """Returns one verdict a step."""
+        """Returns one verdict per step."""
         return [
             self._call(step.state, call, step.result) if type(call := step.call) is ToolCall else self._other(step, call)
             for step in steps

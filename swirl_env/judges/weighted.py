@@ -1,10 +1,9 @@
-"""A judge made of others: the weighted sum of their rewards, with the parts kept."""
+"""A judge made of others: the weighted sum of their rewards, with each part on record."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import fingerprint, named
@@ -18,15 +17,15 @@ DEFAULT = {"rules": 0.7, "outcome": 0.3}
 class WeightedJudge:
     """A named sum: reward = sum of weight x part over the judges that scored the step.
 
-    - Each part's own reward stands in `Verdict.parts` under its name, before weighing.
-    - Where one judge failed, the verdict is ``failed``: a sum that lacks a term would pass for a lower reward.
-    - A judge without an opinion (``unscored``) adds nothing, and the other weights stay as they are; where none has one, the
+    - Each part's own reward is in `Verdict.parts` under its name, before weighing.
+    - If one judge failed, the verdict is ``failed``: a sum that lacks a term would look like a lower reward.
+    - A judge without an opinion (``unscored``) adds nothing, and the other weights stay as they are; if no judge has one, the
       verdict is ``unscored``.
-    - The label is GOOD where all parts with a label say GOOD, BAD where one says BAD, and absent where none has one.
+    - The label is GOOD if all parts with a label say GOOD, BAD if one says BAD, and absent if no part has one.
 
     Args:
-        judges: name of a judge -> weight; or a list of specs, each a mapping with a ``weight`` (1 where it has none), the
-            options of the judge, and, where one judge comes twice, its name in the sum as ``part``.
+        judges: name of a judge -> weight; or a list of specs, each a mapping with a ``weight`` (1 if absent), the options
+            of the judge, and, if a judge occurs twice, its name in the sum as ``part``.
     """
 
     name = "weighted"
@@ -37,7 +36,7 @@ class WeightedJudge:
             if part in self.judges:
                 raise ConfigError(f"Two parts of the weighted judge are called {part!r}. Give one of them another 'part'.")
             if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-                raise ConfigError(f"The weight of {part!r} is a finite number; got {weight!r}.")
+                raise ConfigError(f"The weight of {part!r} must be a finite number; got {weight!r}.")
             self.judges[part] = (make_judge(spec), float(weight))
         if not self.judges:
             raise ConfigError("The weighted judge needs at least one judge, e.g. judges={'rules': 0.7, 'outcome': 0.3}.")
@@ -46,9 +45,9 @@ class WeightedJudge:
         self.fingerprint = named(self.name, parts)
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-        """Returns one verdict a step, with the reward of each judge in its `parts`."""
-        said = {part: judge.judge(steps) for part, (judge, _) in self.judges.items()}
-        return [self._sum({part: said[part][i] for part in said}) for i in range(len(steps))]
+        """Returns one verdict per step, with the reward of each judge in its `parts`."""
+        verdicts = {part: judge.judge(steps) for part, (judge, _) in self.judges.items()}
+        return [self._sum({part: of_part[i] for part, of_part in verdicts.items()}) for i in range(len(steps))]
 
     def _sum(self, verdicts: Mapping[str, Verdict]) -> Verdict:
         critique = "\n".join(f"{part}: {v.critique}" for part, v in verdicts.items() if v.critique)
@@ -63,17 +62,17 @@ class WeightedJudge:
         return Verdict("scored", reward, label, critique, self.name, parts)
 
 
-def _terms(judges: Mapping[str, float] | Sequence[Spec]) -> list[tuple[str, Spec, Any]]:
+def _terms(judges: Mapping[str, float] | Sequence[Spec]) -> list[tuple[str, Spec, object]]:
     """Returns (name in the sum, spec, weight) of each part."""
     if isinstance(judges, Mapping):
         return [(str(name), str(name), weight) for name, weight in judges.items()]
-    terms: list[tuple[str, Spec, Any]] = []
+    terms: list[tuple[str, Spec, object]] = []
     for spec in judges:
         if not isinstance(spec, Mapping):
             terms.append((spec if isinstance(spec, str) else str(getattr(spec, "name", type(spec).__name__)), spec, 1.0))
             continue
-        given = dict(spec)
-        weight, part = given.pop("weight", 1.0), given.pop("part", spec.get("name"))
+        options = dict(spec)
+        weight, part = options.pop("weight", 1.0), options.pop("part", spec.get("name"))
         # A ready judge is weighed as {"judge": judge, "weight": 0.5, "part": "mine"}.
-        terms.append((str(part), given["judge"] if set(given) == {"judge"} else given, weight))
+        terms.append((str(part), options["judge"] if set(options) == {"judge"} else options, weight))
     return terms

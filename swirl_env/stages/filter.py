@@ -8,7 +8,7 @@ from swirl_env.config.options import FilterOptions, read
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import quoted
 from swirl_env.store import Store
-from swirl_env.store.filters import equalise
+from swirl_env.store.filters import match_sizes
 
 
 def main(config: DictConfig) -> None:
@@ -20,7 +20,7 @@ def main(config: DictConfig) -> None:
         names = [str(chosen["name"]) for chosen in options.filter.values()]
         chosen = [store.filter(name, judge, options.limit, options.seed) for name in names]
         if options.equal:
-            chosen = equalise(chosen, options.seed, options.limit)
+            chosen = match_sizes(chosen, options.seed, options.limit)
         for selection in chosen:
             store.save(selection)
     reasons = sorted({reason for selection in chosen for reason in selection.excluded})
@@ -28,8 +28,8 @@ def main(config: DictConfig) -> None:
         {
             "filter": selection.filter,
             "trajectories": f"{selection.total:,}",
-            "kept": f"{selection.kept:,}",
-            "%": f"{100 * selection.kept / selection.total:.1f}" if selection.total else "-",
+            "kept": f"{selection.size:,}",
+            "%": f"{100 * selection.size / selection.total:.1f}" if selection.total else "-",
             **{f"excluded: {reason}": f"{selection.excluded.get(reason, 0):,}" for reason in reasons},
         }
         for selection in chosen

@@ -2,21 +2,21 @@
 
     {"v":1,"key":["task id",0],"error":true,"shared":[...],"echo":[...],"task":{...},"settings":{...},"steps":[...],...}
 
-The head (version, key, and ``error`` where the episode failed) lets a reader know a line without decoding it. Two things
-that would otherwise stand in a line many times over are written once:
+The head (version, key, and ``error`` if the episode failed) identifies a line without decoding it. Two things that would
+otherwise be repeated many times in a line are written once:
 
 - ``shared``: of step i's ``prompt_ids``, the first ``shared[i]`` are those of step i-1's ``prompt_ids + token_ids``; only
   the rest is written.
-- ``echo``: where ``echo[i]`` is 1, step i's ``observation`` ends with the text of its result, which is not written again.
+- ``echo``: if ``echo[i]`` is 1, step i's ``observation`` ends with the text of its result, which is not written again.
 
-A line holds no time, no host and no id of a run: the same seed gives the same bytes.
+A line holds no time, host or run id: the same seed gives the same bytes.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -29,11 +29,11 @@ Key = tuple[str, int]
 
 
 class Head(NamedTuple):
-    """What the beginning of a line says."""
+    """The beginning of a line: which episode it is about, and whether that waits to be run again."""
 
     key: Key
     failed: bool
-    """Whether the episode ended in an error, and so waits to be run again."""
+    """Whether the episode ended in an error (for verdicts: whether one of them failed)."""
 
 
 class VerdictSummary(Record, frozen=True):
@@ -101,11 +101,11 @@ class BadLine(ValueError):
 
 
 def read_head(line: bytes) -> Head:
-    """Returns what a line (of trajectories or verdicts) is about.
+    """Returns the head of a line of trajectories or verdicts.
 
     Raises:
-        BadLine: where it is no such line.
-        VersionError: where another version wrote it.
+        BadLine: if it is no such line.
+        VersionError: if another version wrote it.
     """
     match = _HEAD.match(line) if line.endswith(b"}\n") else None
     try:
@@ -119,7 +119,7 @@ def read_head(line: bytes) -> Head:
 
 
 def check_version(line: bytes) -> None:
-    """Raises where a line is no JSON object (`BadLine`) or was written by another version (`VersionError`)."""
+    """Raises `BadLine` if a line is no JSON object, `VersionError` if another version wrote it."""
     try:
         version = _decode_version(line).v
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
@@ -133,16 +133,16 @@ def check_version(line: bytes) -> None:
             "To convert it, read it with the swirl-env that wrote it, rebuild each episode from its fields as a "
             "swirl_env.types.Trajectory of this release, and append that to a new Store."
         )
-    found = "no version" if version is None else f"version {version}"
-    raise VersionError(f"Expected records of schema version {SCHEMA_VERSION}, got {found}. {fix}")
+    got = "no version" if version is None else f"version {version}"
+    raise VersionError(f"Expected records of schema version {SCHEMA_VERSION}, got {got}. {fix}")
 
 
 def encode_trajectory(trajectory: Trajectory) -> bytes:
-    """Returns the line of a trajectory, newline included, having made sure that it reads back as the same trajectory.
+    """Returns the line of a trajectory, newline included, after checking that it reads back as the same trajectory.
 
     Raises:
-        StoreError: where it holds what JSON cannot keep (lone surrogates, NaN, objects) or values outside the schema.
-        VersionError: where it was built for another schema version.
+        StoreError: if it holds values that JSON cannot hold (lone surrogates, NaN, objects) or that the schema does not allow.
+        VersionError: if it was built for another schema version.
     """
     if trajectory.version != SCHEMA_VERSION:
         raise VersionError(f"Expected a trajectory of schema version {SCHEMA_VERSION}, got version {trajectory.version}.")
@@ -166,7 +166,7 @@ def encode_trajectory(trajectory: Trajectory) -> bytes:
             f"Replace it first (swirl_env.episodes.transcript.clean)."
         ) from error
     except (TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise StoreError(f"{where}: {error}. Check the values that its agent, tools and judge gave.") from error
+        raise StoreError(f"{where}: {error}. Check the values that its agent, tools and judge returned.") from error
     if stored != trajectory and _plain(stored) != _plain(trajectory):
         raise StoreError(
             f"{where}: JSON would change a value in it. Numbers have to be finite, and the keys of meta, data and parts strings."
@@ -178,8 +178,8 @@ def decode_trajectory(line: bytes) -> Trajectory:
     """Returns the trajectory of a line.
 
     Raises:
-        BadLine: where the line cannot be read.
-        VersionError: where another version wrote it.
+        BadLine: if the line cannot be read.
+        VersionError: if another version wrote it.
     """
     try:
         stored = _decode(line)
@@ -198,7 +198,7 @@ def decode_trajectory(line: bytes) -> Trajectory:
 
 
 def decode_summary(line: bytes) -> Summary:
-    """Returns what filters read of a line; raises as `decode_trajectory`."""
+    """Returns the part of a line that filters read; raises as `decode_trajectory`."""
     try:
         return _decode_summary(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -210,14 +210,14 @@ def encode_verdicts(key: Key, verdicts: Sequence[Verdict]) -> bytes:
     """Returns the line that holds a judge's verdicts on the steps of one trajectory, newline included.
 
     Raises:
-        StoreError: where they hold what JSON cannot keep, or values outside the schema.
+        StoreError: if they hold values that JSON cannot hold or that the schema does not allow.
     """
     failed = b',"error":true' if any(verdict.status == "failed" for verdict in verdicts) else b""
     try:
         line = b'{"v":%d,"key":%b%b,"verdicts":%b}\n' % (SCHEMA_VERSION, _encode(key), failed, _encode(tuple(verdicts)))
         stored = decode_verdicts(line)
     except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise StoreError(f"The verdicts on {key!r} cannot be stored: {error}. Check what the judge gave.") from error
+        raise StoreError(f"The verdicts on {key!r} cannot be stored: {error}. Check what the judge returned.") from error
     if stored != tuple(verdicts) and _plain(stored) != _plain(tuple(verdicts)):
         raise StoreError(f"The verdicts on {key!r} cannot be stored: rewards and their parts have to be finite numbers.")
     return line
@@ -241,7 +241,7 @@ def decode_verdict_summaries(line: bytes) -> tuple[VerdictSummary, ...]:
         raise BadLine(str(error)) from error
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return msgspec.to_builtins(value)
 
 
@@ -279,7 +279,7 @@ def _unpack(stored: _Stored) -> tuple[Step, ...]:
     steps = []
     for step, count, echoes in zip(stored.steps, shared, echo, strict=True):
         if not 0 <= count <= len(known):
-            raise BadLine(f"'shared' speaks of {count} ids where the step before has {len(known)}")
+            raise BadLine(f"'shared' names {count} ids, but the step before has {len(known)}")
         if count:
             action = msgspec.structs.replace(step.action, prompt_ids=known[:count] + step.action.prompt_ids)
             step = msgspec.structs.replace(step, action=action)

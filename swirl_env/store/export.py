@@ -1,7 +1,7 @@
 """A run in the formats of other tools: chat JSONL, Parquet, Hugging Face datasets.
 
-One row a trajectory. ``messages`` is the conversation as the last state holds it, with the last action at its end;
-``rewards`` and ``labels`` have one entry for each assistant message, None where the step has no verdict.
+One row per trajectory. ``messages`` is the conversation of the last state, with the last action at its end; ``rewards``
+and ``labels`` have one entry per assistant message, None if the step has no verdict.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def chat_row(trajectory: Trajectory) -> Row:
 
 
 def to_chat(trajectories: Iterable[Trajectory], path: str | os.PathLike[str]) -> int:
-    """Writes chat JSONL, one `chat_row` a line, and returns how many."""
+    """Writes chat JSONL, one `chat_row` per line, and returns how many."""
     count = 0
     with _draft(path) as draft, draft.open("wb") as file:
         for trajectory in trajectories:
@@ -64,9 +64,9 @@ def to_parquet(trajectories: Iterable[Trajectory], path: str | os.PathLike[str],
     Its columns are those of `chat_row`, and ``record``, the whole trajectory as its line in the store.
 
     Raises:
-        MissingExtra: where pyarrow is not installed.
+        MissingExtra: if pyarrow is not installed.
     """
-    arrow, parquet = _needed("pyarrow", "Parquet"), _needed("pyarrow.parquet", "Parquet")
+    arrow, parquet = _import("pyarrow", "Parquet"), _import("pyarrow.parquet", "Parquet")
     schema = _schema(arrow)
     rest, count = iter(trajectories), 0
     with _draft(path) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
@@ -81,13 +81,13 @@ def to_dataset(trajectories: Iterable[Trajectory], path: str | os.PathLike[str])
     """Writes a folder for ``datasets.load_from_disk`` (columns as `to_parquet`) and returns how many rows.
 
     Raises:
-        MissingExtra: where datasets is not installed.
+        MissingExtra: if datasets is not installed.
     """
-    datasets = _needed("datasets", "Hugging Face datasets")
+    datasets = _import("datasets", "Hugging Face datasets")
     with tempfile.TemporaryDirectory() as folder:
         count = to_parquet(trajectories, Path(folder, "rows.parquet"))
-        made = datasets.Dataset.from_parquet(str(Path(folder, "rows.parquet")), cache_dir=folder)
-        made.save_to_disk(os.fspath(path))
+        dataset = datasets.Dataset.from_parquet(str(Path(folder, "rows.parquet")), cache_dir=folder)
+        dataset.save_to_disk(os.fspath(path))
     return count
 
 
@@ -99,7 +99,7 @@ EXPORTS: dict[str, Callable[[Iterable[Trajectory], str | os.PathLike[str]], int]
 """The formats, by name."""
 
 
-def _needed(module: str, what: str) -> Any:
+def _import(module: str, what: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -129,7 +129,7 @@ def _schema(arrow: Any) -> Any:
 
 @contextlib.contextmanager
 def _draft(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Gives a file to write to that takes the place of `path` once it is whole."""
+    """Yields a file to write to; it replaces `path` once it is whole."""
     target = Path(path)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:

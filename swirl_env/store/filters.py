@@ -1,14 +1,13 @@
-"""Which trajectories are worth training on: named filters, and selections cut to equal sizes.
+"""Which trajectories are worth training on: named filters, and selections drawn down to equal sizes.
 
-A filter is a plain function from a trajectory to a bool. Episodes with ``ended="error"`` pass none of them, and a verdict
-that failed or is missing is never taken for GOOD.
+A filter is a plain function from a trajectory to a bool. Episodes with ``ended="error"`` pass none of them, and a failed or
+missing verdict never counts as GOOD.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import msgspec
 
@@ -18,36 +17,36 @@ from swirl_env.store.codec import Key, Summary
 from swirl_env.types import Record, Trajectory
 
 Filter = Callable[[Trajectory], bool]
-"""Says whether a trajectory is kept."""
+"""Returns whether a trajectory passes."""
 
 
 class Selection(Record, frozen=True):
-    """The trajectories that a filter chose, by key."""
+    """The trajectories that pass a filter, by key."""
 
     filter: str
     keys: tuple[Key, ...]
-    """What was kept, in the order of the store."""
+    """The trajectories that pass, in the order of the store."""
     total: int
-    """Trajectories looked at; ``total == len(keys) + sum(excluded.values())``."""
+    """Trajectories examined; ``total == len(keys) + sum(excluded.values())``."""
     excluded: dict[str, int] = {}
-    """Reason -> how many fell to it; each trajectory counts once, under the first reason that holds."""
+    """Reason -> number of trajectories; each one counts once, under the first reason that applies."""
     judge: str | None = None
-    """Fingerprint of the verdict table that was read; None for the verdicts of the episodes themselves."""
+    """Fingerprint of the verdict table; None for the verdicts of the episodes themselves."""
     limit: int | None = None
     seed: int = 0
-    """Seed of the draw that met `limit`."""
+    """Seed of the draw that reduced the selection to `limit`."""
     source: tuple[int, ...] = ()
-    """Sizes in bytes of the records it was made from: a store that has grown since is filtered anew."""
+    """Sizes in bytes of the files it was made from: after the store has grown, the filter is applied again."""
 
     @property
-    def kept(self) -> int:
-        """How many trajectories were chosen."""
+    def size(self) -> int:
+        """Number of trajectories that pass."""
         return len(self.keys)
 
     def table(self) -> list[tuple[str, str]]:
         """Returns rows ``(what, count)`` for a terminal table."""
         rows = [(f"excluded: {reason}", f"{count:,}") for reason, count in self.excluded.items()]
-        return [("trajectories", f"{self.total:,}"), *rows, ("kept", f"{self.kept:,}")]
+        return [("trajectories", f"{self.total:,}"), *rows, ("kept", f"{self.size:,}")]
 
 
 def none(trajectory: Trajectory | Summary) -> bool:
@@ -86,21 +85,21 @@ def make_filter(spec: str | Filter) -> tuple[str, Filter]:
         spec: a name of `FILTERS`, ``"package.module:function"``, or a function.
 
     Raises:
-        UnknownName: for a name that nobody has heard of.
+        UnknownName: if no filter has this name.
     """
     if isinstance(spec, str) and spec in FILTERS:
         return spec, FILTERS[spec]
     if isinstance(spec, str) and ":" not in spec:
         raise unknown_name("filter", spec, FILTERS)
-    keeps: Filter = load("filter", spec) if isinstance(spec, str) else spec
+    passes: Filter = load("filter", spec) if isinstance(spec, str) else spec
     name = spec.rpartition(":")[2] if isinstance(spec, str) else str(getattr(spec, "__name__", type(spec).__name__))
-    if FILTERS.get(name, keeps) is not keeps:
-        raise ConfigError(f"A filter is built in under the name {name!r}; give your function another.")
-    return name, keeps
+    if FILTERS.get(name, passes) is not passes:
+        raise ConfigError(f"{name!r} is the name of a built-in filter; give your function another name.")
+    return name, passes
 
 
 def why_not(name: str, trajectory: Trajectory | Summary) -> str:
-    """Returns in a word or two why the filter `name` turns a trajectory away; for filters of users, their name."""
+    """Returns the reason, in a word or two, why the filter `name` rejects a trajectory; for users' filters, ``not <name>``."""
     reason = _why_error(trajectory)
     if not reason and name in ("process", "both"):
         reason = _why_process(trajectory)
@@ -109,35 +108,35 @@ def why_not(name: str, trajectory: Trajectory | Summary) -> str:
     return reason or f"not {name}"
 
 
-def equalise(selections: Sequence[Selection], seed: int = 0, limit: int | None = None) -> list[Selection]:
-    """Cuts all selections to the size of the smallest, so that filters are compared on equally many trajectories.
+def match_sizes(selections: Sequence[Selection], seed: int = 0, limit: int | None = None) -> list[Selection]:
+    """Draws all selections down to the size of the smallest, so that filters are compared on equally many trajectories.
 
     Args:
-        selections: what the filters chose.
+        selections: one per filter.
         seed: seed of the draw.
         limit: a size that none may exceed.
     """
-    sizes = [selection.kept for selection in selections] + ([] if limit is None else [limit])
-    return [cut(selection, min(sizes), seed) for selection in selections]
+    sizes = [selection.size for selection in selections] + ([] if limit is None else [limit])
+    return [subsample(selection, min(sizes), seed) for selection in selections]
 
 
-def cut(selection: Selection, limit: int, seed: int = 0) -> Selection:
-    """Returns a random `limit` of a selection's trajectories.
+def subsample(selection: Selection, limit: int, seed: int = 0) -> Selection:
+    """Returns a selection of at most `limit` of the trajectories, drawn at random.
 
-    Each key has a fixed place in the draw of a seed, whatever else was selected: selections that share trajectories are cut
-    to samples that share as many as can be, and a smaller limit gives a subset of a larger one.
+    Each key has a fixed rank for a seed, whatever else was selected: selections that share trajectories get samples that
+    share as many as possible, and a smaller limit gives a subset of a larger one.
     """
     if limit < 0:
         raise ConfigError(f"A limit counts trajectories and cannot be negative; got {limit}.")
-    if selection.kept <= limit:
+    if selection.size <= limit:
         return msgspec.structs.replace(selection, limit=limit, seed=seed)
-    chosen = set(sorted(selection.keys, key=lambda key: _place(key, seed))[:limit])
-    excluded = {**selection.excluded, "limit": selection.excluded.get("limit", 0) + selection.kept - limit}
-    keys = tuple(key for key in selection.keys if key in chosen)
+    sample = set(sorted(selection.keys, key=lambda key: _rank(key, seed))[:limit])
+    excluded = {**selection.excluded, "limit": selection.excluded.get("limit", 0) + selection.size - limit}
+    keys = tuple(key for key in selection.keys if key in sample)
     return msgspec.structs.replace(selection, keys=keys, excluded=excluded, limit=limit, seed=seed)
 
 
-def _place(key: Key, seed: int) -> tuple[bytes, Any]:
+def _rank(key: Key, seed: int) -> tuple[bytes, Key]:
     return hashlib.blake2b(f"{seed}:{key[1]}:{key[0]}".encode(), digest_size=8).digest(), key
 
 

@@ -1,7 +1,7 @@
-"""Append-only files of one JSON record a line, safe against a kill at any byte and against a full disk.
+"""Append-only files with one JSON record per line, safe against a kill at any byte and against a full disk.
 
-A newline ends a record and nothing else does: whatever stands after the last one was being written when the writer died. It
-was never acknowledged, so readers skip it and the next writer cuts it off.
+Only a newline ends a record: text after the last one was being written when the writer died. It was never acknowledged,
+so readers skip it and the next writer removes it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import errno
 import fcntl
 import logging
 import os
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,16 +20,14 @@ from swirl_env.errors import StoreError, StoreLocked
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
-_held: dict[tuple[int, int], int] = {}
-"""(device, inode) of each lock file this process holds -> process id; POSIX locks do not exclude within one process."""
 
 
 def read_lines(path: Path, until: int | None = None) -> Iterator[tuple[int, int, bytes]]:
-    """Yields ``(number, offset, line)`` for every whole line of a file, numbers from 1; memory is that of one line.
+    """Yields ``(number, offset, line)`` for every whole line of a file, numbered from 1; memory is that of one line.
 
     Args:
         path: the file; one that is absent has no lines.
-        until: reads no line that begins at or after this byte, so that a reader can keep to what there was when it began.
+        until: reads no line that begins at or after this byte, so that a reader sees the file as it was when it began.
     """
     try:
         file = path.open("rb", buffering=_BLOCK)
@@ -53,10 +52,10 @@ def read_line(path: Path, offset: int) -> bytes:
 
 
 class Appender:
-    """One file open for appending. A record is on disk in whole or not at all.
+    """One file open for appending. A record is on disk as a whole or not at all.
 
     Args:
-        path: the file, made where it is absent; a torn tail is cut off.
+        path: the file, created if it is absent; a torn tail is removed.
         sync: flush every record to the device, against power cuts as well as killed processes (about 1 ms each on an SSD).
     """
 
@@ -79,7 +78,7 @@ class Appender:
         """Writes one line (with its newline) and returns the offset at which it begins.
 
         Raises:
-            StoreError: where it could not be written in whole; the file is then as it was before.
+            StoreError: if it could not be written as a whole; the file is then as it was before.
         """
         if self._torn:
             self._repair()
@@ -110,7 +109,7 @@ class Appender:
         os.close(self._fd)
 
     def _repair(self) -> None:
-        """Cuts off what stands after the last newline."""
+        """Removes the text after the last newline."""
         size = end = self.size
         while end:
             start = max(0, end - _BLOCK)
@@ -120,48 +119,91 @@ class Appender:
                 break
             end = start
         if end < size:
-            log.warning("%s: cut off %d bytes of a record that was being written when its writer died", self.path, size - end)
+            log.warning("%s: removed %d bytes of a record that was being written when its writer died", self.path, size - end)
             os.ftruncate(self._fd, end)
         self._torn = False
 
 
 class WriterLock:
-    """The right to write to a run folder; the kernel gives it back when the process dies, however it dies.
+    """The exclusive right to write to a run folder; the kernel releases it when the process dies, however it dies.
+
+    The lock belongs to this one opening of the lock file (`flock`): another process, or this one, may open, read and copy
+    the file without releasing it, as it would with POSIX record locks.
 
     Args:
-        path: the lock file.
+        path: the lock file, created if it is absent.
+
+    Raises:
+        StoreLocked: if another process, or another store of this one, has the lock.
+        StoreError: if the file cannot be opened or locked.
     """
 
     def __init__(self, path: Path) -> None:
-        # Asked before the file is opened: closing any descriptor of it would drop the lock that this process has on it.
-        if path.exists() and _held.get(_identity(os.stat(path))) == os.getpid():
-            raise StoreLocked(f"This process is writing to {path.parent} through another Store; close that one first, or use it.")
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        except OSError as error:
-            raise StoreError(f"{path.parent} cannot be written to: {error.strerror}.") from error
-        self._id = _identity(os.fstat(self._fd))
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        self.path = path
+        self._fd = _open_locked(path)
+        self._pid = os.getpid()
+        _locks[_identity(os.fstat(self._fd))] = self
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has the lock: a forked child does not inherit it."""
+        return self._pid == os.getpid() and self._fd >= 0
+
+    def release(self) -> None:
+        """Releases the lock; does nothing in a fork of the process that took it."""
+        if self.is_held:
+            _locks.pop(_identity(os.fstat(self._fd)), None)
             os.close(self._fd)
+            self._fd = -1
+
+    def forget(self) -> None:
+        """Closes a forked child's copy of the open file, which would keep the lock alive after its parent's death."""
+        os.close(self._fd)
+        self._fd = -1
+
+
+_locks: weakref.WeakValueDictionary[tuple[int, int], WriterLock] = weakref.WeakValueDictionary()
+"""(device, inode) of a lock file -> the lock that this process has on it."""
+
+
+def _forget_locks() -> None:
+    for lock in list(_locks.values()):
+        lock.forget()
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_forget_locks)
+
+
+def _open_locked(path: Path) -> int:
+    """Returns the descriptor of the lock file, locked."""
+    while True:
+        try:
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise StoreError(
+                f"{path.parent} cannot be written to: {error.strerror}. Give this user the right to write there, or choose "
+                f"another folder."
+            ) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists() and _identity(path.stat()) == _identity(os.fstat(fd)):
+                return fd
+            os.close(fd)  # the file was replaced between opening and locking: lock the one that is there now
+        except BaseException as error:
+            own = _locks.get(_identity(os.fstat(fd)))
+            os.close(fd)
+            if not isinstance(error, OSError):
+                raise
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise StoreError(f"{path} cannot be locked: {error.strerror}. Keep the run folder on another disk.") from error
+            if own is not None:
+                raise StoreLocked(
+                    f"This process is writing to {path.parent} through another Store; close that one first, or use it."
+                ) from error
             raise StoreLocked(
                 f"Another process is writing to {path.parent}; wait for it to end, or open the folder with mode='r' to read."
             ) from error
-        _held[self._id] = os.getpid()
-
-    @property
-    def held(self) -> bool:
-        """Whether this process has the right: a forked child does not inherit it."""
-        return _held.get(self._id) == os.getpid()
-
-    def release(self) -> None:
-        """Gives the right back."""
-        if self.held:
-            del _held[self._id]
-        os.close(self._fd)
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:
@@ -169,10 +211,10 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Writes a small file in one go: readers see the old content or the new, never a part.
+    """Writes a small file atomically: readers see the old content or the new, never a part.
 
     Raises:
-        StoreError: where it could not be written; the old content is then still there.
+        StoreError: if it could not be written; the old content is then still there.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -182,4 +224,4 @@ def replace_file(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink()
-        raise StoreError(f"{path} could not be written: {error.strerror}. What it held before is still there.") from error
+        raise StoreError(f"{path} could not be written: {error.strerror}. Its old content is still there.") from error

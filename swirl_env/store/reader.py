@@ -1,4 +1,4 @@
-"""Reading a run folder: streams that need no lock, see whole records only and take the memory of one episode."""
+"""Reading a run folder: streams that need no lock, see whole records only and use the memory of one episode."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from swirl_env.errors import ConfigError, DuplicateKey, StoreError, VersionError, unknown_name
 from swirl_env.store.codec import BadLine, Head, Key, StepSummary, Summary, VerdictSummary, decode_summary, decode_trajectory
-from swirl_env.store.filters import FILTERS, Filter, Selection, cut, make_filter, why_not
-from swirl_env.store.lines import read_lines
-from swirl_env.store.verdicts import VerdictTable, located, read_heads
+from swirl_env.store.filters import FILTERS, Filter, Selection, make_filter, subsample, why_not
+from swirl_env.store.verdicts import VerdictTable, line_error, read_heads
 from swirl_env.types import Step, Trajectory, Verdict
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -29,7 +27,7 @@ class Reader:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._seen: tuple[list[tuple[Path, int]], dict[Key, bool]] | None = None
+        self._cached_index: tuple[list[tuple[Path, int]], dict[Key, bool]] | None = None
 
     def __iter__(self) -> Iterator[Trajectory]:
         """Streams the latest record of every key, in the order they were stored; memory is that of one episode."""
@@ -41,25 +39,25 @@ class Reader:
         return sum(1 for _ in self._lines())
 
     def __contains__(self, key: object) -> bool:
-        """Whether an episode is stored and finished; the first question costs a pass over the files."""
-        return self._index().get(key) is False  # type: ignore[call-overload]
+        """Whether an episode is stored and finished; the first call costs a pass over the files."""
+        return isinstance(key, tuple) and self._index().get(key) is False
 
     def keys(self, errors: bool = False) -> set[Key]:
-        """Returns (task id, sample) of every finished episode: what `resume` skips. Reads the head of each line only.
+        """Returns (task id, sample) of every finished episode, which `resume` skips. Reads only the head of each line.
 
         Args:
-            errors: whether to count the episodes that ended in an error, too.
+            errors: whether to include episodes that ended in an error.
 
         Raises:
-            DuplicateKey: where two lines hold the same finished episode.
+            DuplicateKey: if two lines hold the same finished episode.
         """
         return {key for key, failed in self._index().items() if errors or not failed}
 
     def get(self, key: Key) -> Trajectory:
-        """Returns one episode by task id and sample; a pass over the heads finds it.
+        """Returns one episode by task id and sample, after a pass over the heads of lines.
 
         Raises:
-            KeyError: where it is not stored.
+            KeyError: if it is not stored.
         """
         for path, number, head, line in self._lines():
             if head.key == key:
@@ -71,14 +69,14 @@ class Reader:
         return sorted(file.stem for file in (self.path / "verdicts").glob("*.jsonl"))
 
     def verdicts(self, judge: str) -> VerdictTable:
-        """Returns a judge's table: key -> verdicts, one a step, as it stands now (empty for a judge that has none).
+        """Returns a judge's table: key -> verdicts, one per step, as it is now (empty for a judge that has none).
 
-        Its ``judged()`` gives the keys that need no judging.
+        Its ``judged()`` returns the keys that need no judging.
         """
         return VerdictTable(self._verdict_file(judge))
 
     def with_verdicts(self, judge: str | None) -> Iterator[Trajectory]:
-        """Streams the trajectories with a judge's verdicts in place of those of the episode.
+        """Streams the trajectories with a judge's verdicts instead of those of the episode.
 
         Args:
             judge: fingerprint; None leaves the verdicts as they are. Episodes it has not judged have ``unscored`` steps.
@@ -88,80 +86,74 @@ class Reader:
             yield trajectory if table is None else _rejudged(trajectory, table)
 
     def filter(self, filter: str | Filter, judge: str | None = None, limit: int | None = None, seed: int = 0) -> Selection:
-        """Applies a filter to the whole store and returns what it chose; writes nothing (see `save`).
+        """Applies a filter to the whole store and returns the selection; writes nothing (see `save`).
 
         Args:
             filter: a name of `swirl_env.store.filters.FILTERS`, ``"package.module:function"``, or a function.
-            judge: fingerprint of the verdicts to go by; None for those of the episodes.
-            limit: keep at most so many, drawn with `seed`.
+            judge: fingerprint of the verdict table to use; None for the verdicts of the episodes.
+            limit: largest size of the selection, drawn with `seed`.
             seed: seed of the draw.
         """
-        name, keeps = make_filter(filter)
+        name, passes = make_filter(filter)
+        builtin = FILTERS.get(name)
         table = None if judge is None else self._table(judge)
         source = self._source(judge)
-        kept: list[Key] = []
+        keys: list[Key] = []
         excluded: dict[str, int] = {}
         total = 0
         for path, number, head, line in self._lines():
             total += 1
-            seen: Any
-            if FILTERS.get(name) is keeps:
-                seen = _summary(_read_summary(path, number, line), table)
+            if builtin is not None:
+                summary = _summary(_read_summary(path, number, line), table)
+                ok = not head.failed and builtin(summary)
+                reason = "" if ok else why_not(name, summary)
             else:
-                seen = _read(path, number, line) if table is None else _rejudged(_read(path, number, line), table)
-            if not head.failed and keeps(seen):
-                kept.append(head.key)
+                trajectory = _read(path, number, line) if table is None else _rejudged(_read(path, number, line), table)
+                ok = not head.failed and passes(trajectory)
+                reason = "" if ok else why_not(name, trajectory)
+            if ok:
+                keys.append(head.key)
             else:
-                reason = why_not(name, seen)
                 excluded[reason] = excluded.get(reason, 0) + 1
-        selection = Selection(name, tuple(kept), total, dict(sorted(excluded.items())), judge, source=source)
-        return selection if limit is None else cut(selection, limit, seed)
+        selection = Selection(name, tuple(keys), total, dict(sorted(excluded.items())), judge, source=source)
+        return selection if limit is None else subsample(selection, limit, seed)
 
     def selection(self, filter: str, judge: str | None = None) -> Selection | None:
-        """Returns the saved selection of a filter; None where there is none."""
+        """Returns the saved selection of a filter; None if there is none."""
         file = self._selection_file(make_filter(filter)[0], judge)
         try:
             return msgspec.json.decode(file.read_bytes(), type=Selection)
         except FileNotFoundError:
             return None
         except msgspec.MsgspecError as error:
-            raise StoreError(f"{file} is no selection: {error}. Delete it; `swirl filter` writes it anew.") from error
+            raise StoreError(f"{file} is no selection: {error}. Delete it; `swirl filter` writes it again.") from error
 
     def select(self, filter: str | Filter | Selection, judge: str | None = None) -> Iterator[Trajectory]:
-        """Streams the trajectories that a filter chooses, with the verdicts it went by.
+        """Streams the trajectories that pass a filter, with the verdicts it was applied to.
 
-        A selection saved under the filter's name is followed, its limit and seed included; where there is none, or the store
-        has grown since, the filter is applied anew and (unless the store is open for reading only) the selection saved. A
-        function is applied as it is, and nothing saved.
+        A selection saved under the filter's name is used, its limit and seed included. If there is none, or the store has
+        grown since, the filter is applied again and (unless the store is open for reading only) the selection saved. A
+        function is applied as it is, and nothing is saved.
 
         Raises:
-            StoreError: where a selection names trajectories that are not in this store.
+            StoreError: if a selection names trajectories that are not in this store.
         """
         selection = filter if isinstance(filter, Selection) else self._current(filter, judge)
         table = None if selection.judge is None else self._table(selection.judge)
-        chosen = set(selection.keys)
+        missing = set(selection.keys)
         for path, number, head, line in self._lines():
-            if head.key in chosen:
-                chosen.remove(head.key)
+            if head.key in missing:
+                missing.remove(head.key)
                 trajectory = _read(path, number, line)
                 yield trajectory if table is None else _rejudged(trajectory, table)
-        if chosen:
+        if missing:
             raise StoreError(
-                f"{len(chosen)} of the {selection.kept} trajectories of the selection {selection.filter!r} are not in "
-                f"{self.path}, e.g. {min(chosen)!r}. It belongs to another run."
+                f"{len(missing)} of the {selection.size} trajectories of the selection {selection.filter!r} are not in "
+                f"{self.path}, e.g. {min(missing)!r}. It belongs to another run."
             )
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        """Streams the lines of ``metrics.jsonl``."""
-        path = self.path / "metrics.jsonl"
-        for number, _, line in read_lines(path):
-            try:
-                yield msgspec.json.decode(line, type=dict[str, Any])
-            except msgspec.MsgspecError as error:
-                raise StoreError(f"{path}, line {number} is damaged: {error}. Delete that line.") from error
-
     def config(self) -> str:
-        """Returns the text of ``config.yaml``; empty where none was written."""
+        """Returns the text of ``config.yaml``; empty if there is none."""
         try:
             return (self.path / "config.yaml").read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -171,11 +163,11 @@ class Reader:
         return sorted((self.path / "trajectories").glob("*.jsonl"))
 
     def _sizes(self) -> list[tuple[Path, int]]:
-        """Returns the trajectory files with their sizes: what a reader goes by, whatever is appended meanwhile."""
+        """Returns the trajectory files with their sizes: a reader keeps to these, whatever is appended meanwhile."""
         return [(path, _size(path)) for path in self._shards()]
 
     def _lines(self) -> Iterator[tuple[Path, int, Head, bytes]]:
-        """Yields file, line number, head and line of the latest record of every key, up to what there is now."""
+        """Yields file, line number, head and line of the latest record of every key, as the files are now."""
         sizes = self._sizes()
         old = _superseded(sizes)
         for path, size in sizes:
@@ -184,14 +176,14 @@ class Reader:
                     yield path, number, head, line
 
     def _index(self) -> dict[Key, bool]:
-        """Returns key -> whether its record is an error, remembered until the files have grown."""
+        """Returns key -> whether its record is an error, cached until the files have grown."""
         sizes = self._sizes()
-        if self._seen is None or self._seen[0] != sizes:
-            self._seen = (sizes, _read_index(sizes))
-        return self._seen[1]
+        if self._cached_index is None or self._cached_index[0] != sizes:
+            self._cached_index = (sizes, _read_index(sizes))
+        return self._cached_index[1]
 
     def _verdict_file(self, judge: str) -> Path:
-        return self.path / "verdicts" / f"{safe_name('judge fingerprint', judge)}.jsonl"
+        return self.path / "verdicts" / f"{check_name('judge fingerprint', judge)}.jsonl"
 
     def _table(self, judge: str) -> VerdictTable:
         """Returns the table of a judge that is expected to have one."""
@@ -201,7 +193,7 @@ class Reader:
         return table
 
     def _current(self, filter: str | Filter, judge: str | None) -> Selection:
-        """Returns the saved selection of a named filter, made anew where it is absent or older than the records."""
+        """Returns the saved selection of a named filter, or a new one if it is absent or older than the records."""
         if not isinstance(filter, str):
             return self.filter(filter, judge)
         saved = self.selection(filter, judge)
@@ -215,7 +207,7 @@ class Reader:
         return sum(size for _, size in self._sizes()), table
 
     def _selection_file(self, filter: str, judge: str | None) -> Path:
-        stem = safe_name("filter name", filter) + ("" if judge is None else f".{safe_name('judge fingerprint', judge)}")
+        stem = check_name("filter name", filter) + ("" if judge is None else f".{check_name('judge fingerprint', judge)}")
         return self.path / "selections" / f"{stem}.json"
 
 
@@ -236,14 +228,14 @@ def _read(path: Path, number: int, line: bytes) -> Trajectory:
     try:
         return decode_trajectory(line)
     except (BadLine, VersionError) as error:
-        raise located(path, number, error) from error
+        raise line_error(path, number, error) from error
 
 
 def _read_summary(path: Path, number: int, line: bytes) -> Summary:
     try:
         return decode_summary(line)
     except (BadLine, VersionError) as error:
-        raise located(path, number, error) from error
+        raise line_error(path, number, error) from error
 
 
 def _summary(summary: Summary, table: VerdictTable | None) -> Summary:
@@ -300,8 +292,8 @@ def _read_index(sizes: Sequence[tuple[Path, int]]) -> dict[Key, bool]:
     return known
 
 
-def safe_name(what: str, name: str) -> str:
-    """Returns a name that may be part of a file name."""
+def check_name(what: str, name: str) -> str:
+    """Returns a name if it may be part of a file name, and raises otherwise."""
     if not _SAFE.fullmatch(name):
         raise ConfigError(f"A {what} is made of letters, digits and . _ + - (it names a file); got {name!r}.")
     return name

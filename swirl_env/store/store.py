@@ -1,12 +1,12 @@
-"""The run folder: what a run generated, how judges rated it, what filters chose.
+"""The run folder: episodes, the verdicts of judges on them, and the selections of filters.
 
     run/
-      trajectories/00000.jsonl ...      one episode a line, append-only, a new file every `shard_bytes`
-      verdicts/<judge fingerprint>.jsonl  one judge's verdicts, one episode a line, append-only
-      selections/<filter>.json          what a filter chose, by key
+      trajectories/00000.jsonl ...      one episode per line, append-only, a new file every `shard_bytes`
+      verdicts/<judge fingerprint>.jsonl  one judge's verdicts, one episode per line, append-only
+      selections/<filter>.json          the keys of the episodes that pass a filter
       config.yaml  metrics.jsonl
 
-One process writes at a time; readers need no lock and see whole records only. A record that `append` has taken is on disk:
+One process writes at a time; readers need no lock and see whole records only. Once `append` returns, the record is on disk:
 a process killed at any byte loses at most the episodes in flight, and a full disk raises with nothing half-written.
 """
 
@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import os
 import re
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -34,18 +35,18 @@ _SHARD = re.compile(r"\d{5,}\.jsonl")
 
 
 class Store(Reader):
-    """A run folder. Reading never blocks and is never blocked; the first write takes the writer's lock until `close`.
+    """A run folder. Reading needs no lock; the first write takes the writer's lock until `close`.
 
     Args:
-        path: the folder; made at the first write.
+        path: the folder; created at the first write.
         mode: ``"a"`` to read and append, ``"r"`` to read a folder that must exist.
-        shard_bytes: size at which a new trajectory file is begun.
+        shard_bytes: size at which a new trajectory file begins.
         sync: flush every record to the device, against power cuts as well as killed processes.
 
-    Iterating streams the trajectories, ``len`` counts them, ``(task_id, sample) in store`` says whether that one is done.
+    Iterating streams the trajectories, ``len`` counts them, ``(task_id, sample) in store`` tells whether that one is done.
 
-    An episode with ``ended="error"`` is a record that waits to be replaced: `keys` leaves it out, a later record of its key
-    takes its place, and reading gives only the latest.
+    An episode with ``ended="error"`` waits to be replaced: `keys` leaves it out, a later record of its key replaces it, and
+    reading returns only the latest.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: Mode = "a", *, shard_bytes: int = 1 << 28, sync: bool = False) -> None:
@@ -55,8 +56,8 @@ class Store(Reader):
         self.mode: Mode = mode
         self.shard_bytes = shard_bytes
         self.sync = sync
-        self._lock: WriterLock | None = None
-        self._files: dict[Path, Appender] = {}
+        self._open = _OpenFiles()
+        weakref.finalize(self, self._open.close)
         self._shard: Appender | None = None
         self._known: dict[Key, bool] | None = None  # key -> whether its record is an error
         self._tables: dict[str, VerdictTable] = {}
@@ -67,9 +68,9 @@ class Store(Reader):
         """Stores an episode; once this returns, no kill and no full disk loses it.
 
         Raises:
-            DuplicateKey: where an episode of this task and sample is stored already (and did not end in an error).
-            StoreError: where it cannot be stored; nothing of it is.
-            StoreLocked: where another process is writing.
+            DuplicateKey: if an episode of this task and sample is stored already (and did not end in an error).
+            StoreError: if it cannot be stored; nothing of it is.
+            StoreLocked: if another process is writing.
         """
         known = self._write_index()
         key = trajectory.key
@@ -83,20 +84,20 @@ class Store(Reader):
             self._append_line(line)
             known[key] = trajectory.ended == "error"
         except BaseException:
-            self._known = None  # an interrupt may have come between file and index: what the file holds counts
+            self._known = None  # an interrupt may have come between file and index: the file decides
             raise
 
     def append_verdicts(self, judge: str, key: Key, verdicts: Sequence[Verdict]) -> None:
-        """Stores a judge's verdicts on the steps of one episode; those that hold a ``failed`` one may be given again.
+        """Stores a judge's verdicts on the steps of one episode; if one of them is ``failed``, they may be stored again.
 
         Args:
             judge: fingerprint of the judge; names the table.
             key: the episode; one that ended in an error is not judged, since it will be run again.
-            verdicts: one a step.
+            verdicts: one per step.
 
         Raises:
-            DuplicateKey: where the table already holds verdicts on it, none of them failed.
-            StoreError: where the store holds no such episode, or the line cannot be stored.
+            DuplicateKey: if the table already holds verdicts on it, none of them failed.
+            StoreError: if the store holds no such episode, or the line cannot be stored.
         """
         if self._write_index().get(key) is not False:
             raise StoreError(f"{self.path} holds no finished episode of task {key[0]!r}, sample {key[1]}, to be judged.")
@@ -109,11 +110,6 @@ class Store(Reader):
         except BaseException:
             self._tables.pop(judge, None)  # as in `append`
             raise
-
-    def append_metrics(self, **values: Any) -> None:
-        """Adds a line to ``metrics.jsonl``: ``append_metrics(step=10, loss=0.3)``."""
-        self.lock()
-        self._appender(self.path / "metrics.jsonl").append(msgspec.json.encode(values) + b"\n")
 
     def write_config(self, config: str) -> None:
         """Writes ``config.yaml``, the text of the run's resolved configuration."""
@@ -132,43 +128,35 @@ class Store(Reader):
         """Takes the writer's lock now, rather than at the first write.
 
         Raises:
-            StoreLocked: where another process is writing.
-            StoreError: where the folder is open for reading only, or this process is a fork of the writer.
+            StoreLocked: if another process is writing.
+            StoreError: if the folder is open for reading only, or this process is a fork of the writer.
         """
         if self.mode == "r":
             raise StoreError(f"{self.path} is open for reading only; open it with mode='a' to write.")
-        if self._lock is None:
+        if self._open.lock is None:
             for folder in ("trajectories", "verdicts", "selections"):
                 _make_folder(self.path / folder)
-            self._lock = WriterLock(self.path / ".lock")
-        elif not self._lock.held:
+            self._open.lock = WriterLock(self.path / ".lock")
+        elif not self._open.lock.is_held:
             raise StoreError(
                 f"{self.path} is being written to by the process that this one was forked from; hand episodes to it."
             )
 
     def close(self) -> None:
-        """Flushes everything to the device and gives the lock back; the store can still be read, and written to again."""
-        for file in self._files.values():
-            file.close()
-        self._files, self._shard, self._known, self._tables = {}, None, None, {}
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        """Flushes everything to the device and releases the lock; the store can still be read, and written to again."""
+        self._open.close()
+        self._shard, self._known, self._tables = None, None, {}
 
     def verdicts(self, judge: str) -> VerdictTable:
-        """Returns a judge's table: key -> verdicts, one a step (see `Reader`); the writer's grows with it."""
-        if self._lock is None:
+        """Returns a judge's table: key -> verdicts, one per step (see `Reader`); the writer's grows with each append."""
+        if self._open.lock is None:
             return super().verdicts(judge)
         if judge not in self._tables:
             path = self._verdict_file(judge)
             if path.exists():
-                self._appender(path)  # cuts off a torn tail before the table is read
+                self._appender(path)  # removes a torn tail before the table is read
             self._tables[judge] = super().verdicts(judge)
         return self._tables[judge]
-
-    def __del__(self) -> None:
-        if hasattr(self, "_lock"):  # absent where __init__ raised
-            self.close()
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +168,7 @@ class Store(Reader):
         return super()._index() if self._known is None else self._known
 
     def _write_index(self) -> dict[Key, bool]:
-        """Takes the lock, mends what an earlier writer left torn, and returns the index."""
+        """Takes the lock, removes what an earlier writer left torn, and returns the index."""
         self.lock()
         if self._known is None:
             self._shard = None
@@ -190,7 +178,7 @@ class Store(Reader):
         return self._known
 
     def _append_line(self, line: bytes) -> None:
-        """Appends to the last shard, or to a new one where that is full."""
+        """Appends to the last shard, or to a new one if that is full."""
         if self._shard is None or self._shard.size >= self.shard_bytes:
             last = max((int(path.stem) for path in self._shards() if _SHARD.fullmatch(path.name)), default=0)
             path = self.path / "trajectories" / f"{last:05d}.jsonl"
@@ -200,20 +188,37 @@ class Store(Reader):
         self._shard.append(line)
 
     def _appender(self, path: Path) -> Appender:
-        if path not in self._files:
-            self._files[path] = Appender(path, self.sync)
-        return self._files[path]
+        if path not in self._open.files:
+            self._open.files[path] = Appender(path, self.sync)
+        return self._open.files[path]
 
     def _current(self, filter: str | Filter, judge: str | None) -> Selection:
-        """Saves the selection of a named filter where it had to be made."""
+        """Saves the selection of a named filter if it is new."""
         selection = super()._current(filter, judge)
         if self.mode == "a" and isinstance(filter, str) and selection != self.selection(filter, judge):
             self.save(selection)
         return selection
 
 
+class _OpenFiles:
+    """The open files and the lock of a store, apart from it so that they can be closed after it is gone (`weakref.finalize`)."""
+
+    def __init__(self) -> None:
+        self.files: dict[Path, Appender] = {}
+        self.lock: WriterLock | None = None
+
+    def close(self) -> None:
+        """Closes everything; a fork of the writer leaves the lock alone."""
+        files, self.files = self.files, {}
+        lock, self.lock = self.lock, None
+        for file in files.values():
+            file.close()
+        if lock is not None:
+            lock.release()
+
+
 def _make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StoreError(f"{path} cannot be made: {error.strerror}. Choose another folder for the run.") from error
+        raise StoreError(f"{path} cannot be created: {error.strerror}. Choose another folder for the run.") from error

@@ -1,4 +1,4 @@
-"""One judge's verdicts on the episodes of a run, read from disk as they are asked for."""
+"""One judge's verdicts on the episodes of a run, read from disk on demand."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from swirl_env.store.lines import Appender, read_line, read_lines
 from swirl_env.types import Verdict
 
 
-def located(path: Path, number: int, error: Exception) -> StoreError:
-    """Returns the error for a line that cannot be read, with the place to look at."""
-    where = f"{path}, line {number}"
+def line_error(path: Path, number: int, error: Exception) -> StoreError:
+    """Returns the error for a line that cannot be read, with its file and number."""
+    place = f"{path}, line {number}"
     if isinstance(error, VersionError):
-        return VersionError(f"{where}: {error}")
-    return StoreError(f"{where} is damaged: {error}. Restore the file, or delete that line to go on without its episode.")
+        return VersionError(f"{place}: {error}")
+    return StoreError(f"{place} is damaged: {error}. Restore the file, or delete that line to go on without its episode.")
 
 
 def read_heads(path: Path, until: int | None = None) -> Iterator[tuple[int, int, Head, bytes]]:
@@ -30,15 +30,15 @@ def read_heads(path: Path, until: int | None = None) -> Iterator[tuple[int, int,
         try:
             head = read_head(line)
         except (BadLine, VersionError) as error:
-            raise located(path, number, error) from error
+            raise line_error(path, number, error) from error
         yield number, offset, head, line
 
 
 class VerdictTable(Mapping[Key, tuple[Verdict, ...]]):
-    """Key -> verdicts, one a step. Memory holds where each line begins; the lines stay on disk.
+    """Key -> verdicts, one per step. Memory holds the offset of each line; the lines stay on disk.
 
     Args:
-        path: the table's file; one that is absent makes an empty table.
+        path: the table's file; an absent file is an empty table.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,7 +51,7 @@ class VerdictTable(Mapping[Key, tuple[Verdict, ...]]):
                     f"{path}, line {number} judges task {head.key[0]!r}, sample {head.key[1]} a second time. "
                     f"Delete one of the lines."
                 )
-            self._note(head.key, offset, head.failed)
+            self._index(head.key, offset, head.failed)
 
     def __getitem__(self, key: Key) -> tuple[Verdict, ...]:
         return decode_verdicts(self._line(key))
@@ -78,11 +78,11 @@ class VerdictTable(Mapping[Key, tuple[Verdict, ...]]):
         return decode_verdict_summaries(self._line(key))
 
     def add(self, key: Key, line: bytes, file: Appender) -> None:
-        """Writes a line to the table's file and takes note of it."""
+        """Writes a line to the table's file and indexes it."""
         offset = file.append(line)
-        self._note(key, offset, read_head(line).failed)
+        self._index(key, offset, read_head(line).failed)
 
-    def _note(self, key: Key, offset: int, failed: bool) -> None:
+    def _index(self, key: Key, offset: int, failed: bool) -> None:
         self._offsets[key] = offset
         (self._failed.add if failed else self._failed.discard)(key)
 
