@@ -235,3 +235,10 @@ def test_a_path_may_lead_to_a_ready_tool(monkeypatch):
     assert_contract("tool", "a_strangers_module:backwards")
     with pytest.raises(ConfigError, match="takes no options; got top_k"):
         registry.make_tool("a_strangers_module:backwards", top_k=3)
+
+
+def test_only_the_calculators_worker_imports_sympy():
+    worker = "swirl_env.tools.calculator.worker."
+    importers = {module for module, path in sources() for name in imported(path) if name.partition(".")[0] in ("sympy", "mpmath")}
+    importers.discard("swirl_env.benchmarks.perf.calculator")  # which measures the calculator against SymPy
+    assert importers == {worker + name for name in ("answer", "evaluate", "functions", "solve")}

@@ -1,4 +1,4 @@
-"""The calculator beside SymPy in the same process: plain arithmetic and symbolic queries, none of them asked twice."""
+"""The calculator compared with SymPy in the same process: plain arithmetic and symbolic queries, none of them asked twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def calculator(size: int = 2_000) -> Report:
     def ask(text: str) -> None:
         (result,) = tool.run([text])
         if result.error is not None:
-            raise RuntimeError(f"the calculator was to work out {text!r}, and said: {result.text}")
+            raise RuntimeError(f"the calculator was to work out {text!r}, but it replied: {result.text}")
 
     rows: list[Row] = []
     settle()

@@ -1,4 +1,4 @@
-"""Exact rational evaluation of a syntax tree, in process: arithmetic and functions are bounded (see `calc_rational`)."""
+"""Exact rational evaluation of a syntax tree, in process: arithmetic and functions are bounded (see `rational`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
 
-from swirl_env.tools.calculator.cursor import Node
 from swirl_env.tools.calculator.functions import EXACT, OPERATORS
-from swirl_env.tools.calculator.rational import MAX_BITS, Irrational, Number, add, bounded, divide
+from swirl_env.tools.calculator.rational import MAX_BITS, Irrational, Node, Number, add, bounded, divide
 from swirl_env.tools.calculator.text import CalcError
 
 
@@ -16,7 +15,7 @@ def evaluate(node: Node, names: Mapping[str, Number]) -> Number:
     """Returns the exact value of a syntax tree.
 
     Args:
-        node: what `calc_parse.parse` gave.
+        node: what `parser.parse` gave.
         names: values of variables.
 
     Raises:

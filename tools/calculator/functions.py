@@ -1,4 +1,4 @@
-"""Functions and operators over exact numbers; as in `calc_rational` sizes are bounded and what is irrational is the worker's."""
+"""Functions and operators over exact numbers; as in `rational` sizes are bounded and what is irrational is the worker's."""
 
 from __future__ import annotations
 

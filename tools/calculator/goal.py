@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
-from swirl_env.tools.calculator.cursor import Node
 from swirl_env.tools.calculator.names import GREEK, MEASURES, UNIT_LETTERS
 from swirl_env.tools.calculator.parser import RELATIONS, parse
-from swirl_env.tools.calculator.text import CalcError, statements
+from swirl_env.tools.calculator.rational import Node
+from swirl_env.tools.calculator.text import CalcError, ErrorKind, statements
 
 MAX_STATEMENTS = 50
 _PLAIN = re.compile(r"[0-9+\-*/^%!()., ]+")
@@ -30,6 +30,20 @@ class Goal(NamedTuple):
     """Names given a value before, in order."""
     unknowns: tuple[str, ...] = ()
     """What to solve for; empty: whatever is unknown."""
+
+
+class Reply(TypedDict, total=False):
+    """What the worker sends back: `text` and `data`, or `text` and `error`."""
+
+    id: int
+    """Of the request."""
+    text: str
+    data: dict[str, str]
+    error: ErrorKind
+    ready: bool
+    """Set in the line with which a worker says that it has started."""
+    startup_counts_towards_timeout: bool
+    """Whether a timeout may be due to the worker's start, so that another try may do better."""
 
 
 def plan(text: str) -> Goal:
@@ -248,7 +262,7 @@ def _measure(node: Node) -> tuple[Node, dict[str, int]]:
         return 1, {_singular(node[1]): 1}
     start = 2 if node[0] == "call" else 1
     parts = [_measure(child) for child in node[start:]]
-    bare: Any = (*node[:start], *(part for part, _ in parts))
+    bare: Node = (*node[:start], *(part for part, _ in parts))
     units = [unit for _, unit in parts if unit]
     if node[0] in _SIGNS or node[0] in ("+", "pct", "call", "list", "and"):
         if any(unit != units[0] for unit in units):

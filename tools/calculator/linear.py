@@ -6,10 +6,9 @@ import operator
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 
-from swirl_env.tools.calculator.cursor import Node
 from swirl_env.tools.calculator.exact import evaluate
 from swirl_env.tools.calculator.goal import Goal, names
-from swirl_env.tools.calculator.rational import Irrational, Number, bounded
+from swirl_env.tools.calculator.rational import Irrational, Node, Number, bounded
 
 COMPARE: dict[str, Callable[[Number, Number], bool]] = {
     "=": operator.eq,

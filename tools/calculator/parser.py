@@ -9,12 +9,22 @@ that nests is counted, so neither this parser nor the walks over its trees can r
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from fractions import Fraction
 
-from swirl_env.tools.calculator.cursor import Cursor, Node, is_function
-from swirl_env.tools.calculator.latex import read_special
-from swirl_env.tools.calculator.names import ALIASES, ANY, CONSTANTS, GREEK, INFIX_WORDS, MODULES, SHORT_ONLY_CALLED
-from swirl_env.tools.calculator.operands import no_function, read_method, read_name, read_number
+from swirl_env.tools.calculator.names import (
+    ALIASES,
+    ANY,
+    CONSTANTS,
+    FUNCTIONS,
+    GREEK,
+    INFIX_WORDS,
+    METHODS,
+    MODULES,
+    ONE_ARGUMENT,
+    SHORT_ONLY_CALLED,
+)
+from swirl_env.tools.calculator.rational import MAX_DIGITS, Node
 from swirl_env.tools.calculator.text import CalcError
 from swirl_env.tools.calculator.tokens import THOUSANDS, tokens
 
@@ -36,8 +46,68 @@ def parse(text: str) -> Node:
     return node
 
 
-class Parser(Cursor):
-    """Recursive descent over a list of tokens."""
+MAX_DEPTH = 50
+"""Levels of brackets, calls and powers inside one another."""
+MAX_CHAIN = 200
+"""Operators that pile up on one another without brackets: postfixes, mod, percentages added."""
+_SHOWN = frozenset("+-*/^%!()[]{},=|.")
+
+
+class Parser:
+    """Recursive descent over a list of tokens; `token` is the next one, empty at the end."""
+
+    def __init__(self, found: list[str]) -> None:
+        self.tokens = found
+        self.place = 0
+        self.token = found[0] if found else ""
+        self.depth = 0
+        self.chain = 0
+        self.bars = 0
+        self.arguments = False
+        """Whether a comma separates here rather than groups digits."""
+        self.variable = ""
+        """``dx`` where an integral waits for it."""
+
+    def take(self) -> str:
+        """Returns the next token and moves on."""
+        token = self.token
+        self.place += 1
+        self.token = self.tokens[self.place] if self.place < len(self.tokens) else ""
+        return token
+
+    def expect(self, wanted: str) -> None:
+        """Moves past one certain token."""
+        if self.token != wanted:
+            raise CalcError(f"Expected {wanted!r}, but {self.found()}.")
+        self.take()
+
+    def found(self) -> str:
+        """Says what comes next, in words that are safe to show."""
+        if not self.token:
+            return "the expression ended"
+        shown = self.token if self.token.isalnum() and len(self.token) <= 20 else ""
+        shown = shown or (self.token if set(self.token) <= _SHOWN else "")
+        return f"found {shown!r}" if shown else "found something else"
+
+    def unexpected(self) -> str:
+        """The sentence for a token that fits nowhere."""
+        if self.token in (",", THOUSANDS):
+            return "A comma stands where none belongs: write decimals with a point, and group digits by threes."
+        if self.token[:1].isdigit() or self.token[:1] == ".":
+            return "Two numbers stand side by side: put an operator between them."
+        return f"The expression cannot be read: {self.found()} where an operator or the end was expected."
+
+    def enter(self) -> None:
+        """Counts one level of nesting."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise CalcError("The expression is nested too deeply.", "limit")
+
+    def pile(self) -> None:
+        """Counts one operator whose operand is all of what came before."""
+        self.chain += 1
+        if self.chain > MAX_CHAIN:
+            raise CalcError("The expression is nested too deeply.", "limit")
 
     def relation(self) -> Node:
         """Reads sum ((= | < | ...) sum)*."""
@@ -136,7 +206,7 @@ class Parser(Cursor):
         if isinstance(last, tuple) and last[0] == "unit":
             raise CalcError("Words are not part of an expression: write numbers, variables and operators.")
         if isinstance(last, str) and len(last) > 1 and last not in GREEK and self.tokens[self.place - 1] == last:
-            raise CalcError(no_function(self, last) if token == "(" else "Two words stand side by side with no operator between.")
+            raise CalcError(self.no_function(last) if token == "(" else "Two words stand side by side with no operator between.")
         factors.append(self.power())
         return True
 
@@ -183,7 +253,7 @@ class Parser(Cursor):
             if token == "%" and self.starts_value(self.place + 1):
                 break
             if token == ".":
-                node = read_method(self, node)
+                node = self.read_method(node)
                 continue
             self.take()
             self.pile()
@@ -203,14 +273,14 @@ class Parser(Cursor):
         if not token:
             raise CalcError("The expression is incomplete: an operand is missing." if self.place else "The expression is empty.")
         if token[0].isdigit() or (token[0] == "." and len(token) > 1 and token[1] != "."):
-            return read_number(self)
+            return self.read_number()
         if token[0].isalpha():
-            return read_name(self)
+            return self.read_name()
         if token in _CLOSERS:
             return self.bracket()
         self.enter()
         self.take()
-        node = read_special(self, token)
+        node = self.read_special(token)
         self.depth -= 1
         return node
 
@@ -240,6 +310,250 @@ class Parser(Cursor):
             self.take()
         self.expect(closer)
         return items
+
+    def read_number(self) -> Node:
+        """A literal: thousands groups, blanks between groups and mixed numbers belong to it."""
+        text = self.take()
+        token = self.token
+        following = self.tokens[self.place + 1 : self.place + 2] if token == THOUSANDS else []
+        if following and (not self.arguments or following[0][0] == "0"):  # no argument begins with 000
+            text = self.grouped(text)
+            token = self.token
+        if token and token[0].isdigit() and text.isdigit():
+            if len(text) <= 3 and text[0] != "0":
+                while len(self.token) == 3 and self.token.isdigit():
+                    text += self.take()
+            if self.token.isdigit() and self.tokens[self.place + 1 : self.place + 2] == ["/"]:
+                return self.mixed_number(literal(text))
+        return literal(text)
+
+    def grouped(self, text: str) -> str:
+        """Joins 1,250,000."""
+        if len(text) > 3 or not text.isdigit() or text[0] == "0":
+            raise CalcError("A comma stands where none belongs: write decimals with a point, and group digits by threes.")
+        parts = [text]
+        while self.token == THOUSANDS:
+            self.take()
+            parts.append(self.take())
+            if "." in parts[-1]:
+                break
+        return "".join(parts)
+
+    def mixed_number(self, whole: Node) -> Node:
+        """1 1/2, of which the whole has been read."""
+        top = literal(self.take())
+        self.take()
+        bottom = literal(self.token) if self.token.isdigit() else 0
+        if not 0 < top < bottom:
+            raise CalcError("Two numbers stand side by side: put an operator between them.")
+        self.take()
+        return ("+", whole, ("*", top, ("inv", bottom)))
+
+    def read_name(self) -> Node:
+        """A constant, a function with its arguments, or a variable."""
+        token = self.take()
+        if token in MODULES and self.token == ".":
+            self.take()
+            if not self.token[:1].isalpha():
+                raise CalcError("A function name has to follow the dot.")
+            return self.read_name()
+        name = ALIASES.get(token, token)
+        if is_function(name) and (self.token == "(" or token not in SHORT_ONLY_CALLED):
+            self.enter()
+            node = self.function(name)
+            self.depth -= 1
+            return node
+        if token in CONSTANTS:
+            return ("const", CONSTANTS[token])
+        if self.token == "(" and (len(token) > 1 or token in "fgh"):
+            raise CalcError(self.no_function(token))
+        if len(token) > 30:
+            raise CalcError("A name is too long to be a variable.")
+        if token in INFIX_WORDS and token not in "xX":
+            raise CalcError("An operand is missing before a word that joins two.")
+        return token
+
+    def no_function(self, token: str) -> str:
+        """The sentence for a call of something unknown."""
+        near = get_close_matches(token[:20], [*FUNCTIONS, *ALIASES], n=1, cutoff=0.6) if len(token) <= 20 else []
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        return f"There is no function of that name.{hint} Known are sqrt, round, min, max, gcd, solve, diff and others."
+
+    def function(self, name: str) -> Node:
+        """A function whose name has been read: sin(x), sqrt 16, sin^2(x), log_2(8), sqrt[3]{8}."""
+        exponent: Node = None
+        base: Node = None
+        if self.token == "_":
+            self.take()
+            base = self.primary()
+        elif "_" in name:
+            name, _, digits = name.partition("_")
+            base = literal(digits) if digits.isdigit() else digits
+        if self.token in ("^", "**"):
+            self.take()
+            exponent = self.sign_primary()
+        if self.token == "(":
+            arguments = self.call_arguments(name)
+        else:
+            if not self.starts_value(self.place) and self.token not in ("-", "|"):
+                raise CalcError(f"{name} needs an argument in parentheses.")
+            arguments = [self.loose_argument()]
+        if base is not None:
+            arguments = [*arguments, base]
+        if exponent in (-1, ("neg", 1)) and f"a{name}" in FUNCTIONS:
+            return call(f"a{name}", arguments)
+        node = call(name, arguments)
+        return node if exponent is None else ("^", node, exponent)
+
+    def sign_primary(self) -> Node:
+        """An exponent between a function and its argument."""
+        minus = self.token == "-" and bool(self.take())
+        node = self.primary()
+        return ("neg", node) if minus else node
+
+    def loose_argument(self) -> Node:
+        """The operand of a function without parentheses: sqrt 16, sin 2x, -3."""
+        if self.token == "-":
+            self.take()
+            return ("neg", self.power())
+        node = self.power()
+        if type(node) in (int, Fraction) and self.token[:1].isalpha() and not self.is_word(self.token):
+            return ("*", node, self.power())
+        return node
+
+    def call_arguments(self, name: str) -> list[Node]:
+        """( ... ) after a function's name."""
+        self.take()
+        outer, bars = self.arguments, self.bars
+        self.arguments, self.bars = name not in ONE_ARGUMENT, 0
+        items = self.items(")")
+        self.arguments, self.bars = outer, bars
+        return items
+
+    def read_method(self, node: Node) -> Node:
+        """.subs(x, 3) and its like."""
+        self.take()
+        name = self.take()
+        if name not in METHODS or self.token != "(":
+            raise CalcError("Attributes and methods are not part of an expression: write plain arithmetic or algebra.")
+        self.pile()
+        canonical = ALIASES.get(name, name)
+        return call(canonical, [node, *self.call_arguments(canonical)])
+
+    def read_special(self, token: str) -> Node:
+        """Everything that starts with a sign or a LaTeX command; `token` has been read."""
+        if token == "|":
+            self.bars += 1
+            node = self.sum()
+            self.bars -= 1
+            self.expect("|")
+            return call("abs", [node])
+        if token == "√":
+            return call("sqrt", [self.postfix()])
+        if token == "∞":
+            return ("const", "oo")
+        if token == "\\frac":
+            top = self.group()
+            return ("*", top, ("inv", self.group()))
+        if token == "\\binom":
+            return call("binomial", [self.group(), self.group()])
+        if token == "\\sqrt":
+            degree = self.bracket() if self.token == "[" else None
+            return call("sqrt", [self.group()]) if degree is None else call("root", [self.group(), degree])
+        if token in ("\\lfloor", "\\lceil"):
+            node = self.sum()
+            self.expect("\\r" + token[2:])
+            return call("floor" if token == "\\lfloor" else "ceil", [node])
+        if token in ("\\sum", "\\prod"):
+            return self.big_operator("summation" if token == "\\sum" else "product")
+        if token == "\\int":
+            return self.integral()
+        if token == "\\lim":
+            return self.limit()
+        self.place -= 1
+        self.token = token
+        raise CalcError(f"The expression cannot be read: {self.found()} where an operand was expected.")
+
+    def group(self) -> Node:
+        """The argument of a LaTeX command: {...}, or one digit or name."""
+        if self.token.isdigit() and len(self.token) > 1:  # \frac12
+            digit, self.tokens[self.place] = self.token[0], self.token[1:]
+            self.token = self.tokens[self.place]
+            return int(digit)
+        return self.primary()
+
+    def big_operator(self, name: str) -> Node:
+        """_{k=1}^{10} body, after a sum or product sign."""
+        self.expect("_")
+        self.expect("{")
+        variable = self.take()
+        self.expect("=")
+        low = self.sum()
+        self.expect("}")
+        self.expect("^")
+        high = self.group()
+        return call(name, [self.product(), ("list", variable, low, high)])
+
+    def limit(self) -> Node:
+        """Reads _{x to a} and the body, after a limit sign."""
+        self.expect("_")
+        self.expect("{")
+        variable = self.take()
+        self.expect("->")
+        point = self.sum()
+        self.expect("}")
+        return call("limit", [self.product(), variable, point])
+
+    def integral(self) -> Node:
+        """(_a^b)? body dx, after an integral sign."""
+        limits: list[Node] = []
+        if self.token == "_":
+            self.take()
+            low = self.group()
+            self.expect("^")
+            limits = [low, self.group()]
+        names = [t for t in self.tokens[self.place :] if len(t) == 2 and t[0] == "d" and t[1].isalpha()]
+        if not names:
+            raise CalcError("The integral lacks its variable: end it with dx.")
+        self.variable, outer = names[0], self.variable
+        body = self.sum()
+        self.variable = outer
+        self.expect(names[0])
+        return call("integrate", [body, ("list", names[0][1], *limits)])
+
+
+def is_function(name: str) -> bool:
+    """Whether a canonical name is a function, log_2 and root_4 among them."""
+    return name in FUNCTIONS or name.startswith(("log_", "root_"))
+
+
+def literal(text: str) -> int | Fraction:
+    """Returns the exact value of a number as written.
+
+    Raises:
+        CalcError: for one of too many digits.
+    """
+    if text.isdigit() and len(text) <= MAX_DIGITS:
+        return int(text)
+    mantissa, _, exponent = text.replace("_", "").lower().partition("e")
+    whole, _, decimals = mantissa.partition(".")
+    if len(mantissa) > MAX_DIGITS or len(exponent) > 5 or abs(int(exponent or 0)) > MAX_DIGITS:
+        raise CalcError("A number has too many digits.", "limit")
+    power = int(exponent or 0) - len(decimals)
+    digits = int(whole + decimals or "0")
+    value = Fraction(digits, 10**-power) if power < 0 else digits * 10**power
+    return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else value
+
+
+def call(name: str, arguments: list[Node]) -> Node:
+    """Returns the call, after its number of arguments was checked."""
+    if name not in FUNCTIONS:
+        raise CalcError("There is no function of that name.")
+    least, most = FUNCTIONS[name]
+    if not least <= len(arguments) <= most:
+        wanted = "one argument" if most == 1 else "another number of arguments"
+        raise CalcError(f"{name} takes {wanted}.")
+    return ("call", name, *arguments)
 
 
 def _percents(terms: list[Node]) -> bool:

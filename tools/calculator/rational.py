@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from typing import Any
 
-from swirl_env.tools.calculator.cursor import MAX_DIGITS
 from swirl_env.tools.calculator.text import CalcError
 
 Number = int | Fraction
+Node = Any
+"""Syntax tree, what the parser makes: int | Fraction | str | tuple[str, Node, ...]."""
 
+MAX_DIGITS = 4000
+"""Digits of a literal, and about those of any exact number on the way to a result."""
 MAX_BITS = int(MAX_DIGITS * 3.33)
 MAX_ROOT = 64
 """Highest degree of root that is looked for exactly."""

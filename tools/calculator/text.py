@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from typing import Literal
 
 from swirl_env.tools.calculator.names import CHARACTERS, SCALES
+
+ErrorKind = Literal["invalid", "timeout", "limit", "unavailable"]
+"""The kinds of `swirl_env.types.ToolError`, which the worker does without importing."""
 
 
 class CalcError(Exception):
     """Why there is no value: `kind` is invalid, timeout, limit or unavailable; the message is one sentence for the policy."""
 
-    def __init__(self, message: str, kind: str = "invalid") -> None:
+    def __init__(self, message: str, kind: ErrorKind = "invalid") -> None:
         super().__init__(message)
         self.kind = kind
 

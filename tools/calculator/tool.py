@@ -1,14 +1,13 @@
 """The calculator tool: what models write as arithmetic and algebra -> exact values, without ever evaluating it as code.
 
-text -> statements (calc_text) -> tokens (calc_tokens) -> tree of plain data (calc_parse) -> goal (calc_program)
-     -> exact rationals in process (calc_exact, calc_linear), or SymPy in a killable worker (calc_worker, calc_symbolic)
+text -> statements (text) -> tokens (tokens) -> tree of plain data (parser) -> goal (goal)
+     -> exact rationals in process (exact, linear), or SymPy in a killable worker (worker/client, worker/answer)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
-from typing import Any
 
 from swirl_env.tools.calculator.exact import evaluate
 from swirl_env.tools.calculator.format import number_text
@@ -50,11 +49,11 @@ class Calculator:
         self._service: Service = service(memory_mb)
         self._worked = lru_cache(maxsize=cache)(partial(_ask, self._service, timeout_s))
 
-    def __reduce__(self) -> tuple[type[Calculator], tuple[Any, ...]]:
+    def __reduce__(self) -> tuple[type[Calculator], tuple[float, int, int, int]]:
         return type(self), (self.timeout_s, self.memory_mb, self.max_chars, self.cache)
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
-        """Returns one result a query, in their order; none of them can cost another its answer."""
+        """Returns one result per query, in their order; none of them can cost another its answer."""
         return [self._one(query) for query in queries]
 
     def close(self) -> None:
@@ -73,7 +72,7 @@ class Calculator:
                     return self._worked(goal)
                 return _ask(self._service, self.timeout_s, goal)
         except CalcError as error:
-            return ToolResult(str(error), error.kind)  # type: ignore[arg-type]
+            return ToolResult(str(error), error.kind)
         except RecursionError:
             return ToolResult("The expression is nested too deeply.", "limit")
         except (ArithmeticError, ValueError, TypeError, LookupError):
@@ -82,9 +81,9 @@ class Calculator:
 
 
 def _ask(worker: Service, timeout_s: float, goal: Goal) -> ToolResult:
-    """Returns the worker's reply; an exception where another try may do better, so that this is never kept."""
+    """Returns the worker's reply; raises what another try may improve on, so that it is never cached."""
     reply = worker.ask(goal, timeout_s)
-    if reply.get("error") == "unavailable" or reply.get("hasty"):
+    if reply.get("error") == "unavailable" or reply.get("startup_counts_towards_timeout"):
         raise CalcError(reply["text"], reply["error"])
     return ToolResult(reply["text"], reply.get("error"), reply.get("data", {}))
 
@@ -93,8 +92,8 @@ def in_process(goal: Goal) -> ToolResult:
     """Returns the result of a goal over the rationals.
 
     Raises:
-        Irrational: where the worker has to take over.
-        CalcError: where there is no result.
+        Irrational: if the worker has to take over.
+        CalcError: if there is no result.
     """
     lets: dict[str, Number] = {}
     for name, node in goal.lets:

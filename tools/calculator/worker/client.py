@@ -2,6 +2,9 @@
 
 The worker starts with the first request, is shared by all calculators of a process, and ends with the last of them, with the
 process, or by itself when the process was killed. Any thread may ask; a forked process starts a worker of its own.
+
+Every request has an id that its reply repeats, and an exception between writing and reading (Ctrl-C, an alarm) ends the
+worker: a reply can never be taken for the reply to another request.
 """
 
 from __future__ import annotations
@@ -15,15 +18,17 @@ import threading
 import time
 import weakref
 from fractions import Fraction
-from typing import Any
+from itertools import count
+
+from swirl_env.tools.calculator.goal import Goal, Reply
 
 START_S = 30.0
 """How long a start may take."""
 GRACE_S = 2.0
-"""How much later than its own limit a worker is given up, which only happens where the worker itself is stuck."""
+"""How much later than its own limit a worker is given up, which only happens if the worker itself is stuck."""
 _HERE = os.path.dirname(os.path.abspath(__file__))
-_KEPT = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
-_AWAY = {"error": "unavailable", "text": "Algebra is not available right now: only plain arithmetic is."}
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SYSTEMROOT")
+_UNAVAILABLE: Reply = {"error": "unavailable", "text": "Algebra is not available right now: only plain arithmetic is."}
 
 _services: weakref.WeakValueDictionary[tuple[int, int], Service] = weakref.WeakValueDictionary()
 _guard = threading.Lock()
@@ -33,10 +38,10 @@ def service(memory_mb: int) -> Service:
     """Returns this process's worker of a memory limit."""
     with _guard:
         key = (os.getpid(), memory_mb)
-        found = _services.get(key)
-        if found is None:
-            found = _services[key] = Service(memory_mb)
-        return found
+        existing = _services.get(key)
+        if existing is None:
+            existing = _services[key] = Service(memory_mb)
+        return existing
 
 
 class Service:
@@ -46,15 +51,13 @@ class Service:
         self.memory_mb = memory_mb
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._end: weakref.finalize[..., Any] | None = None
+        self._end: weakref.finalize[..., Service] | None = None
         self._owner = os.getpid()
         self._rest = b""
+        self._ids = count(1)
 
-    def ask(self, goal: Any, timeout_s: float) -> dict[str, Any]:
-        """Returns the reply to a goal: ``text`` and ``data``, or ``text`` and ``error``.
-
-        A ``timeout`` is ``hasty`` where waiting for the worker's start took some of its time.
-        """
+    def ask(self, goal: Goal, timeout_s: float) -> Reply:
+        """Returns the reply to a goal."""
         if self._owner != os.getpid():
             # After a fork the worker, and maybe a lock that another thread held, belong to the parent.
             self._owner, self._lock, self._process, self._end = os.getpid(), threading.Lock(), None, None
@@ -65,17 +68,21 @@ class Service:
                     reply = self._exchange(request, timeout_s)
                 except (OSError, ValueError):
                     reply = None
+                except BaseException:
+                    self._stop()
+                    raise
                 if reply is not None:
                     return reply
                 self._stop()
-            return dict(_AWAY)
+            return _UNAVAILABLE
 
     def stop(self) -> None:
         """Ends the worker, if it runs."""
         with self._lock:
             self._stop()
 
-    def _exchange(self, goal: str, timeout_s: float) -> dict[str, Any] | None:
+    def _exchange(self, goal: str, timeout_s: float) -> Reply | None:
+        """Returns the worker's reply, None if the worker has died, is stuck, or replies to something else."""
         waited = 0.0
         if self._process is None or self._process.poll() is not None:
             began = time.monotonic()
@@ -84,14 +91,22 @@ class Service:
                 return None
             waited = time.monotonic() - began
         assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(b'{"goal": %b, "timeout": %f, "waited": %f}\n' % (goal.encode(), timeout_s, waited))
+        request = next(self._ids)
+        line = b'{"id": %d, "goal": %b, "timeout": %f, "waited": %f}\n' % (request, goal.encode(), timeout_s, waited)
+        self._process.stdin.write(line)
         reply = self._read(timeout_s * 2 + GRACE_S)
-        return {**reply, "hasty": True} if waited and reply and reply.get("error") == "timeout" else reply
+        if reply is None or reply.get("id") != request:
+            return None
+        if waited and reply.get("error") == "timeout":
+            reply["startup_counts_towards_timeout"] = True
+        return reply
 
     def _start(self) -> None:
         self._stop()
         paths = [os.path.abspath(path) for path in sys.path if path]
-        environment = {name: os.environ[name] for name in _KEPT if name in os.environ} | {"PYTHONPATH": os.pathsep.join(paths)}
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | {
+            "PYTHONPATH": os.pathsep.join(paths)
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-P", os.path.join(_HERE, "server.py"), str(self.memory_mb)],
             stdin=subprocess.PIPE,
@@ -109,8 +124,8 @@ class Service:
             self._end()
         self._process = self._end = None
 
-    def _read(self, limit_s: float) -> dict[str, Any] | None:
-        """Returns the next line of the worker as a dict, None where it died or is stuck."""
+    def _read(self, limit_s: float) -> Reply | None:
+        """Returns the next line of the worker, None if it has died or is stuck."""
         assert self._process is not None and self._process.stdout is not None
         stream, deadline = self._process.stdout.fileno(), time.monotonic() + limit_s
         poll = select.poll()
@@ -123,12 +138,12 @@ class Service:
                 return None
             self._rest += chunk
         line, _, self._rest = self._rest.partition(b"\n")
-        reply = json.loads(line)
+        reply: Reply = json.loads(line)
         return reply if isinstance(reply, dict) else None
 
 
 def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
-    """Ends keeper and solver and reaps the keeper; in a forked process only lets go of the pipes."""
+    """Ends keeper and solver and reaps the keeper; in a forked process only closes the pipes."""
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()
@@ -137,7 +152,7 @@ def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
         process.wait()
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: object) -> dict[str, list[int]]:
     if isinstance(value, Fraction):
         return {"q": [value.numerator, value.denominator]}
     raise TypeError

@@ -10,6 +10,9 @@ import sympy as sp
 
 from swirl_env.tools.calculator.text import CalcError
 
+Value = Any
+"""int | Fraction | SymPy object | list of them; SymPy's own annotations are too few to check against."""
+
 MAX_ORDER = 50
 """Highest derivative and longest series."""
 MAX_EVALF = 50
@@ -19,7 +22,7 @@ MAX_EVALF = 50
 SIX, FIFTEEN = sp.Integer(6), sp.Integer(15)
 
 
-def variable_of(expression: Any) -> Any:
+def variable_of(expression: Value) -> Value:
     """Returns the one variable of an expression."""
     free = sorted(expression.free_symbols, key=str)
     if len(free) != 1:
@@ -27,17 +30,17 @@ def variable_of(expression: Any) -> Any:
     return free[0]
 
 
-def symbol(value: Any) -> Any:
+def symbol(value: Value) -> Value:
     """Returns a value that has to be a variable."""
     if not isinstance(value, sp.Symbol):
         raise CalcError("A variable was expected as an argument.")
     return value
 
 
-def derivative(expression: Any, *rest: Any) -> Any:
+def derivative(expression: Value, *rest: Value) -> Value:
     """diff(f), diff(f, x), diff(f, x, 2), diff(f, (x, 2)), diff(f, x, y)."""
     flat = [item for part in rest for item in (part if isinstance(part, list) else [part])] or [variable_of(expression)]
-    variables: list[Any] = []
+    variables: list[Value] = []
     for item in flat:
         if isinstance(item, sp.Integer) and variables:
             if not 0 < item <= MAX_ORDER:
@@ -48,13 +51,13 @@ def derivative(expression: Any, *rest: Any) -> Any:
     return sp.diff(expression, *variables)
 
 
-def ranges(expression: Any, rest: tuple[Any, ...], need_limits: bool) -> list[Any]:
+def ranges(expression: Value, rest: tuple[Value, ...], need_limits: bool) -> list[Value]:
     """Returns ``(k, a, b)`` triples from (k, a, b) lists, from loose k, a, b, or bare variables."""
     if not rest:
         rest = (variable_of(expression),)
     if not any(isinstance(part, list) for part in rest) and len(rest) == 3 and not isinstance(rest[1], sp.Symbol):
         rest = (list(rest),)
-    found: list[Any] = []
+    found: list[Value] = []
     for part in rest:
         items = part if isinstance(part, list) else [part]
         if len(items) not in ((3,) if need_limits else (1, 3)):
@@ -63,7 +66,7 @@ def ranges(expression: Any, rest: tuple[Any, ...], need_limits: bool) -> list[An
     return found
 
 
-def limit(expression: Any, variable: Any, point: Any) -> Any:
+def limit(expression: Value, variable: Value, point: Value) -> Value:
     """Two-sided limit where both sides agree, else an error."""
     variable = symbol(variable)
     if point.is_infinite:
@@ -74,31 +77,31 @@ def limit(expression: Any, variable: Any, point: Any) -> Any:
     return right
 
 
-def series(expression: Any, variable: Any = None, point: Any = sp.S.Zero, terms: Any = SIX) -> Any:
+def series(expression: Value, variable: Value = None, point: Value = sp.S.Zero, terms: Value = SIX) -> Value:
     """Taylor series without its order term."""
     if not (isinstance(terms, sp.Integer) and 0 < terms <= MAX_ORDER):
         raise CalcError("The number of terms is out of bounds.", "limit")
     return sp.series(expression, symbol(variable or variable_of(expression)), point, int(terms)).removeO()
 
 
-def evalf(expression: Any, digits: Any = FIFTEEN) -> Any:
+def evalf(expression: Value, digits: Value = FIFTEEN) -> Value:
     """The expression itself: numbers are shown as decimals anyway."""
     if not (isinstance(digits, sp.Integer) and 0 < digits <= MAX_EVALF):
         raise CalcError("The number of digits is out of bounds.", "limit")
     return expression.doit() if expression.is_number else expression.evalf(int(digits))
 
 
-def nsolve(equation: Any, *rest: Any) -> Any:
+def nsolve(equation: Value, *rest: Value) -> Value:
     """A root near a starting point, by the secant method on exact evaluation (SymPy's own generates code)."""
     expression = equation.lhs - equation.rhs if isinstance(equation, sp.Eq) else equation
     variable, start = rest if len(rest) == 2 else (variable_of(expression), rest[0])
     return root_near(expression, symbol(variable), start)
 
 
-def root_near(expression: Any, variable: Any, start: Any) -> Any:
+def root_near(expression: Value, variable: Value, start: Value) -> Value:
     """Returns a numerical root near a starting point."""
 
-    def at(point: Any) -> Any:
+    def at(point: Value) -> Value:
         value = expression.subs(variable, sp.Float(point, 40)).evalf(35)
         if not value.is_Float and not value.is_Number:
             raise CalcError("No numerical solution was found.")
@@ -112,36 +115,36 @@ def root_near(expression: Any, variable: Any, start: Any) -> Any:
         return sp.Float(str(found), 30)
 
 
-def round_to(value: Any, places: Any = sp.S.Zero) -> Any:
+def round_to(value: Value, places: Value = sp.S.Zero) -> Value:
     """Rounds an irrational number, which has no halves."""
     if not (value.is_real and value.is_number and isinstance(places, sp.Integer) and abs(places) <= 100):
         raise CalcError("Only a real number can be rounded.")
     return sp.Rational(sp.floor(value * 10**places + sp.Rational(1, 2)), 1) / sp.Integer(10) ** places
 
 
-def logarithm(value: Any, base: Any = None) -> Any:
+def logarithm(value: Value, base: Value = None) -> Value:
     """The natural logarithm, or that to a base."""
     if value.is_zero or (base is not None and (base.is_zero or base == 1)):
         raise CalcError("This logarithm is undefined.")
     return sp.log(value) if base is None else sp.log(value, base)
 
 
-def truth(function: Callable[[int], bool]) -> Callable[[Any], Any]:
+def truth(function: Callable[[int], bool]) -> Callable[[Value], Value]:
     """Makes a question about whole numbers."""
     return lambda value: bool(function(whole(value)))
 
 
-def whole(value: Any) -> int:
+def whole(value: Value) -> int:
     """Returns a value that has to be a whole number."""
     if not isinstance(value, sp.Integer):
         raise CalcError("This function takes whole numbers.")
     return int(value)
 
 
-def small(function: Callable[[int], Any], most: int) -> Callable[[Any], Any]:
+def small(function: Callable[[int], Value], most: int) -> Callable[[Value], Value]:
     """Bounds the argument of a function of one whole number."""
 
-    def bounded(value: Any) -> Any:
+    def bounded(value: Value) -> Value:
         if not 0 <= whole(value) <= most:
             raise CalcError("The argument of this function is out of bounds.", "limit")
         return function(int(value))
@@ -149,24 +152,24 @@ def small(function: Callable[[int], Any], most: int) -> Callable[[Any], Any]:
     return bounded
 
 
-def mean(*values: Any) -> Any:
+def mean(*values: Value) -> Value:
     """The arithmetic mean."""
     items = spread(values)
     return sp.Add(*items) / len(items)
 
 
-def spread(values: tuple[Any, ...]) -> list[Any]:
+def spread(values: tuple[Value, ...]) -> list[Value]:
     """Returns arguments with lists unpacked."""
     return [item for value in values for item in (value if isinstance(value, list) else [value])]
 
 
-def factors(value: Any) -> list[Any]:
+def factors(value: Value) -> list[Value]:
     """Prime factors with repetition."""
     found = sp.factorint(whole(value))
     return [sp.Integer(prime) for prime, power in sorted(found.items()) for _ in range(power)]
 
 
-def total(*values: Any) -> Any:
+def total(*values: Value) -> Value:
     """sum([a, b]), or a sum over a range as in sum(k, (k, 1, 10))."""
     if len(values) == 2 and isinstance(values[1], list) and len(values[1]) == 3 and not isinstance(values[0], list):
         return summation(*values)
@@ -175,12 +178,12 @@ def total(*values: Any) -> Any:
     return sp.Add(*spread(values))
 
 
-def summation(expression: Any, *rest: Any) -> Any:
+def summation(expression: Value, *rest: Value) -> Value:
     """A sum over ranges."""
     return sp.summation(expression, *ranges(expression, rest, need_limits=True))
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+FUNCTIONS: dict[str, Callable[..., Value]] = {
     **{name: getattr(sp, name) for name in ("sin cos tan sec csc cot asin acos atan sinh cosh tanh asinh acosh atanh").split()},
     **{name: getattr(sp, name) for name in ("exp floor sign factorial binomial gamma re im conjugate atan2").split()},
     **{name: getattr(sp, name) for name in ("simplify expand factor cancel together trigsimp").split()},

@@ -14,10 +14,19 @@ import mmap
 import os
 import resource
 import signal
+import struct
 import sys
 import types
+from collections.abc import Callable
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from swirl_env.tools.calculator.goal import Reply
+    from swirl_env.tools.calculator.rational import Node
+    from swirl_env.tools.calculator.text import CalcError
+
+    Answer = Callable[..., Reply]
 
 WALL = 1.5
 """Elapsed time over processor time at which a calculation is killed too, for machines under load."""
@@ -26,50 +35,49 @@ _FATE: dict[int, str] = {signal.SIGPROF: "timeout", signal.SIGALRM: "timeout"}
 _SENTENCES = {"timeout": "The calculation took too long.", "limit": "The calculation needs too much memory."}
 
 
-def decode(node: Any) -> Any:
+def decode(node: Node) -> Node:
     """Returns a tree as it was before JSON: tuples for lists, Fractions for ``{"q": [top, bottom]}``."""
     if isinstance(node, list):
         return tuple(decode(child) for child in node)
     return Fraction(*node["q"]) if isinstance(node, dict) else node
 
 
-def failure(kind: str) -> bytes:
-    """A reply that says what went wrong."""
-    return json.dumps({"error": kind, "text": _SENTENCES[kind]}).encode() + b"\n"
+def failure(kind: str, request: int) -> bytes:
+    """Returns the reply to a request whose calculation was killed."""
+    return json.dumps({"id": request, "error": kind, "text": _SENTENCES[kind]}).encode() + b"\n"
 
 
-def respond(line: bytes, answer: Any, failed: type[Exception]) -> tuple[bytes, bool]:
+def respond(line: bytes, answer: Answer, failed: type[CalcError]) -> tuple[bytes, bool]:
     """Returns the reply to one request, and whether this process is still fit for the next."""
     request = json.loads(line)
+    set_current(request["id"])
     timeout = request["timeout"]
     signal.setitimer(signal.ITIMER_PROF, timeout)
     # Whoever had to wait for the start of this process waits that much less for the calculation.
     signal.setitimer(signal.ITIMER_REAL, max(timeout, timeout * WALL - request["waited"]))
+    reply: Reply
     try:
         reply, fit = answer(*map(decode, request["goal"])), True
     except (MemoryError, RecursionError):
         reply, fit = {"error": "limit", "text": _SENTENCES["limit"]}, False
-    except Exception as error:
-        # CalcError says what it is; anything else is SymPy's own trouble, and its words may quote the input.
-        kind, text = "invalid", "The expression cannot be evaluated."
-        if isinstance(error, failed):
-            kind, text = getattr(error, "kind", kind), str(error)
-        reply, fit = {"error": kind, "text": text}, True
+    except failed as error:
+        reply, fit = {"error": error.kind, "text": str(error)}, True
+    except Exception:  # SymPy's own trouble, whose words may quote the input
+        reply, fit = {"error": "invalid", "text": "The expression cannot be evaluated."}, True
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-    return json.dumps(reply).encode() + b"\n", fit
+    return json.dumps({**reply, "id": request["id"]}).encode() + b"\n", fit
 
 
-def serve(answer: Any, failed: type[Exception], first: bytes) -> None:
+def serve(answer: Answer, failed: type[CalcError], first: bytes) -> None:
     """The solver: answers requests until its input ends."""
     write(first)
     with os.fdopen(0, "rb", closefd=False) as requests:
         # readline only ever holds one request: the caller waits for each reply before it sends the next.
         while line := requests.readline():
-            BUSY[0] = 1
             reply, fit = respond(line, answer, failed)
             write(reply)
-            BUSY[0] = 0
+            set_current(0)
             if not fit:
                 os._exit(3)
     os._exit(0)
@@ -81,24 +89,24 @@ def write(data: bytes) -> None:
         data = data[os.write(1, data) :]
 
 
-def keep(answer: Any, failed: type[Exception]) -> None:
+def keep(answer: Answer, failed: type[CalcError]) -> None:
     """The keeper: forks a solver, waits for its end, forks the next."""
     parent, warm = os.getppid(), False
 
-    def look(*_: object) -> None:
+    def check(*_: object) -> None:
         """Ends everything once nobody is left to ask; warms up as soon as that keeps nobody waiting."""
         nonlocal warm
         if os.getppid() != parent:
             stop()
-        if not warm and not BUSY[0]:
+        if not warm and not current():
             warm = True
             warm_up(answer)
 
-    signal.signal(signal.SIGALRM, look)
+    signal.signal(signal.SIGALRM, check)
     signal.setitimer(signal.ITIMER_REAL, _POLL_S, _POLL_S)
     first = b'{"ready": true}\n'
     while True:
-        BUSY[0] = 0
+        set_current(0)
         solver = os.fork()
         if solver == 0:
             die_with_parent()
@@ -111,13 +119,13 @@ def keep(answer: Any, failed: type[Exception]) -> None:
                 os._exit(0)
             first = b""
         else:
-            first = failure(_FATE.get(os.WTERMSIG(status), "limit"))
+            first = failure(_FATE.get(os.WTERMSIG(status), "limit"), current())
 
 
-def warm_up(answer: Any) -> None:
+def warm_up(answer: Answer) -> None:
     """Loads what SymPy imports late and fills its caches, while the first solver is there already: later ones inherit it."""
     x = "x"
-    goals: list[tuple[str, Any]] = [
+    goals: list[tuple[str, Node]] = [
         ("solve", (("=", ("^", x, 3), x),)),
         ("solve", (("=", ("call", "cos", x), x),)),
         ("solve", (("<", ("^", x, 2), 4),)),
@@ -132,8 +140,18 @@ def warm_up(answer: Any) -> None:
 
 STATE: dict[str, int] = {}
 """Process id of the solver."""
-BUSY = mmap.mmap(-1, 1)
-"""Whether the solver is at work; keeper and solvers share this byte."""
+CURRENT = mmap.mmap(-1, 8)
+"""Id of the request that the solver works on, 0 if it waits; keeper and solvers share these bytes."""
+
+
+def current() -> int:
+    """Returns the id of the request that the solver works on, 0 if it waits."""
+    return int(struct.unpack("Q", CURRENT[:])[0])
+
+
+def set_current(request: int) -> None:
+    """Notes which request the solver works on."""
+    CURRENT[:] = struct.pack("Q", request)
 
 
 def stop() -> None:
@@ -162,7 +180,7 @@ def main() -> None:
         package.__path__ = path
         sys.modules[name] = package
     from swirl_env.tools.calculator.text import CalcError
-    from swirl_env.tools.calculator.worker.evaluate import answer
+    from swirl_env.tools.calculator.worker.answer import answer
 
     gc.freeze()
     gc.enable()

@@ -1,10 +1,10 @@
-"""Equations, systems and inequalities -> reply. Runs in the worker only."""
+"""Equations, systems and inequalities -> what solves them. Runs in the worker only."""
 
 from __future__ import annotations
 
 import contextlib
 from fractions import Fraction
-from typing import Any
+from typing import NamedTuple
 
 import sympy as sp
 
@@ -12,49 +12,64 @@ from swirl_env.tools.calculator.functions import logarithm as exact_logarithm
 from swirl_env.tools.calculator.linear import ANYTHING, NO_SOLUTION
 from swirl_env.tools.calculator.rational import Irrational
 from swirl_env.tools.calculator.text import CalcError
+from swirl_env.tools.calculator.worker.functions import Value, root_near
 
+Relation = tuple[str, Value, Value]
+"""Sign, left and right side."""
+NO_CLOSED_FORM = "No solution was found in closed form."
 STARTS = (1, 0, 2, -1, 5, -5, 10, 100)
 """Where a numerical solution is looked for."""
 
 
-def solve(relations: list[tuple[str, Any, Any]], wanted: list[Any]) -> dict[str, Any]:
-    """Returns the reply for relations ``(sign, left, right)``; `wanted` empty: solve for all that is unknown."""
+class Solutions(NamedTuple):
+    """Solutions, each of them a list of (unknown, value)."""
+
+    each: list[list[tuple[Value, Value]]]
+    numerical: bool = False
+    """Whether this is one numerical solution of maybe several."""
+
+
+class Region(NamedTuple):
+    """The values of an unknown for which inequalities hold."""
+
+    name: str
+    values: Value
+
+
+Outcome = Solutions | Region | str
+"""What `solve` returns; a string is `NO_SOLUTION` or `ANYTHING`."""
+
+
+def solve(relations: list[Relation], unknowns: list[Value]) -> Outcome:
+    """Returns what solves all of the relations; `unknowns` empty: solve for all that is unknown."""
     gaps = [left - right for _, left, right in relations]
     free = sorted(set().union(*(gap.free_symbols for gap in gaps)), key=str)
-    if not wanted:
-        wanted = free
+    unknowns = unknowns or free
     if not free:
-        return _plain(ANYTHING if all(gap.equals(0) for gap in gaps) else NO_SOLUTION)
+        return ANYTHING if all(gap.equals(0) for gap in gaps) else NO_SOLUTION
     if any(sign not in ("=", "==") for sign, _, _ in relations):
         return _inequality(relations, free)
-    if len(gaps) == 1 and len(wanted) == 1:
-        return _one(gaps[0], wanted[0])
-    return _system(gaps, wanted)
+    if len(gaps) == 1 and len(unknowns) == 1:
+        return _one(gaps[0], unknowns[0])
+    return _system(gaps, unknowns)
 
 
-def _plain(text: str) -> dict[str, Any]:
-    return {"text": text, "data": {"value": "[]" if text == NO_SOLUTION else "true"}}
-
-
-def _one(gap: Any, unknown: Any) -> dict[str, Any]:
+def _one(gap: Value, unknown: Value) -> Outcome:
     """One equation in one unknown."""
     if unknown not in gap.free_symbols or gap.expand() == 0:
-        return _plain(ANYTHING if gap.equals(0) else NO_SOLUTION)
-    found = None
+        return ANYTHING if gap.equals(0) else NO_SOLUTION
+    roots = None
     for method in (polynomial_roots, exponential_root, _closed):
-        found = method(gap, unknown) if found is None else found
-    if found is None:
-        reply = _solutions([[(unknown, _numerical(gap, unknown))]])
-        return {**reply, "text": f"{reply['text']} (numerical, there may be others)"}
+        roots = method(gap, unknown) if roots is None else roots
+    if roots is None:
+        return Solutions([[(unknown, _numerical(gap, unknown))]], numerical=True)
     if gap.free_symbols == {unknown}:
-        real = [solution for solution in found if _is_real(solution)]
-        found = sorted(real, key=lambda solution: solution.evalf(20)) or found
-    if not found:
-        return _plain(NO_SOLUTION)
-    return _solutions([[(unknown, solution)] for solution in found])
+        real = [root for root in roots if _is_real(root)]
+        roots = sorted(real, key=lambda root: root.evalf(20)) or roots
+    return Solutions([[(unknown, root)] for root in roots]) if roots else NO_SOLUTION
 
 
-def _closed(gap: Any, unknown: Any) -> list[Any] | None:
+def _closed(gap: Value, unknown: Value) -> list[Value] | None:
     """Solutions in closed form, None where SymPy knows none."""
     real = sp.Dummy("x", real=True)
     if gap.has(sp.Abs, sp.sign, sp.Max, sp.Min, sp.floor, sp.ceiling):  # SymPy solves these over the reals only
@@ -65,7 +80,7 @@ def _closed(gap: Any, unknown: Any) -> list[Any] | None:
         return None
 
 
-def polynomial_roots(gap: Any, unknown: Any) -> list[Any] | None:
+def polynomial_roots(gap: Value, unknown: Value) -> list[Value] | None:
     """Roots of a quadratic with rational coefficients, the most frequent case, without the general solver; else None."""
     if gap.free_symbols != {unknown} or not gap.is_polynomial(unknown):
         return None
@@ -77,7 +92,7 @@ def polynomial_roots(gap: Any, unknown: Any) -> list[Any] | None:
     return list(dict.fromkeys([(-b - root) / (2 * a), (-b + root) / (2 * a)]))
 
 
-def exponential_root(gap: Any, unknown: Any) -> list[Any] | None:
+def exponential_root(gap: Value, unknown: Value) -> list[Value] | None:
     """The root of c*b**(m*x + n) = d with b and d/c positive, as in doubling times; else None.
 
     SymPy's general solver raises numbers to the power of whatever approximates the logarithm, and may never return.
@@ -106,60 +121,42 @@ def exponential_root(gap: Any, unknown: Any) -> list[Any] | None:
     return [(logarithm - offset) / slope]
 
 
-def _is_real(value: Any) -> bool:
+def _is_real(value: Value) -> bool:
     if value.is_real is not None:
         return bool(value.is_real)
     imaginary = sp.im(value.evalf(25))
     return bool(abs(imaginary) < sp.Float("1e-18") * max(1, abs(value.evalf(10))))
 
 
-def _numerical(gap: Any, unknown: Any) -> Any:
+def _numerical(gap: Value, unknown: Value) -> Value:
     """A numerical root, where no closed form is known."""
-    from swirl_env.tools.calculator.worker.functions import root_near
-
     if gap.free_symbols == {unknown}:
         for start in STARTS:
             try:
                 return root_near(gap, unknown, sp.Integer(start))
             except (CalcError, ArithmeticError):
                 continue
-    raise CalcError("No solution was found in closed form.")
+    raise CalcError(NO_CLOSED_FORM)
 
 
-def _system(gaps: list[Any], wanted: list[Any]) -> dict[str, Any]:
+def _system(gaps: list[Value], unknowns: list[Value]) -> Outcome:
     """Several equations or unknowns."""
     try:
-        found = sp.solve(gaps, wanted, dict=True)
+        solutions = sp.solve(gaps, unknowns, dict=True)
     except NotImplementedError as error:
-        raise CalcError("No solution was found in closed form.") from error
-    if not found:
-        return _plain(NO_SOLUTION)
-    return _solutions([sorted(solution.items(), key=lambda pair: str(pair[0])) for solution in found])
+        raise CalcError(NO_CLOSED_FORM) from error
+    if not solutions:
+        return NO_SOLUTION
+    return Solutions([sorted(solution.items(), key=lambda pair: str(pair[0])) for solution in solutions])
 
 
-def _solutions(found: list[list[tuple[Any, Any]]]) -> dict[str, Any]:
-    from swirl_env.tools.calculator.worker.evaluate import bounded_text, show
-
-    shown = [[(str(name), *show(value)) for name, value in solution] for solution in found]
-    text = " or ".join(", ".join(f"{name} = {value}" for name, value, _ in solution) for solution in shown)
-    data: dict[str, Any] = {}
-    if all(len(solution) == 1 for solution in shown):
-        exact = [solution[0][2] for solution in shown]
-        data = {"value": exact[0] if len(exact) == 1 else f"[{', '.join(exact)}]", "variable": shown[0][0][0]}
-    else:
-        exact = ["{" + ", ".join(f"{name}: {value}" for name, _, value in solution) + "}" for solution in shown]
-        data = {"value": exact[0] if len(exact) == 1 else f"[{', '.join(exact)}]"}
-    bounded_text(data["value"])
-    return {"text": bounded_text(text), "data": data}
-
-
-def _inequality(relations: list[tuple[str, Any, Any]], free: list[Any]) -> dict[str, Any]:
+def _inequality(relations: list[Relation], free: list[Value]) -> Outcome:
     """Inequalities in one unknown."""
     if len(free) != 1 or any(sign == "!=" for sign, _, _ in relations):
         raise CalcError("Only inequalities in one unknown can be solved.")
     makers = {"<": sp.Lt, ">": sp.Gt, "<=": sp.Le, ">=": sp.Ge, "=": sp.Eq, "==": sp.Eq}
     unknown = sp.Dummy("x", real=True)
-    region: Any = sp.S.Reals
+    region: Value = sp.S.Reals
     for sign, left, right in relations:
         claim = makers[sign](left.subs(free[0], unknown), right.subs(free[0], unknown))
         if claim in (sp.true, sp.false):
@@ -168,23 +165,7 @@ def _inequality(relations: list[tuple[str, Any, Any]], free: list[Any]) -> dict[
         try:
             region = region.intersect(sp.solve_univariate_inequality(claim, unknown, relational=False))
         except NotImplementedError as error:
-            raise CalcError("No solution was found in closed form.") from error
+            raise CalcError(NO_CLOSED_FORM) from error
     if region == sp.S.EmptySet:
-        return _plain(NO_SOLUTION)
-    if region == sp.S.Reals:
-        return _plain(ANYTHING)
-    parts = region.args if isinstance(region, sp.Union) else (region,)
-    text = " or ".join(_interval(part, str(free[0])) for part in parts)
-    return {"text": text, "data": {"value": text, "variable": str(free[0])}}
-
-
-def _interval(part: Any, name: str) -> str:
-    from swirl_env.tools.calculator.worker.evaluate import show
-
-    if isinstance(part, sp.FiniteSet):
-        return " or ".join(f"{name} = {show(item)[0]}" for item in part)
-    if not isinstance(part, sp.Interval):
-        raise CalcError("No solution was found in closed form.")
-    low = "" if part.start == -sp.oo else f"{name} {'>' if part.left_open else '>='} {show(part.start)[0]}"
-    high = "" if part.end == sp.oo else f"{name} {'<' if part.right_open else '<='} {show(part.end)[0]}"
-    return " and ".join(filter(None, (low, high)))
+        return NO_SOLUTION
+    return ANYTHING if region == sp.S.Reals else Region(str(free[0]), region)
