@@ -23,6 +23,7 @@ KINDS = {"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks",
 _EXTRA_OF = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "huggingface_hub"), "train"),
     **dict.fromkeys(("accelerate", "peft", "datasets", "gguf", "pyarrow"), "train"),
+    **dict.fromkeys(("openai", "tenacity"), "openai"),
     **dict.fromkeys(("scipy", "matplotlib", "jinja2"), "report"),
 }
 """Top-level module that a plugin may miss -> the extra that brings it."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from chat_server import ChatServer
 from fakes import CallJudge, EchoAgent, EchoTool, SumTasks
 from swirl_env import registry
 from swirl_env.contract import CONTRACTS, Finding, assert_contract, check, detect
@@ -56,6 +57,10 @@ def options_of(kind, name, tmp_path, request):
         tokenizer = tiny_lm.tokenizer()
         model = tiny_lm.llama(len(tokenizer), context=8192)
         return {"model": model, "tokenizer": tokenizer, "max_new_tokens": 4}
+    if (kind, name) == ("agent", "openai"):
+        server = ChatServer().__enter__()
+        request.addfinalizer(functools.partial(server.__exit__))
+        return {"model": "tiny", "base_url": server.url}
     return SMALL.get((kind, name), {})
 
 
