@@ -1,19 +1,19 @@
 """Steps -> token batches in which shared context is computed once.
 
-All K steps of a trajectory share one forward pass where each rendered state begins, id for id, with the state before it and
+All K steps of a trajectory share one forward pass if each rendered state begins, id for id, with the state before it and
 the action sampled there; that is checked on the ids, never assumed, and a step that does not fit starts a row of its own. The
 gradient is the same either way.
 
-A row is a forest of segments: runs of tokens, each continuing another (its parent) from some point on, or starting afresh.
-One chain of steps is one segment. Packing puts several chains into a row; a tree lets many actions sampled at one state
-branch off from it (`tree=True`). The attention mask follows from the segments: a token sees its own past and no neighbour.
+A row is a forest of segments: runs of tokens, each of which continues another (its parent) from some point on, or begins a
+text of its own. One chain of steps is one segment. Packing puts several chains into a row; a tree lets many actions sampled
+at one state branch off from it (`tree=True`). The attention mask follows from the segments: a token attends to its own past
+and to nothing else in the row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class TokenStep:
     token_ids: tuple[int, ...]
     """What was sampled, [T]; only these carry loss."""
     behaviour: tuple[float, ...] = ()
-    """Log-probs at generation, [T]; empty where unknown."""
+    """Log-probs at generation, [T]; empty if unknown."""
     episode: int = 0
     """Steps of one episode stand together and in order; only they can share a row by continuing one another."""
 
@@ -57,7 +57,7 @@ class Segment:
 
 
 def chains(steps: Sequence[TokenStep]) -> list[list[Segment]]:
-    """Returns one single-segment row a chain of steps that continue one another.
+    """Returns one single-segment row per chain of steps that continue one another.
 
     Args:
         steps: N steps, those of an episode together and in order; a step's index here is its number in the batch.
@@ -65,8 +65,8 @@ def chains(steps: Sequence[TokenStep]) -> list[list[Segment]]:
     rows: list[list[Segment]] = []
     last: TokenStep | None = None
     for number, step in enumerate(steps):
-        goes_on = last is not None and last.episode == step.episode
-        if not goes_on or tuple(rows[-1][0].ids) != step.prompt_ids[: len(rows[-1][0].ids)]:
+        same_episode = last is not None and last.episode == step.episode
+        if not same_episode or tuple(rows[-1][0].ids) != step.prompt_ids[: len(rows[-1][0].ids)]:
             rows.append([Segment([])])
         segment = rows[-1][0]
         segment.ids += step.prompt_ids[len(segment.ids) :]
@@ -78,7 +78,7 @@ def chains(steps: Sequence[TokenStep]) -> list[list[Segment]]:
 
 
 def trees(steps: Sequence[TokenStep]) -> list[list[Segment]]:
-    """Returns one row an episode: a tree in which every stretch of tokens shared by its steps stands once.
+    """Returns one row per episode: a tree that holds every stretch of tokens shared by its steps once.
 
     Each step enters the tree along the ids that are there already and branches off where it differs, so n actions sampled at
     each state of a trajectory cost the trajectory once and their own tokens.
@@ -88,15 +88,20 @@ def trees(steps: Sequence[TokenStep]) -> list[list[Segment]]:
     for number, step in enumerate(steps):
         if last is None or last.episode != step.episode:
             rows.append([])
-        _plant(rows[-1], number, step)
+        _insert(rows[-1], number, step)
         last = step
     return rows
 
 
-def _plant(row: list[Segment], number: int, step: TokenStep) -> None:
-    """Adds a step to a tree: along what is there already, then by extending its end or by a branch."""
+def _insert(row: list[Segment], number: int, step: TokenStep) -> None:
+    """Adds a step to a tree: along the tokens that are there already, then as a longer leaf or as a new branch.
+
+    Only a segment that nothing branches off at its very end may grow in place; growing any other would put the new tokens
+    into the past of its branches. A token shared by several steps stands once in the row but is a target of each of them,
+    so that its log-prob counts in every step that sampled it.
+    """
     ids = (*step.prompt_ids, *step.token_ids)
-    path = _walk(row, ids)
+    path = _shared_path(row, ids)
     known = sum(shared for _, shared in path)
     if known < len(ids):
         rest = list(ids[known:])
@@ -114,14 +119,18 @@ def _plant(row: list[Segment], number: int, step: TokenStep) -> None:
         segment.targets += [(depth - segment.depth, number, depth - first) for depth in range(low, high)]
 
 
-def _walk(row: Sequence[Segment], ids: Sequence[int]) -> list[tuple[Segment, int]]:
-    """Returns the path of segments that begins as `ids` does, each with how many of its tokens are shared."""
+def _shared_path(row: Sequence[Segment], ids: Sequence[int]) -> list[tuple[Segment, int]]:
+    """Returns the segments along which `ids` already stand in the tree, each with how many of its tokens are shared.
+
+    From the end of what is shared so far the path goes on through the branch that begins with the next id. At most one does:
+    a step enters along existing tokens as far as they agree, so two branches off one point differ in their first token.
+    """
     path: list[tuple[Segment, int]] = []
     rest = list(ids)  # segments hold lists, and slices of different types are never equal
     last, shared, known = None, 0, 0
     while known < len(ids):
         ways = (s for s in row if s.parent is last and s.keep == shared and s.ids[0] == ids[known])
-        step = next(ways, None)  # at most one: two branches from one point differ in their first token
+        step = next(ways, None)
         if step is None:
             break
         shared = common_prefix(step.ids, rest[known:])
@@ -135,13 +144,13 @@ def pack(rows: Iterable[list[Segment]], max_tokens: int) -> Iterator[list[Segmen
     bins: list[tuple[int, list[Segment]]] = []
     for row in sorted(rows, key=row_tokens, reverse=True):
         size = row_tokens(row)
-        for i, (used, held) in enumerate(bins):
+        for i, (used, segments) in enumerate(bins):
             if used + size <= max_tokens:
-                bins[i] = (used + size, held + row)
+                bins[i] = (used + size, segments + row)
                 break
         else:
             bins.append((size, list(row)))
-    yield from (held for _, held in bins)
+    yield from (segments for _, segments in bins)
 
 
 def row_tokens(row: Sequence[Segment]) -> int:
@@ -151,15 +160,15 @@ def row_tokens(row: Sequence[Segment]) -> int:
 
 def micro_batches(rows: Sequence[list[Segment]], max_tokens: int) -> Iterator[list[list[Segment]]]:
     """Groups rows of similar length so that rows x longest stays within `max_tokens` (a longer row goes alone)."""
-    held: list[list[Segment]] = []
+    group: list[list[Segment]] = []
     for row in sorted(rows, key=row_tokens, reverse=True):
-        longest = row_tokens(held[0]) if held else row_tokens(row)
-        if held and longest * (len(held) + 1) > max_tokens:
-            yield held
-            held = []
-        held.append(row)
-    if held:
-        yield held
+        longest = row_tokens(group[0]) if group else row_tokens(row)
+        if group and longest * (len(group) + 1) > max_tokens:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
 
 
 @dataclass(slots=True)
@@ -171,7 +180,7 @@ class TokenBatch:
     position_ids: Tensor
     """[B, L]"""
     mask: Tensor | None
-    """[B, 1, L, L] bool, True where a query (row) may look at a key (column); None where plain causal attention serves."""
+    """[B, 1, L, L] bool, True if a query (row) may attend to a key (column); None if plain causal attention does."""
     row: Tensor
     """[M] row of the position that predicts each action token."""
     position: Tensor
@@ -185,7 +194,7 @@ class TokenBatch:
     tokens: int
     """Tokens that the forward pass computes, padding left out."""
 
-    def to(self, device: Any) -> TokenBatch:
+    def to(self, device: torch.device) -> TokenBatch:
         """Returns the batch on a device."""
         mask = None if self.mask is None else self.mask.to(device)
         ids, positions, row = self.input_ids.to(device), self.position_ids.to(device), self.row.to(device)
@@ -198,7 +207,7 @@ def collate(rows: Sequence[Sequence[Segment]], pad_id: int = 0) -> TokenBatch:
 
     Args:
         rows: B rows of segments.
-        pad_id: fills the ends of shorter rows; nothing looks at it.
+        pad_id: fills the ends of shorter rows; nothing attends to it.
     """
     length = max(row_tokens(row) for row in rows)
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
@@ -213,19 +222,24 @@ def collate(rows: Sequence[Sequence[Segment]], pad_id: int = 0) -> TokenBatch:
             ids[b, start:end] = torch.tensor(segment.ids)
             positions[b, start:end] = torch.arange(segment.depth, segment.depth + len(segment.ids))
             if mask is not None:
-                _look(mask[b, 0], segment)
+                _allow_past(mask[b, 0], segment)
             start = end
-        if mask is not None:  # padding looks at itself: a query without keys would be NaN
+        if mask is not None:  # padding attends to itself: a query without keys would give NaN
             mask[b, 0, range(start, length), range(start, length)] = True
         for segment in row:
             for offset, step, k in segment.targets:
-                targets.append((b, _before(segment, offset), segment.ids[offset], step, k))
-    row_of, before, token, step_of, place = torch.tensor(targets, dtype=torch.long).reshape(-1, 5).unbind(1)
-    return TokenBatch(ids, positions, mask, row_of, before, token, step_of, place, sum(map(row_tokens, rows)))
+                targets.append((b, _predecessor(segment, offset), segment.ids[offset], step, k))
+    row_index, before, token, step_index, place = torch.tensor(targets, dtype=torch.long).reshape(-1, 5).unbind(1)
+    return TokenBatch(ids, positions, mask, row_index, before, token, step_index, place, sum(map(row_tokens, rows)))
 
 
-def _look(mask: Tensor, segment: Segment) -> None:
-    """Lets a segment's tokens see their own past: causally in the segment, and all that it continues."""
+def _allow_past(mask: Tensor, segment: Segment) -> None:
+    """Lets a segment's tokens attend to their own past: causally within the segment, and to all that it continues.
+
+    Going up from a segment, only the first `keep` tokens of each parent are its past: what the parent holds beyond the
+    branch is a sibling. Positions count along the path, not along the row, so rotary embeddings see each path as if it
+    stood alone.
+    """
     n = len(segment.ids)
     own = slice(segment.start, segment.start + n)
     mask[own, own] = torch.ones(n, n, dtype=torch.bool).tril()
@@ -235,7 +249,7 @@ def _look(mask: Tensor, segment: Segment) -> None:
         node = node.parent
 
 
-def _before(segment: Segment, offset: int) -> int:
+def _predecessor(segment: Segment, offset: int) -> int:
     """Returns the index in the row of the token before the one at `offset`."""
     if offset > 0:
         return segment.start + offset - 1

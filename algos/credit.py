@@ -1,4 +1,4 @@
-"""Credit rules: from the rewards of single steps, or of whole episodes, to one advantage a step.
+"""Credit rules: from the rewards of single steps, or of whole episodes, to one advantage per step.
 
 Pure NumPy functions over flat arrays: N steps of any number of episodes, without padding, so that episodes of different
 length never weigh on one another by accident. Every rule takes ``valid`` [N]: steps whose verdict failed or was not given
@@ -22,13 +22,13 @@ def step_reward(rewards: ArrayLike, valid: ArrayLike) -> Floats:
     Unbiased for J = E_{s ~ T, a ~ pi(s)}[R(a | s)] when the actions were sampled from pi at the states of T.
 
     Args:
-        rewards: [N] reward of each step; anything (NaN too) where not valid.
+        rewards: [N] reward of each step; anything (NaN too) if not valid.
         valid: [N] bool, whether the step was scored.
 
     Returns:
-        [N] advantages, 0 where not valid.
+        [N] advantages, 0 if not valid.
     """
-    r, v = _read(rewards, valid)
+    r, v = _as_valid(rewards, valid)
     return np.where(v, r, 0.0)
 
 
@@ -44,9 +44,9 @@ def leave_one_out(rewards: ArrayLike, valid: ArrayLike, state: ArrayLike) -> Flo
         state: [N] which state each action was sampled at.
 
     Returns:
-        [N] advantages, 0 where not valid.
+        [N] advantages, 0 if not valid.
     """
-    r, v = _read(rewards, valid)
+    r, v = _as_valid(rewards, valid)
     return np.where(v, r - _others_mean(r, v, np.asarray(state)), 0.0)
 
 
@@ -70,9 +70,9 @@ def outcome(
         group: [N] baselines within groups (e.g. the samples of one question) instead of over the whole batch.
 
     Returns:
-        [N] advantages, 0 where not valid.
+        [N] advantages, 0 if not valid.
     """
-    r, v = _read(outcomes, valid)
+    r, v = _as_valid(outcomes, valid)
     firsts, back = _episodes(v, np.asarray(episode))
     if not len(firsts):
         return np.zeros_like(r)
@@ -101,9 +101,9 @@ def group_normalised(outcomes: ArrayLike, valid: ArrayLike, episode: ArrayLike, 
         eps: keeps groups of equal outcomes at 0.
 
     Returns:
-        [N] advantages, 0 where not valid.
+        [N] advantages, 0 if not valid.
     """
-    r, v = _read(outcomes, valid)
+    r, v = _as_valid(outcomes, valid)
     firsts, back = _episodes(v, np.asarray(episode))
     if not len(firsts):
         return np.zeros_like(r)
@@ -132,14 +132,14 @@ def return_to_go(
         valid: [N] bool.
         episode: [N] which episode each step belongs to.
         position: [N] place of the step in its episode, from 0.
-        gamma: discount a step.
+        gamma: discount per step.
         baseline: ``none``, or ``position``: minus the mean return of the *other* episodes at the same position (unbiased: it
             does not depend on this episode).
 
     Returns:
-        [N] advantages, 0 where not valid.
+        [N] advantages, 0 if not valid.
     """
-    r, v = _read(rewards, valid)
+    r, v = _as_valid(rewards, valid)
     where, place = np.asarray(episode), np.asarray(position)
     returns = np.zeros_like(r)
     order = np.lexsort((place, where))[::-1]
@@ -178,7 +178,7 @@ def shaped(rewards: ArrayLike, potential: ArrayLike, next_potential: ArrayLike, 
         rewards: [N].
         potential: [N] Phi of the state in which the step was taken.
         next_potential: [N] Phi of the state that it led to, 0 at the end.
-        gamma: discount a step.
+        gamma: discount per step.
 
     Returns:
         [N] shaped rewards.
@@ -186,7 +186,7 @@ def shaped(rewards: ArrayLike, potential: ArrayLike, next_potential: ArrayLike, 
     return np.asarray(rewards, np.float64) + gamma * np.asarray(next_potential, np.float64) - np.asarray(potential, np.float64)
 
 
-def _read(rewards: ArrayLike, valid: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
+def _as_valid(rewards: ArrayLike, valid: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
     """Returns float rewards with 0 in place of whatever an invalid step holds, and the mask."""
     v = np.asarray(valid, dtype=np.bool_)
     r = np.asarray(rewards, dtype=np.float64)

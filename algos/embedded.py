@@ -4,7 +4,7 @@ An ordinary checkpoint of transformers (a Llama and a fast tokenizer with a chat
 need to know nothing about it. What makes it small is its vocabulary: the words of the worlds, each one token.
 
     setting = SETTINGS["main"]
-    venv = setting.env("test", num_envs=64)
+    engine = setting.engine("test")
     agent = embedded_agent(warm_start(setting, seed=0))
 """
 
@@ -22,14 +22,17 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.env import build_engine
+from swirl_env.episodes.engine import Engine
 from swirl_env.errors import unknown_name
 from swirl_env.protocols import TaskSource
 from swirl_env.registry import make_format, make_tasks
 from swirl_env.tasks.atlas.relations import KINDS
 from swirl_env.tasks.names import LISTS, Split
 from swirl_env.types import SEARCH, Malformed
-from swirl_env.vector import ToolVectorEnv
 
+TASKS, FORMAT = "atlas", "xml"
+"""The task source of the settings and the format that the policy is taught."""
 WORDS = 40
 """Words of each list that names are made of, in every split and setting: the vocabulary is the same for all."""
 CONTEXT = 512
@@ -62,13 +65,13 @@ class Setting:
     test_documents: int = 1_300
     """Size of a validation or test world."""
     top_k: int = 1
-    """Documents a search shows."""
+    """Documents that a search shows."""
 
     def tasks(self, split: Split = "train", seed: int = 0, size: int = 100_000) -> TaskSource:
         """Returns the questions of one world; entities of the three splits never share a name, whatever the seed."""
         documents = self.train_documents if split == "train" else self.test_documents
         return make_tasks(
-            "atlas",
+            TASKS,
             split=split,
             size=size,
             documents=documents,
@@ -80,15 +83,15 @@ class Setting:
             seed=seed,
         )
 
-    def env_options(self) -> dict[str, Any]:
-        """Returns the options of an environment, beside its tasks."""
+    def engine_options(self) -> dict[str, Any]:
+        """Returns the options of an engine, apart from its tasks."""
         # A world is small: compiling the search would take longer than all searches together.
         tools = [{"name": "search", "top_k": self.top_k, "numba": "off"}]
         return {"tools": tools, "prompt": "question", "max_steps": self.max_steps}
 
-    def env(self, split: Split = "train", seed: int = 0, num_envs: int = 64, **options: Any) -> ToolVectorEnv:
-        """Returns `num_envs` episodes over the questions of one world; `options` go to `swirl_env.env.build_engine`."""
-        return ToolVectorEnv(self.tasks(split, seed), num_envs, **{**self.env_options(), **options})
+    def engine(self, split: Split = "train", seed: int = 0, **options: Any) -> Engine:
+        """Returns the engine of episodes over the questions of one world; `options` go to `swirl_env.env.build_engine`."""
+        return build_engine(self.tasks(split, seed), **{**self.engine_options(), **options})
 
 
 SETTINGS: dict[str, Setting] = {
@@ -98,7 +101,7 @@ SETTINGS: dict[str, Setting] = {
 """Name -> setting. In ``sparse`` an outcome alone hardly ever rewards the warm start; ``easy`` holds a curriculum."""
 
 
-def setting_of(setting: str | Setting) -> Setting:
+def get_setting(setting: str | Setting) -> Setting:
     """Returns the setting of a name."""
     if isinstance(setting, Setting):
         return setting
@@ -150,7 +153,7 @@ def build_tokenizer(words: Iterable[str] | None = None) -> Any:
     inner = Tokenizer(models.WordPiece({token: i for i, token in enumerate(tokens)}, unk_token=UNKNOWN))
     inner.pre_tokenizer = pre_tokenizers.Split(Regex(_TOKEN), "removed", invert=True)
     inner.decoder = decoders.WordPiece(prefix="##", cleanup=False)
-    made = PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=inner,
         eos_token=END,
         pad_token=END,
@@ -158,21 +161,21 @@ def build_tokenizer(words: Iterable[str] | None = None) -> Any:
         clean_up_tokenization_spaces=False,
         model_max_length=CONTEXT,
     )
-    made.chat_template = TEMPLATE
-    return made
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 @functools.cache
 def vocabulary() -> tuple[str, ...]:
     """Returns every word that questions, documents and replies of the settings' environments hold, sorted; no numbers."""
-    found = {word for kind in KINDS for part in (LISTS[kind][0], LISTS[kind][2]) for word in part[:WORDS]}
+    words = {word for kind in KINDS for part in (LISTS[kind][0], LISTS[kind][2]) for word in part[:WORDS]}
     for text in _texts():
-        found.update(re.findall(_TOKEN, text))
-    return tuple(sorted(word for word in found if not word.isdecimal()))
+        words.update(re.findall(_TOKEN, text))
+    return tuple(sorted(word for word in words if not word.isdecimal()))
 
 
 def _texts() -> Iterator[str]:
-    form = make_format("xml", (SEARCH,))
+    form = make_format(FORMAT, (SEARCH,))
     for reason in (form.parse(text) for text in ("", f"<{SEARCH}>", "<answer>", "<answer></answer>")):
         if isinstance(reason, Malformed):
             yield form.correction(reason)

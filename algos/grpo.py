@@ -11,12 +11,12 @@ from swirl_env.algos.steps import tabulate
 class Grpo:
     """Group-normalised outcome, the same for all steps of an episode.
 
-    The clipped ratio of the paper is the trainer's ``loss=ppo_clip``; with one update a batch, as here, the ratio is 1 and
+    The clipped ratio of the paper is the trainer's ``loss=ppo_clip``; with one update per batch, as here, the ratio is 1 and
     both losses have the same gradient.
 
     Args:
         questions_per_update: questions of a batch.
-        samples: episodes a question.
+        samples: episodes per question.
     """
 
     def __init__(self, questions_per_update: int = 4, samples: int = 8) -> None:

@@ -68,7 +68,7 @@ def ppo_clip(
     clip: float = 0.2,
     reduction: Reduction = "sum",
 ) -> Tensor:
-    """L = - 1/count * sum over tokens of min(r A, clamp(r, 1 - clip, 1 + clip) A), r = pi / pi_behaviour a token.
+    """L = - 1/count * sum over tokens of min(r A, clamp(r, 1 - clip, 1 + clip) A), r = pi / pi_behaviour per token.
 
     Source: Schulman et al. 2017, eq. 7, with the step's advantage for each of its tokens. At r = 1 its gradient is that of
     `policy_gradient`.
@@ -103,7 +103,7 @@ def kl_penalty(
 ) -> Tensor:
     """Estimates 1/count * sum_i KL(pi || pi_ref) at s_i from the sampled tokens.
 
-    With d = log pi - log pi_ref a token (values: Schulman, "Approximating KL divergence", 2020):
+    With d = log pi - log pi_ref per token (values: Schulman, "Approximating KL divergence", 2020):
 
     - ``k1``: d. Unbiased, but its gradient is zero on average.
     - ``k2``: d^2 / 2. Biased, but for on-policy tokens its gradient, d * grad log pi, is on average the gradient of the KL.
@@ -140,8 +140,8 @@ def token_logprobs(
 ) -> Tensor:
     """Returns log softmax(scale * hidden @ weight.T + bias)[target] for each position, never holding all logits.
 
-    Positions are taken in chunks, and the backward pass computes each chunk's logits anew: memory is chunk x V instead of
-    T x V. The products are taken in the weight's dtype, or in autocast's where it is on; all else in float32 at least.
+    Positions are taken in chunks, and the backward pass computes each chunk's logits again: memory is chunk x V instead of
+    T x V. The products are taken in the weight's dtype, or in autocast's if it is on; all else in float32 at least.
 
     Args:
         hidden: [T, H] last hidden states at the positions that predict the action tokens.
@@ -150,7 +150,7 @@ def token_logprobs(
         bias: [V] or None.
         softcap: c for c * tanh(logits / c) (Gemma 2), or None.
         scale: factor on the logits (e.g. 1 / temperature).
-        chunk: positions a chunk; 0 takes as many as give `CHUNK_VALUES` logits.
+        chunk: positions per chunk; 0 takes as many as give `CHUNK_VALUES` logits.
 
     Returns:
         [T] log-probabilities in float32 (float64 for a float64 weight).
@@ -185,10 +185,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = head.logits(hidden[part])
-            chosen = logits.gather(-1, targets[part, None])
+            target_logit = logits.gather(-1, targets[part, None])
             top = logits.amax(-1, keepdim=True)
             norm = logits.sub_(top).exp_().sum(-1, keepdim=True).log_().add_(top)
-            logp[part] = (chosen - norm).squeeze(-1)
+            logp[part] = (target_logit - norm).squeeze(-1)
         return logp
 
     @staticmethod

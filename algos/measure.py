@@ -6,31 +6,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.evaluate import Evaluation, evaluate
 from swirl_env.types import Trajectory
-from swirl_env.vector import ToolVectorEnv
 
 _SEED = 0
 """Seed of every evaluation: the same questions and the same draws before and after, for every algorithm."""
 
 
 class Measure:
-    """Evaluates policies; where it is called it gives the figures of the metrics.
+    """Evaluates policies. Calling it gives the figures that go into the metrics.
 
     Args:
-        venvs: questions, tools and judge of the evaluations; each gets its share of the episodes.
+        engines: questions, tools and judge of the evaluations; each gets its share of the episodes.
         episodes: episodes of a full evaluation.
-        quick: episodes of one on the way.
+        quick: episodes of an evaluation between updates.
+        slots: episodes in flight at once.
     """
 
-    def __init__(self, venvs: Sequence[ToolVectorEnv], episodes: int, quick: int) -> None:
-        self.venvs, self.episodes, self.quick = list(venvs), episodes, quick
+    def __init__(self, engines: Sequence[Engine], episodes: int, quick: int, slots: int = 64) -> None:
+        self.engines, self.episodes, self.quick, self.slots = list(engines), episodes, quick, slots
 
     def __call__(self, agent: TransformersAgent) -> dict[str, float]:
         """Returns success and mean process label at temperature 1."""
-        found = self.run(agent, self.quick, 1.0)
-        figures = {"eval_success": found.accuracy.value, "eval_label": found.process.value}
+        evaluation = self.run(agent, self.quick, 1.0)
+        figures = {"eval_success": evaluation.accuracy.value, "eval_label": evaluation.process.value}
         return {key: round(value, 6) for key, value in figures.items() if value is not None}
 
     def full(self, agent: TransformersAgent) -> dict[str, Evaluation]:
@@ -39,19 +40,19 @@ class Measure:
 
     def run(self, agent: TransformersAgent, episodes: int, temperature: float) -> Evaluation:
         """Returns what the policy reaches at a temperature."""
-        found: list[Trajectory] = []
-        with _at(agent, temperature):
-            for i, venv in enumerate(self.venvs):
-                share = episodes * (i + 1) // len(self.venvs) - episodes * i // len(self.venvs)
-                found += collect(agent, venv.engine, min(share, len(venv.engine.tasks)), venv.num_envs, _SEED)
-        return evaluate(found)
+        trajectories: list[Trajectory] = []
+        with generating(agent, temperature):
+            for i, engine in enumerate(self.engines):
+                share = episodes * (i + 1) // len(self.engines) - episodes * i // len(self.engines)
+                trajectories += collect(agent, engine, min(share, len(engine.tasks)), self.slots, _SEED)
+        return evaluate(trajectories)
 
 
 @contextmanager
-def _at(agent: TransformersAgent, temperature: float) -> Iterator[None]:
-    """Lets an agent sample at another temperature, without dropout."""
+def generating(agent: TransformersAgent, temperature: float | None = None) -> Iterator[None]:
+    """Lets an agent generate without dropout, and at another temperature if one is given; then puts both back."""
     before, training = agent.temperature, agent.model.training
-    agent.temperature = temperature
+    agent.temperature = before if temperature is None else temperature
     agent.model.eval()
     try:
         yield

@@ -1,6 +1,6 @@
 """REINFORCE on outcomes: every step of an episode gets the outcome minus a baseline (Williams 1992).
 
-The outcome-only method that step-wise credit is measured against: fresh rollouts, one number an episode, nothing known about
+The outcome-only method that step-wise credit is measured against: fresh rollouts, one number per episode, nothing known about
 single steps.
 """
 
@@ -42,7 +42,7 @@ def mean_outcome(
     """Returns the share of right answers among the episodes whose outcome is known.
 
     Args:
-        outcome: [N] outcome of each step's episode; NaN where unknown.
+        outcome: [N] outcome of each step's episode; NaN if unknown.
         episode: [N].
     """
     _, first = np.unique(episode, return_index=True)

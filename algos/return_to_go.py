@@ -17,9 +17,9 @@ class ReturnToGo:
 
     Args:
         episodes_per_update: fresh episodes, each on a question of its own.
-        gamma: discount a step; 0 leaves each step its own reward.
+        gamma: discount per step; 0 leaves each step its own reward.
         baseline: ``position`` (mean return of the other episodes at the same step) or ``none``.
-        outcome_weight: added to the reward of an episode's last step where its answer is right (an extension; 0 leaves
+        outcome_weight: added to the reward of an episode's last step if its answer is right (an extension; 0 leaves
             outcomes out).
     """
 
@@ -43,5 +43,5 @@ class ReturnToGo:
             advantages = credit.return_to_go(
                 rewards, table.scored, table.episode, table.position, gamma=self.gamma, baseline=self.baseline
             )
-            said = {"success": mean_outcome(table.outcome, table.episode), "reward": float(np.nanmean(rewards))}
-            run.update(table.steps, advantages, table.scored, **said)
+            metrics = {"success": mean_outcome(table.outcome, table.episode), "reward": float(np.nanmean(rewards))}
+            run.update(table.steps, advantages, table.scored, **metrics)

@@ -1,4 +1,4 @@
-"""Rejection fine-tuning: supervised fine-tuning on the policy's own trajectories that a filter kept (Yuan et al. 2023).
+"""Rejection fine-tuning: supervised fine-tuning on the policy's own trajectories that pass a filter (Yuan et al. 2023).
 
 The paper's SFT baseline (section "Results": it fell below the base model there), and the strongest simple one here.
 """
@@ -21,8 +21,8 @@ class Rft:
     Args:
         filter: ``none``, ``process``, ``outcome``, ``both``.
         states: ``own`` rollouts, or ``stored`` trajectories given to the run.
-        questions: questions a round of own rollouts.
-        samples: episodes a question.
+        questions: questions per round of own rollouts.
+        samples: episodes per question.
         updates_per_round: updates before fresh rollouts are drawn.
         episodes_per_update: trajectories of an update.
         memory: how many rounds of own rollouts are trained on, the newest and those before it; 0 for all.
@@ -45,9 +45,9 @@ class Rft:
         """Trains until ``run.done``, or until no trajectory passes the filter."""
         self._rounds.check_end(run)
         for update in run.updates(block=self._rounds.block):
-            kept = self._rounds.at(run, update)
-            if not kept:
+            trajectories = self._rounds.trajectories(run, update)
+            if not trajectories:
                 return
-            table = tabulate(self._rounds.deal(run, update, self.episodes_per_update), run.agent.renderer)
-            keep = np.ones(len(table.steps), dtype=np.bool_)
-            run.update(table.steps, credit.filtered(keep), keep, kept=float(len(kept)))
+            table = tabulate(self._rounds.minibatch(run, update, self.episodes_per_update), run.agent.renderer)
+            passed = np.ones(len(table.steps), dtype=np.bool_)
+            run.update(table.steps, credit.filtered(passed), passed, trajectories=float(len(trajectories)))

@@ -1,4 +1,4 @@
-"""Stored trajectories that an algorithm trains on for a while: its own rollouts of a round, or demonstrations given to it."""
+"""The trajectories that an algorithm trains on over many updates: its own rollouts of a round, or stored demonstrations."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from swirl_env.types import Trajectory
 
 @dataclass(slots=True)
 class Rounds:
-    """Draws trajectories, filters them, and deals them out to updates.
+    """Draws trajectories, filters them, and splits them into minibatches.
 
     Raises:
         ConfigError: for an unknown filter.
     """
 
     filter: str
-    """Which are kept: ``none``, ``process``, ``outcome``, ``both``."""
+    """Which are used: ``none``, ``process``, ``outcome``, ``both``."""
     states: Literal["own", "stored"]
     """``own`` rollouts of the policy at the start of each round, or the trajectories ``stored`` with the run."""
     questions: int
-    """Questions a round of own rollouts."""
+    """Questions per round of own rollouts."""
     samples: int
-    """Episodes a question."""
+    """Episodes per question."""
     updates: int
-    """Updates a round."""
+    """Updates per round."""
     rounds: int = 0
     """How many rounds; the trajectories of the last stay in use. 0 for no end."""
-    enough: int = 1
-    """Kept steps that a round of own rollouts needs; more questions are drawn until it has them."""
+    min_steps: int = 1
+    """Steps that must pass the filter in a round of own rollouts; more questions are drawn until they do."""
     memory: int = 1
     """How many rounds of own rollouts are trained on, the newest and those before it; 0 for all."""
     _number: int = -1
-    _kept: Sequence[Trajectory] = ()
+    _trajectories: Sequence[Trajectory] = ()
 
     def __post_init__(self) -> None:
         if self.filter not in FILTERS:
@@ -54,7 +54,7 @@ class Rounds:
         """Refuses a run that updates alone would never end: no tokens are sampled once its trajectories are there.
 
         Raises:
-            ConfigError: where only a limit on the updates could end it, and there is none.
+            ConfigError: if only a limit on the updates could end it, and there is none.
         """
         if not run.limits.updates and (self.states == "stored" or self.rounds):
             raise ConfigError(
@@ -62,37 +62,37 @@ class Rounds:
                 "limit the updates."
             )
 
-    def at(self, run: Run, update: int) -> Sequence[Trajectory]:
-        """Returns the kept trajectories of the round that an update belongs to; none where nothing passes the filter."""
+    def trajectories(self, run: Run, update: int) -> Sequence[Trajectory]:
+        """Returns those that pass the filter, of the round that an update belongs to."""
         number = 0 if self.states == "stored" else update // self.updates
         number = min(number, self.rounds - 1) if self.rounds else number
         if number != self._number:
             oldest = max(0, number + 1 - self.memory) if self.memory else 0
-            self._number, self._kept = number, [t for n in range(oldest, number + 1) for t in self._round(run, n)]
-        return self._kept
+            self._number, self._trajectories = number, [t for n in range(oldest, number + 1) for t in self._round(run, n)]
+        return self._trajectories
 
-    def deal(self, run: Run, update: int, each: int) -> list[Trajectory]:
-        """Returns `each` kept trajectories for an update, in a new random order each time all have been dealt."""
-        kept = self.at(run, update)
-        epoch, start = divmod(update * each, len(kept))
+    def minibatch(self, run: Run, update: int, size: int) -> list[Trajectory]:
+        """Returns `size` trajectories for an update, in a new random order after each pass over all of them."""
+        trajectories = self.trajectories(run, update)
+        epoch, start = divmod(update * size, len(trajectories))
         order: list[int] = []
-        while len(order) < start + each:
-            order += run.rng(1, epoch).permutation(len(kept)).tolist()
+        while len(order) < start + size:
+            order += run.rng(1, epoch).permutation(len(trajectories)).tolist()
             epoch += 1
-        return [kept[i] for i in order[start : start + each]]
+        return [trajectories[i] for i in order[start : start + size]]
 
     def _round(self, run: Run, number: int) -> list[Trajectory]:
-        """Returns the kept trajectories of a round, drawn now if it is the present one."""
-        keep = FILTERS[self.filter]
+        """Returns the trajectories of a round that pass the filter, drawn now if it is the present one."""
+        passes = FILTERS[self.filter]
         if self.states == "stored":
             if not run.stored:
                 raise ConfigError("states='stored' trains on stored trajectories, and this run was given none.")
-            return [t for t in run.stored if keep(t) and t.steps]
+            return [t for t in run.stored if passes(t) and t.steps]
 
-        def roll() -> list[Trajectory]:
-            found: list[Trajectory] = []
-            while sum(len(t.steps) for t in found) < self.enough and not run.done:
-                found += [t for t in run.rollouts(self.questions, self.samples) if keep(t) and t.steps]
-            return found
+        def generate() -> list[Trajectory]:
+            trajectories: list[Trajectory] = []
+            while sum(len(t.steps) for t in trajectories) < self.min_steps and not run.done:
+                trajectories += [t for t in run.rollouts(self.questions, self.samples) if passes(t) and t.steps]
+            return trajectories
 
-        return run.recall(f"round-{number}", number * self.updates, roll)
+        return run.load_or_generate(f"round-{number}", number * self.updates, generate)

@@ -1,7 +1,7 @@
 """What an algorithm works with: rollouts of the current policy, judged actions, updates, and what all of it cost.
 
-A run lives in a folder: ``metrics.jsonl`` (a line an update), ``timing.jsonl``, ``checkpoints/``. Everything drawn at random
-follows from the run's seed and the number of the update, so a killed run that goes on from its last checkpoint ends with the
+A run lives in a folder: ``metrics.jsonl`` (one line per update), ``timing.jsonl``, ``checkpoints/``. Everything drawn at random
+follows from the run's seed and the number of the update, so a killed run that continues from its last checkpoint ends with the
 same weights and the same metrics.
 """
 
@@ -20,15 +20,17 @@ from numpy.typing import ArrayLike
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.batch import TokenStep
+from swirl_env.algos.measure import generating
 from swirl_env.algos.run_files import RunFiles
+from swirl_env.algos.run_logs import METRICS, TIMING, read_log
 from swirl_env.algos.trainer import Trainer
+from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
-from swirl_env.protocols import needs_results
+from swirl_env.protocols import TaskSource, needs_results
 from swirl_env.seeding import episode_seed
 from swirl_env.store import Store
-from swirl_env.types import State, Step, Trajectory
-from swirl_env.vector import ToolVectorEnv
+from swirl_env.types import State, Step, Task, Trajectory
 
 Evaluate = Callable[[TransformersAgent], dict[str, float]]
 """Measures the policy; its figures go into the metrics."""
@@ -71,56 +73,57 @@ class Run:
 
     Args:
         agent: the policy as an agent; it generates with the very weights that `trainer` updates.
-        venv: questions, tools and judge of the rollouts.
+        engine: questions, tools and judge of the rollouts.
         trainer: makes the updates.
         folder: where metrics and checkpoints go.
         limits: when to stop.
+        slots: episodes in flight at once.
         seed: seed of everything drawn at random.
-        stored: trajectories to train on beside own rollouts (demonstrations, say).
+        stored: trajectories to train on apart from own rollouts (demonstrations, say).
         evaluate: measures the policy; called every `eval_every` updates and at the end.
         eval_every: updates between evaluations; 0 for the end alone.
-        marks: counts of sampled tokens at whose crossing `at_mark` is called, after the update that crosses them; its time is
-            left out of ``timing.jsonl``.
-        at_mark: told the mark.
+        eval_at_tokens: evaluate after these many sampled tokens: `evaluate_at` is called after the update that reaches each.
+        evaluate_at: called with the number of tokens; its time is left out of ``timing.jsonl``.
         save_every: updates between checkpoints; 0 for none.
-        resume: go on from the last checkpoint in the folder, if there is one.
-        report: told each update's metrics, in the main process (for a progress bar, a tracker).
+        resume: continue from the last checkpoint in the folder, if there is one.
+        report: called with each update's metrics, in the main process (for a progress bar, a tracker).
     """
 
     def __init__(
         self,
         agent: TransformersAgent,
-        venv: ToolVectorEnv,
+        engine: Engine,
         trainer: Trainer,
         folder: Path,
         limits: Limits,
         *,
+        slots: int = 64,
         seed: int = 0,
         stored: Sequence[Trajectory] = (),
         evaluate: Evaluate | None = None,
         eval_every: int = 0,
-        marks: Sequence[int] = (),
-        at_mark: Callable[[int], None] | None = None,
+        eval_at_tokens: Sequence[int] = (),
+        evaluate_at: Callable[[int], None] | None = None,
         save_every: int = 0,
         resume: bool = False,
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        self.agent, self.venv, self.trainer = agent, venv, trainer
+        self.agent, self.engine, self.trainer, self.slots = agent, engine, trainer, slots
         self.folder, self.limits, self.seed = Path(folder), limits, seed
         self.stored = list(stored)
         self.spent = Spent()
         self._evaluate, self._eval_every, self._save_every = evaluate, eval_every, save_every
-        self._marks, self._at_mark = sorted(marks), at_mark
+        self._eval_at_tokens, self._evaluate_at = sorted(eval_at_tokens), evaluate_at
         self._report, self._block = report, 1
         self._began = time.monotonic()
         self._main = trainer.accelerator.is_main_process
         self.files = RunFiles(self.folder, trainer)
-        held = self.files.load() if resume else None
-        if held is None:
+        counters = self.files.load() if resume else None
+        if counters is None:
             self.files.begin()
         else:
-            self.spent = Spent(**held)
-        self._marked = self.spent.sampled_tokens
+            self.spent = Spent(**counters)
+        self._evaluated_at = self.spent.sampled_tokens
 
     @property
     def done(self) -> bool:
@@ -149,55 +152,55 @@ class Run:
         return np.random.default_rng([self.seed, *what])
 
     def rollouts(self, questions: int, samples: int = 1) -> list[Trajectory]:
-        """Returns finished episodes of the current policy on the next questions, `samples` on each.
+        """Returns finished episodes of the current policy on the next questions, `samples` of each.
 
-        Each process runs its share; all get all. The questions come in order and begin anew when they run out.
+        Each process runs its share; all get all. The questions come in order and start over when they run out.
         """
-        engine, first = self.venv.engine, self.spent.questions
+        engine, first = self.engine, self.spent.questions
         tasks = engine.tasks
         if questions > len(tasks):
             raise ConfigError(f"{questions} questions were asked for at a time, but there are only {len(tasks)}.")
         order = [(first + i) % len(tasks) for i in range(questions)]
-        share = _Chosen(tasks, order[self._rank :: self._world])
+        share = _Subset(tasks, order[self._rank :: self._world])
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
-        with self._generating():
+        with generating(self.agent):
             mine = list(
                 collect(
                     self.agent,
                     engine.with_tasks(share),
                     len(share) * samples,
-                    self.venv.num_envs,
+                    self.slots,
                     seed,
                     samples=samples,
                     name=self.agent.name,
                 )
             )
-        found: list[Trajectory] = gather_object(mine) if self._world > 1 else mine
+        trajectories: list[Trajectory] = gather_object(mine) if self._world > 1 else mine
         place = {tasks[i].id: n for n, i in enumerate(order)}
-        found.sort(key=lambda t: (place[t.task.id], t.sample))
+        trajectories.sort(key=lambda t: (place[t.task.id], t.sample))
         self.spent.questions = first + questions
-        self.spent.episodes += len(found)
-        self._count([step for t in found for step in t.steps])
-        return found
+        self.spent.episodes += len(trajectories)
+        self._count([step for t in trajectories for step in t.steps])
+        return trajectories
 
-    def recall(self, name: str, start: int, make: Callable[[], list[Trajectory]]) -> list[Trajectory]:
-        """Returns what `make` gives at update `start`, or what it gave then, where the run was resumed after it.
+    def load_or_generate(self, name: str, start: int, generate: Callable[[], list[Trajectory]]) -> list[Trajectory]:
+        """Returns the trajectories generated before update `start`: stored ones if the run was resumed after it.
 
         Args:
-            name: what it is called in the run's ``rollouts`` folder.
-            start: the update before which it is made.
-            make: makes it with the weights of that moment.
+            name: their folder in the run's ``rollouts`` folder.
+            start: the update before which they are generated.
+            generate: generates them with the weights of that moment.
         """
         folder = self.folder / "rollouts" / name
         if self.spent.updates > start:
             return list(Store(folder, "r"))
-        found = make()
+        trajectories = generate()
         if self._main:
             shutil.rmtree(folder, ignore_errors=True)
             with Store(folder) as store:
-                for trajectory in found:
+                for trajectory in trajectories:
                     store.append(trajectory)
-        return found
+        return trajectories
 
     def resample(self, states: Sequence[State], samples: int) -> list[list[Step]]:
         """Returns judged actions of the current policy at frozen states: for each state, `samples` steps.
@@ -205,37 +208,37 @@ class Run:
         Steps of an action that failed (a state that the model cannot hold) have unscored verdicts and no tokens.
         """
         mine = range(self._rank, len(states), self._world)
-        asked = [_reseeded(states[i], self.seed, self.spent.updates, k) for i in mine for k in range(samples)]
-        with self._generating():
-            actions = self.agent.act(asked)
-        tools = needs_results(self.venv.engine.judge)
-        steps = self.venv.engine.rate(asked, actions, tools=tools)
+        repeated = [_with_seed(states[i], self.seed, self.spent.updates, k) for i in mine for k in range(samples)]
+        with generating(self.agent):
+            actions = self.agent.act(repeated)
+        tools = needs_results(self.engine.judge)
+        steps = self.engine.rate(repeated, actions, tools=tools)
         pairs = [(i, steps[n * samples : (n + 1) * samples]) for n, i in enumerate(mine)]
         pairs = gather_object(pairs) if self._world > 1 else pairs
-        found = [group for _, group in sorted(pairs, key=lambda pair: pair[0])]
-        self._count([step for group in found for step in group])
-        return found
+        groups = [group for _, group in sorted(pairs, key=lambda pair: pair[0])]
+        self._count([step for group in groups for step in group])
+        return groups
 
-    def update(self, steps: Sequence[TokenStep], advantages: ArrayLike, valid: ArrayLike, **said: float) -> None:
+    def update(self, steps: Sequence[TokenStep], advantages: ArrayLike, valid: ArrayLike, **metrics: float) -> None:
         """Makes one update and writes its metrics.
 
         Args:
             steps: N steps of the global batch, those of an episode together; each process trains on its share.
             advantages: [N].
             valid: [N] bool.
-            **said: what the algorithm wants in the metrics beside the trainer's.
+            **metrics: extra metrics to log.
         """
         gain, usable = np.asarray(advantages, dtype=np.float64), np.asarray(valid, dtype=np.bool_)
         mine = [i for i, step in enumerate(steps) if step.episode % self._world == self._rank]
-        metrics = self.trainer.update([steps[i] for i in mine], gain[mine], usable[mine])
-        self.spent.trained_tokens += int(metrics.pop("tokens"))
+        measured = self.trainer.update([steps[i] for i in mine], gain[mine], usable[mine])
+        self.spent.trained_tokens += int(measured.pop("tokens"))
         self.spent.updates += 1
-        row = {"update": self.spent.updates, **metrics, **said, **_counts(self.spent)}
+        row = {"update": self.spent.updates, **measured, **metrics, **_counts(self.spent)}
         if self._evaluate is not None and (self.done or self._due(self._eval_every)):
             row |= self.evaluate()
-        self.files.write("metrics.jsonl", row)
-        self.files.write("timing.jsonl", {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
-        self._pass_marks()
+        self.files.write(METRICS, row)
+        self.files.write(TIMING, {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
+        self._evaluate_at_tokens()
         if self._due(self._save_every):
             self.files.save(asdict(self.spent))
         if self._report is not None and self._main:
@@ -243,19 +246,19 @@ class Run:
 
     def evaluate(self) -> dict[str, float]:
         """Returns what `evaluate` measures now; costs nothing of the budget, nor of the seconds in ``timing.jsonl``."""
-        begun = time.monotonic()
-        with self._generating():
-            found = {} if self._evaluate is None else self._evaluate(self.agent)
-        self._began += time.monotonic() - begun
-        return found
+        start = time.monotonic()
+        with generating(self.agent):
+            figures = {} if self._evaluate is None else self._evaluate(self.agent)
+        self._began += time.monotonic() - start
+        return figures
 
-    def _pass_marks(self) -> None:
-        begun, now = time.monotonic(), self.spent.sampled_tokens
-        for mark in self._marks:
-            if self._at_mark is not None and self._marked < mark <= now:
-                self._at_mark(mark)
-        self._marked = now
-        self._began += time.monotonic() - begun
+    def _evaluate_at_tokens(self) -> None:
+        start, now = time.monotonic(), self.spent.sampled_tokens
+        for tokens in self._eval_at_tokens:
+            if self._evaluate_at is not None and self._evaluated_at < tokens <= now:
+                self._evaluate_at(tokens)
+        self._evaluated_at = now
+        self._began += time.monotonic() - start
 
     @property
     def _rank(self) -> int:
@@ -268,18 +271,15 @@ class Run:
     def _due(self, every: int) -> bool:
         return every > 0 and self.spent.updates % every == 0
 
-    def _generating(self) -> _Evaluating:
-        return _Evaluating(self.agent.model)
-
     def _count(self, steps: Sequence[Step]) -> None:
         self.spent.sampled_tokens += sum(len(step.action.token_ids) for step in steps)
-        self.spent.judge_calls += 0 if self.venv.engine.judge is None else len(steps)
+        self.spent.judge_calls += 0 if self.engine.judge is None else len(steps)
 
 
-class _Chosen:
+class _Subset:
     """Some of the questions of a task source."""
 
-    def __init__(self, tasks: Any, order: Sequence[int]) -> None:
+    def __init__(self, tasks: TaskSource, order: Sequence[int]) -> None:
         self._tasks, self._order = tasks, order
         self.corpus, self.split = tasks.corpus, tasks.split
         self.tools, self.max_steps = tasks.tools, tasks.max_steps
@@ -287,24 +287,11 @@ class _Chosen:
     def __len__(self) -> int:
         return len(self._order)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitem__(self, index: int) -> Task:
         return self._tasks[self._order[index]]
 
 
-class _Evaluating:
-    """Puts a model into evaluation mode for a while (no dropout while it generates)."""
-
-    def __init__(self, model: Any) -> None:
-        self._model, self._training = model, model.training
-
-    def __enter__(self) -> None:
-        self._model.eval()
-
-    def __exit__(self, *_: object) -> None:
-        self._model.train(self._training)
-
-
-def _reseeded(state: State, seed: int, update: int, sample: int) -> State:
+def _with_seed(state: State, seed: int, update: int, sample: int) -> State:
     """Returns the state with a seed of its own, so that the samples at it differ."""
     return State(
         state.task, state.settings, state.turns, state.steps,

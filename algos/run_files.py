@@ -8,9 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from swirl_env.algos.run_logs import METRICS, TIMING, read_log
 from swirl_env.algos.trainer import Trainer
 
-LOGS = ("metrics.jsonl", "timing.jsonl")
+LOGS = (METRICS, TIMING)
 
 
 class RunFiles:
@@ -39,12 +40,6 @@ class RunFiles:
             with (self.folder / name).open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
-    def rows(self, name: str = "metrics.jsonl") -> list[dict[str, Any]]:
-        """Returns the whole lines of a file; a torn last line is left out."""
-        path = self.folder / name
-        text = path.read_text() if path.is_file() else ""
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
     def save(self, spent: dict[str, int]) -> None:
         """Writes a checkpoint under a temporary name and renames it, so that a kill leaves the one before; keeps two.
 
@@ -66,18 +61,18 @@ class RunFiles:
         self._trainer.accelerator.wait_for_everyone()
 
     def load(self) -> dict[str, int] | None:
-        """Goes on from the last whole checkpoint and drops the lines written after it; returns the counters it holds."""
-        found = self._checkpoints()
-        if not found:
+        """Goes on from the last whole checkpoint and drops the lines written after it; returns its counters."""
+        checkpoints = self._checkpoints()
+        if not checkpoints:
             return None
-        self._trainer.load(found[-1])
-        spent: dict[str, int] = json.loads((found[-1] / "spent.json").read_text())
+        self._trainer.load(checkpoints[-1])
+        spent: dict[str, int] = json.loads((checkpoints[-1] / "spent.json").read_text())
         if self._main:
             for name in LOGS:
-                kept = [row for row in self.rows(name) if row["update"] <= spent["updates"]]
-                aside = self.folder / f".{name}"
-                aside.write_text("".join(json.dumps(row) + "\n" for row in kept))
-                os.replace(aside, self.folder / name)
+                rows = [row for row in read_log(self.folder, name) if row["update"] <= spent["updates"]]
+                draft = self.folder / f".{name}"
+                draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
+                os.replace(draft, self.folder / name)
         return spent
 
     def _checkpoints(self) -> list[Path]:

@@ -20,7 +20,7 @@ class StepTable:
 
     steps: list[TokenStep]
     reward: NDArray[np.float64]
-    """[N] reward of the step's verdict; NaN where it has none."""
+    """[N] reward of the step's verdict; NaN if it has none."""
     scored: NDArray[np.bool_]
     """[N] whether the verdict is scored."""
     episode: NDArray[np.int64]
@@ -30,7 +30,7 @@ class StepTable:
     position: NDArray[np.int64]
     """[N] place of the step in its episode."""
     outcome: NDArray[np.float64]
-    """[N] 1.0 where the episode's answer is right, 0.0 where it is not; NaN where that is not known."""
+    """[N] 1.0 if the episode's answer is right, 0.0 if it is not; NaN if that is not known."""
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -43,30 +43,30 @@ def tabulate(trajectories: Iterable[Trajectory], renderer: Renderer) -> StepTabl
 
     Actions that carry token ids keep them. Others (demonstrations, agents without tokens) are tokenised here.
     """
-    kept = [t for t in trajectories if t.ended != "error"]
+    finished = [t for t in trajectories if t.ended != "error"]
     question: dict[str, int] = {}
     steps: list[TokenStep] = []
     rows: list[tuple[float, int, int, int, float]] = []
-    for episode, trajectory in enumerate(kept):
+    for episode, trajectory in enumerate(finished):
         number = question.setdefault(trajectory.task.id, len(question))
         correct = trajectory.outcome.correct
         won = np.nan if correct is None else float(correct)
         for position, sub in enumerate(subtrajectories(trajectory)):
             steps.append(token_step(sub, renderer, episode))
-            rows.append((reward_of(trajectory.steps[position].verdict), episode, number, position, won))
+            rows.append((reward_or_nan(trajectory.steps[position].verdict), episode, number, position, won))
     columns = np.array(rows, dtype=np.float64).reshape(-1, 5).T
     reward, won_of = columns[0], columns[4]
     episode_of, question_of, position_of = (column.astype(np.int64) for column in columns[1:4])
     return StepTable(steps, reward, np.isfinite(reward), episode_of, question_of, position_of, won_of)
 
 
-def reward_of(verdict: Verdict) -> float:
+def reward_or_nan(verdict: Verdict) -> float:
     """Returns the reward of a scored verdict, NaN for any other."""
     return float("nan") if verdict.reward is None or verdict.status != "scored" else verdict.reward
 
 
 def token_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> TokenStep:
-    """Returns a step as token ids: those it was sampled with, or its kept text tokenised where it has none."""
+    """Returns a step as token ids: those it was sampled with, or its text tokenised if it has none."""
     action = sub.action
     if action.token_ids and action.prompt_ids and renderer.owns(action):
         return TokenStep(action.prompt_ids, action.token_ids, action.logprobs, episode)

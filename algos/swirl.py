@@ -2,11 +2,11 @@
 
     J(theta) = E over states s in T and actions a ~ pi_theta(. | s) of [ R(a | s) ]
 
-T holds the states of stored trajectories that a filter kept; states and tool results in them are frozen. ``resampled`` draws
+T holds the states of stored trajectories that passed a filter; states and tool results in them are frozen. ``resampled`` draws
 fresh actions from the current policy at these states and judges them (the paper); ``logged`` weighs the log-probability of
 the stored actions by their rewards (the article that this project began with).
 
-The paper gives no baseline, samples a state, batch, or number of rounds; the choices here are ours. Extensions beyond the
+The paper gives no baseline, samples per state, batch, or number of rounds; the choices here are ours. Extensions beyond the
 paper, off by default: ``group="mix"``, ``rounds`` on the policy's own rollouts, ``memory`` of earlier ones, ``skip_flat``.
 """
 
@@ -21,7 +21,7 @@ from swirl_env.algos import credit
 from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.rounds import Rounds
 from swirl_env.algos.run import Run
-from swirl_env.algos.steps import action_step, reward_of, tabulate, token_step
+from swirl_env.algos.steps import action_step, reward_or_nan, tabulate, token_step
 from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.errors import ConfigError
 from swirl_env.types import Trajectory
@@ -35,16 +35,16 @@ class Swirl:
         samples_per_state: actions drawn at each state (``resampled``).
         baseline: ``leave_one_out`` of the samples at the same state, or ``none`` (A = R, the paper's objective as it stands).
         group: ``sampled``, or ``mix``: the logged action joins the samples of its state, in the baseline and in the loss,
-            without an importance weight. It is off-policy and biased; it gives a gradient where no sample is ever right.
+            without an importance weight. It is off-policy and biased; it gives a gradient even if no sample is ever right.
         filter: which trajectories' states are used: ``none``, ``process``, ``outcome``, ``both``.
         states: ``own`` rollouts of the policy, or ``stored`` trajectories given to the run (demonstrations, say).
-        questions: questions a round of own rollouts.
-        samples: episodes a question.
-        updates_per_round: updates before the states are drawn anew from the current policy.
+        questions: questions per round of own rollouts.
+        samples: episodes per question.
+        updates_per_round: updates before new states are drawn from the current policy.
         rounds: how many rounds of own rollouts; after the last its states stay in use. 1 is the paper's.
         states_per_update: states of an update, reached by adding whole trajectories.
         memory: how many rounds of own rollouts are trained on, the newest and those before it; 0 for all. Old GOOD steps keep
-            alive what the policy has come to do seldom.
+            alive what the policy has come to do rarely.
         skip_flat: leave out states whose samples all have one reward: with a baseline their advantages are 0.
     """
 
@@ -75,11 +75,12 @@ class Swirl:
         if self.actions == "logged":
             self._rounds.check_end(run)
         for update in run.updates(block=self._rounds.block if self.actions == "logged" else 1):
-            kept = self._rounds.at(run, update)
-            if not kept:
+            trajectories = self._rounds.trajectories(run, update)
+            if not trajectories:
                 return
-            steps_each = sum(len(t.steps) for t in kept) / len(kept)
-            batch = self._rounds.deal(run, update, min(len(kept), max(1, round(self.states_per_update / steps_each))))
+            mean_steps = sum(len(t.steps) for t in trajectories) / len(trajectories)
+            size = min(len(trajectories), max(1, round(self.states_per_update / mean_steps)))
+            batch = self._rounds.minibatch(run, update, size)
             if self.actions == "logged":
                 self._update_logged(run, batch)
             else:
@@ -96,9 +97,9 @@ class Swirl:
         groups = run.resample([sub.state for _, sub in subs], self.samples_per_state)
         rows: list[tuple[TokenStep, float, int]] = []  # step, reward, state
         for state, ((episode, sub), group) in enumerate(zip(subs, groups, strict=True)):
-            mine = [(action_step(s.action, episode), reward_of(s.verdict), state) for s in group if s.action.token_ids]
+            mine = [(action_step(s.action, episode), reward_or_nan(s.verdict), state) for s in group if s.action.token_ids]
             if self.group == "mix":
-                mine.append((token_step(sub, run.agent.renderer, episode), reward_of(logged[state].verdict), state))
+                mine.append((token_step(sub, run.agent.renderer, episode), reward_or_nan(logged[state].verdict), state))
             if not (self.skip_flat and len({reward for _, reward, _ in mine}) == 1):
                 rows += mine
         if not rows:
@@ -109,11 +110,11 @@ class Swirl:
             advantages = credit.leave_one_out(rewards, scored, states)
         else:
             advantages = credit.step_reward(rewards, scored)
-        sampled = np.array([reward_of(s.verdict) for group in groups for s in group])
+        sampled = np.array([reward_or_nan(s.verdict) for group in groups for s in group])
         run.update(steps, advantages, scored, reward=_mean(sampled), signal=float(np.mean(advantages != 0)))
 
 
 def _mean(rewards: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Returns the mean of the scored rewards, 0 where there are none."""
+    """Returns the mean of the scored rewards, 0 if there are none."""
     scored = rewards[np.isfinite(rewards)]
     return float(scored.mean()) if len(scored) else 0.0

@@ -186,7 +186,7 @@ class Trainer:
 
     def save(self, folder: Path) -> None:
         """Writes weights, optimizer, schedule and random states, from which `load` goes on exactly."""
-        with _tied_weights_are_meant():
+        with _hide_tied_weight_warning():
             self.accelerator.save_state(str(folder))
 
     def load(self, folder: Path) -> None:
@@ -196,11 +196,11 @@ class Trainer:
     def close(self) -> None:
         """Ends trackers and the process group, when every process is there; a closed trainer makes no more updates.
 
-        Several processes call it before they exit (see `leave`).
+        Several processes call it before they exit (see `shut_down`).
         """
         self.accelerator.wait_for_everyone()
         self.scorer = self.accelerator.unwrap_model(self.scorer)
-        leave(self.accelerator)
+        shut_down(self.accelerator)
 
     def _sum(self, value: float) -> float:
         return self._reduce(value).sum().item()
@@ -215,7 +215,7 @@ class Trainer:
 
 
 @contextmanager
-def _tied_weights_are_meant() -> Iterator[None]:
+def _hide_tied_weight_warning() -> Iterator[None]:
     """Keeps a warning of accelerate off the log: tied weights are written once, and the model ties them again on loading."""
 
     def other(record: logging.LogRecord) -> bool:
@@ -246,7 +246,7 @@ class _Steps:
             raise ConfigError("ppo_clip needs the log-probs at generation of every token; these steps have none.") from error
 
 
-def leave(accelerator: Accelerator) -> None:
+def shut_down(accelerator: Accelerator) -> None:
     """Ends trackers and the process group, with the threads that the group keeps for its collectives.
 
     Destroying the group is not enough: its threads live as long as anyone holds it, and the wrapper of the model (DDP) does.

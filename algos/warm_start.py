@@ -1,4 +1,4 @@
-"""Supervised warm start of the embedded policy on the noisy scripted expert, kept in the cache under what it depends on.
+"""Supervised warm start of the embedded policy on the noisy scripted expert, cached under a hash of everything it depends on.
 
 Every demonstration is seen once, and they come from several worlds: names are to be copied from the context, and a policy
 that meets the same facts too often learns them by heart instead.
@@ -7,7 +7,6 @@ that meets the same facts too often learns them by heart instead.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import random
@@ -23,29 +22,23 @@ import torch
 from swirl_env.agents.transformers.load import quiet
 from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.algos.batch import Segment, collate, row_tokens
-from swirl_env.algos.embedded import Setting, build_model, build_tokenizer, setting_of
+from swirl_env.algos.embedded import FORMAT, TASKS, Setting, build_model, build_tokenizer, get_setting
 from swirl_env.algos.scoring import ActionScorer
+from swirl_env.algos.sources import imported_sources
 from swirl_env.cache import build_cached, cache_root
 from swirl_env.episodes.rollout import collect
 from swirl_env.episodes.transcript import subtrajectories
-from swirl_env.registry import make_agent
+from swirl_env.registry import load, make_agent
 from swirl_env.types import Trajectory
 
-_ROOMS = {
-    "algos": "embedded warm_start batch scoring losses",
-    "agents": "scripted transformers.renderer",
-    "tasks": "atlas.tasks atlas.world atlas.questions generated names atlas.relations words",
-    "tools": "search.tool search.index search.storage search.text",
-    "episodes": "formats engine prompts rollout transcript",
-    "": "seeding corpus gold_plan",
-}
-"""The modules that a warm start follows from, by room."""
+EXPERT = "scripted"
+"""The agent that demonstrates."""
 _WINDOW = 16
 """Batches that are sorted by length together: less padding, and each batch still has a fair mix."""
 _SLOTS = 64
 _T = TypeVar("_T")
 Report = Callable[[int, int, str], None]
-"""Told (updates done, updates in all, how it goes)."""
+"""Called with (updates done, updates in all, a note on the loss)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +47,7 @@ class WarmStart:
 
     updates: int = 1_800
     batch: int = 16
-    """Demonstrations an update."""
+    """Demonstrations per update."""
     lr: float = 3e-3
     decay: float = 0.4
     """Share of the updates, the last ones, over which the learning rate falls to 0."""
@@ -73,23 +66,23 @@ def warm_start(
     cache_dir: str | os.PathLike[str] | None = None,
     report: Report | None = None,
 ) -> Path:
-    """Returns the folder of the warm-started policy, an ordinary checkpoint of transformers; trains it where it is not cached.
+    """Returns the folder of the warm-started policy, an ordinary checkpoint of transformers; trains it if it is not cached.
 
     Args:
         setting: name of a setting, or one of your own.
         seed: initial weights, worlds, demonstrations and their order all follow from it.
         config: see `WarmStart`.
-        cache_dir: where it is kept; by default as for search indexes.
-        report: told about the progress.
+        cache_dir: the cache folder; by default as for search indexes.
+        report: called after each update.
     """
-    setting, config = setting_of(setting), config or WarmStart()
+    setting, config = get_setting(setting), config or WarmStart()
     target = cache_root(cache_dir) / "warm-starts" / f"{setting.name}-{seed}-{fingerprint(setting, seed, config)}"
 
     def make(folder: Path) -> None:
         model, tokenizer, losses = train(setting, seed, config, report)
         save(model, tokenizer, folder)
-        said = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
-        (folder / "warm_start.json").write_text(json.dumps(said, indent=1) + "\n")
+        record = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
+        (folder / "warm_start.json").write_text(json.dumps(record, indent=1) + "\n")
 
     return build_cached(target, make)
 
@@ -97,10 +90,16 @@ def warm_start(
 def fingerprint(setting: Setting, seed: int, config: WarmStart) -> str:
     """Returns the hash of everything that a warm start follows from: options, the code at work, and torch's version."""
     digest = hashlib.blake2b(repr((torch.__version__, asdict(setting), seed, asdict(config))).encode(), digest_size=8)
-    for module in (f"swirl_env.{room}.{name}".replace("..", ".") for room, names in _ROOMS.items() for name in names.split()):
-        spec = importlib.util.find_spec(module)
-        digest.update(Path(str(spec and spec.origin)).read_bytes())
+    for path in imported_sources(__name__, *_plugin_modules(setting)):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _plugin_modules(setting: Setting) -> list[str]:
+    """Returns the modules that come in by a plugin's name and not by an import."""
+    tools = [("tool", tool["name"]) for tool in setting.engine_options()["tools"]]
+    plugins = [("agent", EXPERT), ("task", TASKS), ("format", FORMAT), *tools]
+    return [load(kind, name).__module__ for kind, name in plugins]
 
 
 def save(model: Any, tokenizer: Any, folder: Path) -> None:
@@ -111,7 +110,7 @@ def save(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def train(setting: Setting, seed: int, config: WarmStart, report: Report | None = None) -> tuple[Any, Any, list[float]]:
-    """Returns the trained model, its tokenizer, and the loss (nats an action token) over each tenth of the updates."""
+    """Returns the trained model, its tokenizer, and the loss (nats per action token) over each tenth of the updates."""
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer), seed)
     scorer = ActionScorer(model.train())
@@ -145,26 +144,26 @@ def batches(setting: Setting, seed: int, config: WarmStart, renderer: Renderer) 
     size = config.batch * _WINDOW
     left = config.batch * config.updates
     for trajectory in demonstrations(setting, seed, config, left):
-        window.append(row_of(trajectory, renderer))
+        window.append(token_row(trajectory, renderer))
         left -= 1
         if len(window) == size or not left:
             window.sort(key=lambda row: row_tokens([row]))
-            found = list(_chunks(window, config.batch))
-            rng.shuffle(found)
-            yield from found
+            groups = list(_chunks(window, config.batch))
+            rng.shuffle(groups)
+            yield from groups
             window = []
 
 
 def demonstrations(setting: Setting, seed: int, config: WarmStart, episodes: int) -> Iterator[Trajectory]:
     """Yields episodes of the noisy expert, right and wrong ones alike, from `config.worlds` training worlds in turn."""
-    expert = make_agent("scripted", noise=setting.noise, seed=seed, kinds=config.kinds, reasoning=False)
+    expert = make_agent(EXPERT, noise=setting.noise, seed=seed, kinds=config.kinds, reasoning=False)
     # Nobody will search these worlds again: their indexes stay out of the cache.
     with tempfile.TemporaryDirectory() as indexes:
-        tools = [{**tool, "cache_dir": indexes} for tool in setting.env_options()["tools"]]
+        tools = [{**tool, "cache_dir": indexes} for tool in setting.engine_options()["tools"]]
         for world in range(config.worlds):
             share = (episodes * (world + 1)) // config.worlds - (episodes * world) // config.worlds
-            venv = setting.env("train", warm_start_world(seed, world), _SLOTS, judge=None, tools=tools)
-            yield from collect(expert, venv.engine, share, _SLOTS, seed)
+            engine = setting.engine("train", warm_start_world(seed, world), judge=None, tools=tools)
+            yield from collect(expert, engine, share, _SLOTS, seed)
 
 
 def warm_start_world(seed: int, world: int) -> int:
@@ -172,7 +171,7 @@ def warm_start_world(seed: int, world: int) -> int:
     return 1_000_000 + 1_000 * seed + world
 
 
-def row_of(trajectory: Trajectory, renderer: Renderer) -> Segment:
+def token_row(trajectory: Trajectory, renderer: Renderer) -> Segment:
     """Returns an episode as one row of tokens in which those of its actions carry loss."""
     *_, last = subtrajectories(trajectory)
     state = renderer.render(last.state)

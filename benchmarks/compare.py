@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env import cli
+from swirl_env.algos.run_logs import TIMING, read_log
 from swirl_env.config.options import BenchOptions
 from swirl_env.config.overrides import overrides
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
@@ -63,24 +64,18 @@ class Arm:
         """Whether it has ended and been evaluated."""
         return "after" in self.evaluation()
 
-    def rows(self, name: str = "metrics") -> list[dict[str, Any]]:
-        """Returns the whole lines of ``metrics.jsonl`` or ``timing.jsonl``."""
-        file = self.folder / f"{name}.jsonl"
-        text = file.read_text() if file.is_file() else ""
-        return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
-
     @property
     def seconds(self) -> float:
         """Seconds of training, evaluations left out; a resumed run began to count anew."""
         past = last = 0.0
-        for row in self.rows("timing"):
+        for row in read_log(self.folder, TIMING):
             past, last = past + (last if row["seconds"] < last else 0.0), row["seconds"]
         return past + last
 
     def curve(self) -> list[tuple[int, float]]:
         """Returns (sampled tokens, success at temperature 1) from the warm start to the end."""
         held = self.evaluation()
-        points = {row["sampled_tokens"]: row["eval_success"] for row in self.rows() if "eval_success" in row}
+        points = {row["sampled_tokens"]: row["eval_success"] for row in read_log(self.folder) if "eval_success" in row}
         whole = [(at["spent"]["sampled_tokens"], at) for at in held["at"].values()]
         whole += [(held["spent"]["sampled_tokens"], held["after"])]
         whole += [(0, held["before"])] if held["before"] else []

@@ -1,7 +1,10 @@
 """The embedded policy: its vocabulary and tokenizer, its settings, its warm start and the cache of it."""
 
+import importlib.util
 import itertools
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,13 +22,14 @@ from swirl_env.algos.embedded import (
     build_model,
     build_tokenizer,
     embedded_agent,
-    setting_of,
+    get_setting,
     vocabulary,
 )
+from swirl_env.algos.sources import imported_sources
 from swirl_env.algos.steps import tabulate
-from swirl_env.algos.warm_start import WarmStart, demonstrations, learning_rate, row_of, warm_start
+from swirl_env.algos.warm_start import WarmStart, _plugin_modules, demonstrations, learning_rate, token_row, warm_start
 from swirl_env.episodes.rollout import collect
-from swirl_env.errors import UnknownName
+from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.registry import make_agent
 from swirl_env.types import Answer, ToolCall
 
@@ -73,14 +77,14 @@ def test_everything_that_a_policy_sees_and_writes_is_in_the_vocabulary(name: str
     unknown = renderer.tokenizer.convert_tokens_to_ids("<unk>")
     setting = SETTINGS[name]
     longest = 0
-    for trajectory in collect(expert(), setting.env(split, seed=17, judge=None).engine, 60):
+    for trajectory in collect(expert(), setting.engine(split, seed=17, judge=None), 60):
         texts = [trajectory.prompt, *(s.action.text for s in trajectory.steps), *(s.observation for s in trajectory.steps)]
         for text in texts:
             ids = renderer.text_ids(text)
             assert unknown not in ids, text
             assert renderer.decode(ids) == spelled(text)
         longest = max(longest, *(len(renderer.text_ids(s.action.text)) for s in trajectory.steps))
-        row = row_of(trajectory, renderer)
+        row = token_row(trajectory, renderer)
         assert len(row.ids) <= CONTEXT * 3 / 4
     assert longest < MAX_NEW_TOKENS
 
@@ -126,11 +130,10 @@ def test_weights_follow_from_the_seed_alone(tokenizer) -> None:
 
 @pytest.mark.parametrize(("name", "hops"), [("easy", {1, 2, 3, 4}), ("main", {3, 4, 5}), ("sparse", {4, 5, 6})])
 def test_settings_ask_for_their_hops_and_can_be_solved(name: str, hops: set[int]) -> None:
-    venv = SETTINGS[name].env("test", judge=None)
-    found = list(collect(expert(noise=0.0), venv.engine, 100, venv.num_envs))
+    found = list(collect(expert(noise=0.0), SETTINGS[name].engine("test", judge=None), 100))
     assert {t.task.meta["hops"] for t in found} == hops
     assert all(t.outcome.correct for t in found)
-    assert max(len(t.steps) for t in found) < venv.engine.settings.max_steps
+    assert max(len(t.steps) for t in found) < SETTINGS[name].max_steps
 
 
 def test_no_name_is_shared_between_the_splits() -> None:
@@ -147,8 +150,8 @@ def test_no_name_is_shared_between_the_splits() -> None:
 
 def test_unknown_settings_are_told() -> None:
     with pytest.raises(UnknownName, match="main"):
-        setting_of("mian")
-    assert setting_of(SMALL) is SMALL
+        get_setting("mian")
+    assert get_setting(SMALL) is SMALL
 
 
 # Warm start
@@ -157,7 +160,7 @@ def test_unknown_settings_are_told() -> None:
 def test_a_row_holds_the_steps_as_the_trainer_would_see_them(renderer: Renderer) -> None:
     for trajectory in demonstrations(SMALL, 0, QUICK, 30):
         (row,) = chains(tabulate([trajectory], renderer).steps)
-        mine = row_of(trajectory, renderer)
+        mine = token_row(trajectory, renderer)
         assert (mine.ids, mine.targets) == (row[0].ids, row[0].targets)
         for step, action in enumerate(trajectory.steps):
             ids = [mine.ids[at] for at, number, _ in mine.targets if number == step]
@@ -182,7 +185,7 @@ def test_a_warm_start_is_trained_once_and_acts(cache: Path) -> None:
     assert warm_start(SMALL, 0, config=QUICK, report=lambda *said: told.append(said)) == folder
     assert len(told) == 3
     agent = embedded_agent(folder)
-    found = list(collect(agent, SMALL.env("test", num_envs=8).engine, 16))
+    found = list(collect(agent, SMALL.engine("test"), 16, 8))
     assert agent.renderer.prefix_preserving
     assert agent.stats["prefix_breaks"] == agent.stats["too_long"] == 0
     assert len(found) == 16 and agent.stats["tokens"] > 16
@@ -214,7 +217,41 @@ def test_a_warm_start_that_breaks_off_leaves_nothing(cache: Path) -> None:
 def test_the_warm_start_learns_the_form_of_actions(cache: Path) -> None:
     folder = warm_start(SMALL, 0, config=WarmStart(updates=80, batch=16, worlds=1))
     agent = embedded_agent(folder)
-    steps = [step for t in collect(agent, SMALL.env("test", num_envs=16).engine, 32) for step in t.steps]
+    steps = [step for t in collect(agent, SMALL.engine("test"), 32, 16) for step in t.steps]
     well_formed = sum(isinstance(step.call, ToolCall | Answer) for step in steps)
     assert well_formed > 0.9 * len(steps)
     assert agent.stats["drift"] == 0
+
+
+def test_a_cache_key_covers_every_module_that_the_cached_thing_is_made_by():
+    # Whatever making demonstrations and a batch really loads must be in the key: an oracle that reads no source.
+    code = """
+import sys
+from swirl_env.algos.warm_start import WarmStart, _plugin_modules, batches
+from swirl_env.algos.embedded import Setting, build_tokenizer
+from swirl_env.agents.transformers.renderer import Renderer
+small = Setting("small", 1, 2, 4, 0.2, train_documents=1_300)
+next(batches(small, 0, WarmStart(updates=1, batch=2, worlds=1), Renderer(build_tokenizer())))
+print(*sorted(name for name in sys.modules if name.partition(".")[0] == "swirl_env"))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {str(Path(importlib.util.find_spec(name).origin)) for name in done.stdout.split()}
+    covered = set(map(str, imported_sources(warm_start.__module__, *_plugin_modules(SMALL))))
+    assert loaded <= covered, sorted(loaded - covered)
+    assert {Path(file).name for file in covered} >= {"grading.py", "registry.py", "types.py", "transcript.py", "scripted.py"}
+
+
+@pytest.mark.parametrize("body", ["import pack.absent", "def f():\n    from . import deep", "from pack.deep.er import x"])
+def test_a_cache_key_follows_imports_of_every_kind_and_names_a_missing_module(body, tmp_path, monkeypatch):
+    (tmp_path / "pack" / "deep").mkdir(parents=True)
+    for name, text in {"__init__": "", "main": body, "deep/__init__": "", "deep/er": "x = 1", "unused": ""}.items():
+        (tmp_path / "pack" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    if "absent" in body:
+        with pytest.raises(ConfigError, match=r"'pack\.absent'"):
+            imported_sources("pack.main")
+        return
+    files = [str(path.relative_to(tmp_path / "pack")) for path in imported_sources("pack.main")]
+    assert files == ["__init__.py", "deep/__init__.py", *(["deep/er.py"] if ".er" in body else []), "main.py"]
+    with pytest.raises(ConfigError, match=r"'pack\.renamed'"):
+        imported_sources("pack.renamed")

@@ -21,9 +21,9 @@ from swirl_env.algos.run import Limits, Run  # noqa: E402
 from swirl_env.algos.steps import tabulate  # noqa: E402
 from swirl_env.algos.swirl import Swirl  # noqa: E402
 from swirl_env.algos.trainer import TrainConfig, Trainer  # noqa: E402
+from swirl_env.env import build_engine  # noqa: E402
 from swirl_env.episodes.rollout import collect  # noqa: E402
 from swirl_env.types import Answer, State, SubTrajectory, Task, ToolCall, Verdict  # noqa: E402
-from swirl_env.vector import ToolVectorEnv  # noqa: E402
 
 WORDS = ["[UNK]", "[EOS]", "<echo>", "</echo>", "<answer>", "</answer>", "red", "blue", "green", "->", "RED", "BLUE", "GREEN"]
 COLOURS = ["red", "blue", "green"]
@@ -80,7 +80,7 @@ def policy(seed=0, skill=0.35):
     model, agent = untrained()
     trainer = Trainer(model, TrainConfig(lr=1e-2))
     for u in range(40):
-        demos = list(collect(Teacher(u, skill), environment().engine, 24, seed=u))
+        demos = list(collect(Teacher(u, skill), engine(), 24, seed=u))
         table = tabulate(demos, agent.renderer)
         trainer.update(table.steps, [1.0] * len(table.steps), [True] * len(table.steps))
     return model, agent
@@ -111,13 +111,13 @@ class Teacher:
         return found
 
 
-def environment():
-    return ToolVectorEnv(ColourTasks(), 32, tools=[EchoTool()], judge=ColourJudge(), prompt="question", max_steps=3)
+def engine():
+    return build_engine(ColourTasks(), tools=[EchoTool()], judge=ColourJudge(), prompt="question", max_steps=3)
 
 
 def success(agent):
     agent.model.eval()
-    found = list(collect(agent, environment().engine, 150, seed=99))
+    found = list(collect(agent, engine(), 150, seed=99))
     return sum(bool(t.outcome.correct) for t in found) / len(found)
 
 
@@ -130,7 +130,7 @@ def taught():
 def prepared(taught, folder: Path, seed=3, lr=5e-3, **kwargs):
     model, agent = policy_from(taught[0])
     trainer = Trainer(model, TrainConfig(lr=lr))
-    return Run(agent, environment(), trainer, folder, kwargs.pop("limits", Limits(updates=60)), seed=seed, **kwargs)
+    return Run(agent, engine(), trainer, folder, kwargs.pop("limits", Limits(updates=60)), slots=32, seed=seed, **kwargs)
 
 
 SMALL = {"questions": 64, "filter": "none"}
@@ -211,14 +211,14 @@ def test_a_budget_of_sampled_tokens_ends_a_run(taught, tmp_path):
     assert json.loads((tmp_path / "timing.jsonl").read_text().splitlines()[0])["update"] == 1
 
 
-def test_marks_of_sampled_tokens_are_passed_once_and_cost_no_time(taught, tmp_path):
+def test_evaluations_at_token_counts_run_once_and_cost_no_time(taught, tmp_path):
     marks, passed = (100, 400, 401, 800, 10**6), []
 
     def note(mark):
         passed.append((mark, run.spent.sampled_tokens))
         time.sleep(0.2)
 
-    given = {"marks": marks, "at_mark": note, "save_every": 1}
+    given = {"eval_at_tokens": marks, "evaluate_at": note, "save_every": 1}
     run = prepared(taught, tmp_path, limits=Limits(sampled_tokens=600), **given)
     Reinforce(episodes_per_update=16).train(run)
     tokens = [row["sampled_tokens"] for row in run.files.rows()]
@@ -237,7 +237,7 @@ def test_rounds_remember_earlier_rounds_and_so_does_a_resumed_run(taught, tmp_pa
         few = {"questions": 20, "states_per_update": 10, "updates_per_round": 2}
         algorithm = Swirl(actions="logged", filter="none", rounds=0, memory=memory, **few)
         algorithm.train(run)
-        return [t.task.id for t in algorithm._rounds.at(run, run.spent.updates - 1)]
+        return [t.task.id for t in algorithm._rounds.trajectories(run, run.spent.updates - 1)]
 
     rounds = [[f"colour-{i}" for i in range(start, start + 20)] for start in (0, 20, 40)]
     assert [kept(m) for m in (1, 2, 0)] == [rounds[2], rounds[1] + rounds[2], [*rounds[0], *rounds[1], *rounds[2]]]
@@ -246,7 +246,7 @@ def test_rounds_remember_earlier_rounds_and_so_does_a_resumed_run(taught, tmp_pa
 
 def test_step_tables_hold_what_the_trajectories_say(taught):
     _, agent = policy_from(taught[0])
-    demos = list(collect(Teacher(0, 0.5), environment().engine, 6, seed=1))
+    demos = list(collect(Teacher(0, 0.5), engine(), 6, seed=1))
     table = tabulate(demos, agent.renderer)
     assert table.episode.tolist() == [n for n, t in enumerate(demos) for _ in t.steps]
     assert table.position.tolist() == [i for t in demos for i in range(len(t.steps))]

@@ -79,7 +79,7 @@ def test_every_algorithm_trains_a_policy_that_loads(name, swirl, cache):
     assert out.splitlines()[-1].startswith("next: swirl generate agent=transformers agent.model=run/policy ")
     assert "policy/" in out.splitlines()[-2]
     agent = TransformersAgent("run/policy", max_new_tokens=24)
-    (episode,) = collect(agent, SETTINGS["easy"].env("test").engine, 1)
+    (episode,) = collect(agent, SETTINGS["easy"].engine("test"), 1)
     assert episode.steps and all(step.action.token_ids for step in episode.steps)
     before = (folder_of(cache, "easy") / "model.safetensors").read_bytes()
     assert (weights("run") != before) == any(row["grad_norm"] > 0 for row in metrics("run"))

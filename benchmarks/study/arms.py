@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from swirl_env.algos.embedded import WORDS, setting_of
+from swirl_env.algos.embedded import WORDS, get_setting
 from swirl_env.algos.warm_start import WarmStart
 from swirl_env.benchmarks.compare import Arm
 from swirl_env.config.overrides import overrides
@@ -219,7 +219,7 @@ class Study:
 
 def demonstrate(study: Study, setting_name: str, seed: int) -> list[list[str]]:
     """Returns the commands that make demonstrations: episodes of the noisy expert in the run's training world, and selections."""
-    setting, kinds = setting_of(setting_name), list(WarmStart().kinds)
+    setting, kinds = get_setting(setting_name), list(WarmStart().kinds)
     folder = str(study.demonstrations(setting_name, seed))
     tasks = setting.tasks("train", seed)
     task = {"split": "train", "size": len(tasks), "documents": setting.train_documents, "min_hops": setting.min_hops}

@@ -11,27 +11,27 @@ from accelerate import Accelerator
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import ADAPTERS, add_adapter
-from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, setting_of
+from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, get_setting
 from swirl_env.algos.warm_start import WarmStart, warm_start
 from swirl_env.env import build_engine
+from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, MissingExtra
 from swirl_env.stages.progress import progress
 from swirl_env.stages.train_options import LoraSection, ModelSection, TrainOptions
-from swirl_env.vector import ToolVectorEnv
 
 _TEST_WORLDS = 2
 """Worlds of a setting that an evaluation goes through, each with its share of the episodes."""
 
 
-def environment(options: TrainOptions) -> ToolVectorEnv:
-    """Returns what the policy is trained in."""
+def training_engine(options: TrainOptions) -> Engine:
+    """Returns the questions, tools and judge of the rollouts."""
     if options.task is None:
         return _of_setting(options, "train", options.seed)
     return _of_task(options, options.task)
 
 
-def evaluations(options: TrainOptions) -> list[ToolVectorEnv]:
-    """Returns what the policy is evaluated in: held-out questions; nothing where none are named."""
+def evaluation_engines(options: TrainOptions) -> list[Engine]:
+    """Returns engines over held-out questions; none if no split is named."""
     split = options.eval.split
     if options.task is None:
         if split not in (None, "test", "validation", "train"):
@@ -40,15 +40,15 @@ def evaluations(options: TrainOptions) -> list[ToolVectorEnv]:
     return [] if split is None else [_of_task(options, {**options.task, "split": split})]
 
 
-def _of_setting(options: TrainOptions, split: Any, seed: int) -> ToolVectorEnv:
-    setting = setting_of(options.setting)
+def _of_setting(options: TrainOptions, split: Any, seed: int) -> Engine:
+    setting = get_setting(options.setting)
     given: dict[str, Any] = {} if options.max_steps is None else {"max_steps": options.max_steps}
     given |= {"format": options.format, "history": options.history, "max_chars": options.max_chars}
-    return setting.env(split, seed, options.slots, judge=options.judge, **given)
+    return setting.engine(split, seed, judge=options.judge, **given)
 
 
-def _of_task(options: TrainOptions, task: dict[str, Any]) -> ToolVectorEnv:
-    engine = build_engine(
+def _of_task(options: TrainOptions, task: dict[str, Any]) -> Engine:
+    return build_engine(
         task,
         None if options.tool is None else list(options.tool.values()),
         options.judge,
@@ -58,7 +58,6 @@ def _of_task(options: TrainOptions, task: dict[str, Any]) -> ToolVectorEnv:
         prompt=options.prompt,
         max_chars=options.max_chars,
     )
-    return ToolVectorEnv(engine, options.slots)
 
 
 def make_policy(options: TrainOptions, accelerator: Accelerator) -> TransformersAgent:

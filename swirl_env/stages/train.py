@@ -27,10 +27,10 @@ from omegaconf import DictConfig
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import quiet
-from swirl_env.algos.embedded import MAX_NEW_TOKENS, WORDS, setting_of
+from swirl_env.algos.embedded import MAX_NEW_TOKENS, WORDS, get_setting
 from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
-from swirl_env.algos.trainer import TrainConfig, Trainer, leave
+from swirl_env.algos.trainer import TrainConfig, Trainer, shut_down
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.cli import Interrupted
 from swirl_env.config.options import read
@@ -40,7 +40,7 @@ from swirl_env.evaluate import Evaluation
 from swirl_env.registry import make
 from swirl_env.stages import runs, tables
 from swirl_env.stages.generate import given_keys, quoted
-from swirl_env.stages.policy import environment, evaluations, make_policy
+from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
 from swirl_env.stages.progress import progress
 from swirl_env.stages.train_options import TrainOptions, agreed, record
 from swirl_env.store import Store
@@ -70,7 +70,7 @@ def main(config: DictConfig) -> None:
     except KeyboardInterrupt:
         raise Interrupted(f"To go on from the last checkpoint: swirl train out={quoted(path)} resume=true") from None
     finally:
-        leave(accelerator)
+        shut_down(accelerator)
 
 
 def accelerator_of(options: TrainOptions) -> Accelerator:
@@ -110,24 +110,25 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
     """Trains, evaluates and writes; whatever is wrong with the options comes out before anything is written."""
     path, first = Path(options.out), accelerator.is_main_process
     algorithm: Algorithm = make("algo", options.algo)
-    venv, stored = environment(options), _stored(options)
-    measure = Measure(evaluations(options), options.eval.episodes, options.eval.quick)
+    engine, stored = training_engine(options), _stored(options)
+    measure = Measure(evaluation_engines(options), options.eval.episodes, options.eval.quick, options.slots)
     agent = make_policy(options, accelerator)
     trainer = Trainer(agent.model, _config(options), accelerator)
     with _writing(path) if first else nullcontext(), _reporting(options, accelerator) as report:
         results = _begun(options, measure, agent) if first else {}
         run = Run(
             agent,
-            venv,
+            engine,
             trainer,
             path,
             Limits(options.budget or 0, options.updates or 0),
+            slots=options.slots,
             seed=options.seed,
             stored=stored,
-            evaluate=measure if first and measure.venvs and options.eval.every else None,
+            evaluate=measure if first and measure.engines and options.eval.every else None,
             eval_every=options.eval.every,
-            marks=options.eval.at if first and measure.venvs else (),
-            at_mark=lambda mark: _mark(path, results, mark, measure.run(agent, measure.episodes, 1.0), run),
+            eval_at_tokens=options.eval.at if first and measure.engines else (),
+            evaluate_at=lambda tokens: _record_at(path, results, tokens, measure.run(agent, measure.episodes, 1.0), run),
             save_every=options.save_every,
             resume=options.resume,
             report=report,
@@ -165,9 +166,9 @@ def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) ->
     return {"before": held["before"], "at": held.get("at", {})}
 
 
-def _mark(path: Path, results: dict[str, Any], mark: int, found: Evaluation, run: Run) -> None:
-    """Keeps the evaluation at a mark of sampled tokens; a run resumed before it makes the same again."""
-    results["at"][str(mark)] = {"sampled": found.to_dict(), "spent": dataclasses.asdict(run.spent)}
+def _record_at(path: Path, results: dict[str, Any], tokens: int, evaluation: Evaluation, run: Run) -> None:
+    """Stores the evaluation after a number of sampled tokens; a run resumed before it makes the same again."""
+    results["at"][str(tokens)] = {"sampled": evaluation.to_dict(), "spent": dataclasses.asdict(run.spent)}
     runs.write_json(path / "evaluation.json", results)
 
 
@@ -188,7 +189,7 @@ def _stored(options: TrainOptions) -> list[Trajectory]:
 
 
 def _full(measure: Measure, agent: TransformersAgent) -> dict[str, Any] | None:
-    if not (measure.venvs and measure.episodes):
+    if not (measure.engines and measure.episodes):
         return None
     return {how: found.to_dict() for how, found in measure.full(agent).items()}
 
@@ -269,7 +270,7 @@ def next_command(options: TrainOptions) -> str:
     if options.task is not None:
         split = {} if options.eval.split is None else {"split": options.eval.split}
         return f"{head} {chosen('task', {**options.task, **split})}"
-    setting = setting_of(options.setting)
+    setting = get_setting(options.setting)
     return (
         f"{head} agent.max_new_tokens={MAX_NEW_TOKENS} agent.batch_size=32 prompt=question max_steps={setting.max_steps} "
         f"tool.search.top_k={setting.top_k} task.split=test task.min_hops={setting.min_hops} task.max_hops={setting.max_hops} "
