@@ -190,7 +190,7 @@ def test_a_saved_selection_is_trained_on(swirl):
         given = [*few, "stored=[demos]", f"selection={name}", "updates=1", f"out={name}"]
         assert swirl("train", *given)[0] == 0
         keys = json.loads(next(Path("demos/selections").glob(f"{name}*")).read_text())["keys"]
-        assert 0 < len(keys) < 16 and metrics(name)[-1]["kept"] == len(keys)
+        assert 0 < len(keys) < 16 and metrics(name)[-1]["trajectories"] == len(keys)
 
 
 def test_evaluations_at_counts_of_sampled_tokens(swirl):
