@@ -22,7 +22,7 @@ from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.measure import generating
 from swirl_env.algos.run_files import RunFiles
-from swirl_env.algos.run_logs import METRICS, TIMING, read_log
+from swirl_env.algos.run_logs import METRICS, TIMING
 from swirl_env.algos.trainer import Trainer
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
