@@ -18,6 +18,7 @@ from swirl_env.algos.reinforce import Reinforce  # noqa: E402
 from swirl_env.algos.return_to_go import ReturnToGo  # noqa: E402
 from swirl_env.algos.rft import Rft  # noqa: E402
 from swirl_env.algos.run import Limits, Run  # noqa: E402
+from swirl_env.algos.run_logs import read_log  # noqa: E402
 from swirl_env.algos.steps import tabulate  # noqa: E402
 from swirl_env.algos.swirl import Swirl  # noqa: E402
 from swirl_env.algos.trainer import TrainConfig, Trainer  # noqa: E402
@@ -157,7 +158,7 @@ def test_every_algorithm_improves_the_policy(name, taught, tmp_path):
     algorithm(name).train(run)
     after = success(run.agent)
     assert after > taught[1] + 0.1, (taught[1], after)
-    rows = run.files.rows()
+    rows = read_log(run.folder)
     assert [row["update"] for row in rows] == list(range(1, 61))
     for count in ("sampled_tokens", "trained_tokens", "judge_calls", "episodes"):
         values = [row[count] for row in rows]
@@ -205,7 +206,7 @@ def test_a_budget_of_sampled_tokens_ends_a_run(taught, tmp_path):
 
     run = prepared(taught, tmp_path, limits=Limits(sampled_tokens=1500), evaluate=evaluate, eval_every=2)
     Reinforce(episodes_per_update=16).train(run)
-    rows = run.files.rows()
+    rows = read_log(run.folder)
     assert run.done and rows[-1]["sampled_tokens"] >= 1500 > rows[-2]["sampled_tokens"]
     assert [("eval" in row) for row in rows] == [row["update"] % 2 == 0 or row is rows[-1] for row in rows]
     assert json.loads((tmp_path / "timing.jsonl").read_text().splitlines()[0])["update"] == 1
@@ -221,7 +222,7 @@ def test_evaluations_at_token_counts_run_once_and_cost_no_time(taught, tmp_path)
     given = {"eval_at_tokens": marks, "evaluate_at": note, "save_every": 1}
     run = prepared(taught, tmp_path, limits=Limits(sampled_tokens=600), **given)
     Reinforce(episodes_per_update=16).train(run)
-    tokens = [row["sampled_tokens"] for row in run.files.rows()]
+    tokens = [row["sampled_tokens"] for row in read_log(run.folder)]
     assert passed == [(mark, next(n for n in tokens if n >= mark)) for mark in marks[:3]]
     seconds = [json.loads(line)["seconds"] for line in (tmp_path / "timing.jsonl").read_text().splitlines()]
     assert seconds == sorted(seconds)
