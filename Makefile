@@ -2,8 +2,6 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Threads that wait should sleep: where cores are shared, spinning ones slow a small model many times over.
-export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test check lint types install clean
 

@@ -6,7 +6,6 @@ A row is an episode run in a folder of its own, so that a benchmark that was kil
 from __future__ import annotations
 
 import itertools
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,15 +15,15 @@ from typing import Any
 
 import msgspec
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 
 from swirl_env.benchmarks import compare, curves
-from swirl_env.cli import Interrupted
-from swirl_env.config.options import BenchOptions, EpisodeOptions, episode_defaults
-from swirl_env.config.overrides import overrides
-from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, StoreError, UnknownName
+from swirl_env.config.options import BenchOptions, EpisodeOptions, episode_defaults, read
+from swirl_env.config.overrides import command, override, overrides
+from swirl_env.errors import ConfigError, DataNotFound, Interrupted, MissingExtra, StoreError, UnknownName
 from swirl_env.evaluate import Evaluation, evaluate
 from swirl_env.stages import runs, tables
-from swirl_env.stages.generate import generate, prepared, quoted
+from swirl_env.stages.generate import generate, make_engine_and_agent
 from swirl_env.store import Store
 from swirl_env.store.filters import FILTERS
 
@@ -112,6 +111,11 @@ def _real_rows(options: BenchOptions) -> Iterator[Row]:
             yield Row(label, name, options.n_model, {"task": task, "agent": model, "max_steps": 3, "slots": options.n_model})
 
 
+def main(config: DictConfig) -> None:
+    """Runs the stage."""
+    run(read("bench", BenchOptions, config))
+
+
 def run(options: BenchOptions) -> None:
     """Runs the benchmark, prints its tables and writes them as JSON and Markdown, with the learning curves."""
     path = Path(options.out)
@@ -146,7 +150,7 @@ def run_row(row: Row, options: BenchOptions, count: str) -> Result:
     asked = {**asked, "slots": row.settings.get("slots", options.slots), "out": str(Path(options.out) / row.folder)}
     try:
         episodes = runs.agreed(msgspec.convert(asked, EpisodeOptions))
-        engine, agent = prepared(episodes)
+        engine, agent = make_engine_and_agent(episodes)
     except _ABSENT as error:
         print(f"{label}: left out. {error}", file=sys.stderr)
         return Result(row, skipped=str(error))
@@ -200,16 +204,16 @@ def _print(path: Path, results: Sequence[Result], found: Sequence[compare.Figure
     also = ", curves.png" if found else ""
     print(f"results are in {path}: bench.md, bench.json{also}, and a run folder a row")
     if done:
-        print(f"next: swirl eval out={quoted(path / done[0].row.folder)}")
+        print(f"next: {command('eval', override('out', str(path / done[0].row.folder)))}")
     if found:
         print(f"next, for intervals over seeds: {_again(path, 'seeds', seeds=_more(options.seeds))}")
 
 
 def _again(path: Path, *but: str, **changed: Any) -> str:
-    """Returns the command that goes on with this benchmark: what was given, some keys left out or changed."""
+    """Returns the command that goes on with this benchmark, some of its keys left out or changed."""
     left_out = {"out", "resume", *but}
-    given = [arg for arg in HydraConfig.get().overrides.task if arg.lstrip("+").partition("=")[0] not in left_out]
-    return shlex.join(["swirl", "bench", *given, *overrides(changed), f"out={path}", "resume=true"])
+    same = [word for word in HydraConfig.get().overrides.task if word.lstrip("+").partition("=")[0] not in left_out]
+    return command("bench", *same, *overrides(changed), override("out", str(path)), "resume=true")
 
 
 def _more(seeds: Sequence[int]) -> list[int]:

@@ -7,31 +7,17 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from swirl_env.config.stages import STAGES
 from swirl_env.errors import SwirlError, unknown_name
 
-STAGES = {
-    "generate": "run episodes of an agent and store them, with a reward on every step",
-    "judge": "judge a run again, or fill in the verdicts that failed",
-    "filter": "choose the trajectories worth training on",
-    "train": "train a policy: step-wise policy gradient, or an outcome-only baseline",
-    "eval": "table of accuracy, step labels and errors of a run, with intervals",
-    "bench": "the main job: several agents on several tasks, judged, filtered, in one table",
-    "play": "solve a task yourself in the terminal and see the reward of each step",
-    "check": "run the contract suite on a plugin: swirl check my_pkg:MyTool",
-}
-"""Stage -> what it does, in one line."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with a sentence on how to go on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a stage and returns the exit code: 0 done, 1 a check failed, 2 an error, 130 interrupted."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    _patient_threads()
+    let_waiting_threads_sleep()
     try:
         return _dispatch(argv)
     except SwirlError as error:
@@ -47,10 +33,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + signal.SIGPIPE
 
 
-def _patient_threads() -> None:
-    """Lets threads that wait sleep: where other work shares the cores, spinning ones made training six times slower.
+def let_waiting_threads_sleep() -> None:
+    """Lets OpenMP's threads sleep while they wait; threads that spin made training six times slower on shared cores.
 
-    OpenMP reads this when torch loads, and stages load it at different places; a setting of the user's own stands.
+    OpenMP reads this when torch is loaded, so it has to be called before. A setting of the user's own is left alone.
     """
     if "GOMP_SPINCOUNT" not in os.environ:
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -80,7 +66,7 @@ def _dispatch(argv: list[str]) -> int:
 def usage() -> str:
     """Returns the help of the command itself."""
     width = max(map(len, STAGES))
-    stages = "\n".join(f"  {name:<{width}}  {line}" for name, line in STAGES.items())
+    stages = "\n".join(f"  {name:<{width}}  {stage.summary}" for name, stage in STAGES.items())
     return f"""\
 usage: swirl STAGE [group=choice ...] [key=value ...] [--multirun]
 

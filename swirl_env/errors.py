@@ -11,6 +11,8 @@
         ├── DuplicateKey        the same task and sample twice
         └── StoreLocked         another process is writing to it
 
+`Interrupted` is the one exception that is no `SwirlError`: Ctrl-C, with a sentence on how to go on.
+
 Bad input from a policy is no exception: it becomes an observation.
 """
 
@@ -58,6 +60,10 @@ class DuplicateKey(StoreError):
 
 class StoreLocked(StoreError):
     """Another process is writing to the run folder."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, with a sentence on how to go on."""
 
 
 def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownName:

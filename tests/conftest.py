@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from swirl_env.cli import main
+from swirl_env.cli import let_waiting_threads_sleep, main
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Read when torch loads, whichever test loads it first: threads that wait actively stall those of the test next to them.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+let_waiting_threads_sleep()  # before any test loads torch: spinning threads stall those of the test next to them
 
 
 def _shared(path: Path, what: str) -> Path:

@@ -22,7 +22,9 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from swirl_env.config.errors import explained
+from swirl_env.config.help import stage_help
 from swirl_env.config.hydra_plugins import register
+from swirl_env.config.stages import STAGES
 from swirl_env.errors import ConfigError, SwirlError
 from swirl_env.registry import load, missing
 
@@ -40,8 +42,6 @@ def run_stage(stage: str, argv: Sequence[str]) -> int:
     register()
     argv = [_readable(arg) for arg in argv]
     if any(arg in _HELP for arg in argv):
-        from swirl_env.config.help import stage_help
-
         with _one_line_errors(stage):
             print(stage_help(stage, [arg for arg in argv if arg not in _HELP]))
         return 0
@@ -74,7 +74,7 @@ def _task(stage: str, sweeps: list[str]) -> Callable[[DictConfig], None]:
     In a sweep errors are left to hydra: it says which job failed and runs the others.
     """
     try:
-        main: Callable[[DictConfig], None] = importlib.import_module(f"swirl_env.stages.{stage}").main
+        main: Callable[[DictConfig], None] = importlib.import_module(STAGES[stage].module).main
     except ModuleNotFoundError as error:
         raise missing("stage", stage, error) from error
 

@@ -1,13 +1,11 @@
-"""What hydra and omegaconf complain about, said in one line: what was expected, what came, how to mend it."""
+"""Errors of hydra and omegaconf as one line: what was expected, what came, the fix."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from typing import Literal, get_args, get_origin
 
 from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
-from msgspec import ValidationError
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -16,7 +14,7 @@ from swirl_env.errors import ConfigError, SwirlError, UnknownName, unknown_name
 
 
 def explained(stage: str, error: Exception) -> SwirlError | None:
-    """Returns the error in our words; None for what is no mistake of the user."""
+    """Returns an error of hydra or omegaconf as a `SwirlError`; None for anything that is no mistake of the user."""
     if isinstance(error, MissingConfigException):
         return _unknown_choice(error)
     if isinstance(error, OverrideParseException):
@@ -39,7 +37,7 @@ def explained(stage: str, error: Exception) -> SwirlError | None:
 
 
 def missing_value(stage: str, key: str) -> ConfigError:
-    """Returns the error for a key that has no default and was not given."""
+    """Returns the error for a key without a default that the command line does not set."""
     return ConfigError(f"`swirl {stage}` needs a value for {key!r}: give {key}=...  (`swirl {stage} --help` says what it is)")
 
 
@@ -76,7 +74,7 @@ def _unknown_key(stage: str, cause: OmegaConfBaseException) -> SwirlError:
         name = wanted.split(".")[1] if "." in wanted else key
         near = difflib.get_close_matches(name, choices("tool"), n=1)
         return ConfigError(
-            f"No tool {name!r} is chosen, so {wanted} has no place: choose it too, tool=[{near[0] if near else name}]."
+            f"The tool {name!r} is not selected, so {wanted} has no place: select it too, tool=[{near[0] if near else name}]."
         )
     prefix = wanted.removesuffix(key)
     known = [f"{prefix}{name}" for name in map(str, node) if name not in ("name", "hydra")]
@@ -92,14 +90,6 @@ def _unknown_key(stage: str, cause: OmegaConfBaseException) -> SwirlError:
     else:
         what = f"`swirl {stage}` has no key {wanted!r}.{hint} Known: {', '.join(known)}."
     return UnknownName(what)
-
-
-def mismatch(error: ValidationError, hint: object, value: object) -> str:
-    """Returns what a value should have been, e.g. ``expected one of full, calls; got 'ful'``."""
-    told = str(error).partition(" - at ")[0].replace("`", "")
-    if get_origin(hint) is Literal:
-        told = f"Expected one of {', '.join(map(str, get_args(hint)))}"
-    return f"{told[:1].lower()}{told[1:]}; got {value!r}"
 
 
 def _first_lines(message: str) -> str:

@@ -1,4 +1,4 @@
-"""``swirl STAGE --help``: the groups and their choices, the options of what is chosen and the keys."""
+"""``swirl STAGE --help``: the groups and their choices, the keys, and the options of each choice."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
-from swirl_env.cli import STAGES
 from swirl_env.config.plugins import GROUPS, LISTS, choices, docs, factory, section, summary
+from swirl_env.config.stages import STAGES
 
 _KEY = re.compile(r"(  )?(\w+):(?:.*?#\s*(.+))?")
 
@@ -22,10 +22,10 @@ def stage_help(stage: str, overrides: Sequence[str]) -> str:
     """Returns the help of a stage with the choices of `overrides`."""
     with initialize_config_module("swirl_env.conf", version_base="1.3"):
         config = compose(stage, overrides=[o for o in overrides if not o.startswith("-")], return_hydra_config=True)
-    chosen = config.hydra.runtime.choices
+    choices_made = config.hydra.runtime.choices
     config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-    groups = [group for group in GROUPS if group in config or group in chosen]
-    blocks = [f"swirl {stage}: {STAGES[stage]}", f"usage: swirl {stage} [group=choice ...] [key=value ...] [--multirun]"]
+    groups = [group for group in GROUPS if group in config or group in choices_made]
+    blocks = [f"swirl {stage}: {STAGES[stage].summary}", f"usage: swirl {stage} [group=choice ...] [key=value ...] [--multirun]"]
     if groups:
         lines = list(_group_lines(groups, config))
         blocks.append("Groups: any choice may be a package.module:Attr of your own, too\n" + "\n".join(lines))
@@ -52,14 +52,14 @@ def _group_lines(groups: Sequence[str], config: DictConfig) -> Iterator[str]:
 
 
 def _key_lines(stage: str, config: DictConfig, groups: Sequence[str]) -> Iterator[str]:
-    said = _comments(stage)
+    texts = _comments(stage)
     values: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
     for key, value in values.items():
         if isinstance(value, dict) and value and key not in groups:
             for inner, item in value.items():
-                yield from _row(f"{key}.{inner}", f"= {_shown(item)}", said.get(f"{key}.{inner}", ""))
+                yield from _row(f"{key}.{inner}", f"= {_shown(item)}", texts.get(f"{key}.{inner}", ""))
         elif key not in groups:
-            yield from _row(key, f"= {_shown(value)}", said.get(key, ""))
+            yield from _row(key, f"= {_shown(value)}", texts.get(key, ""))
 
 
 def _option_blocks(group: str, config: DictConfig) -> Iterator[str]:
@@ -70,29 +70,29 @@ def _option_blocks(group: str, config: DictConfig) -> Iterator[str]:
     for plugin in plugins:
         name = str(plugin["name"])
         made = factory(group, name)
-        said = docs(made)
+        texts = docs(made)
         values: dict[str, Any] = OmegaConf.to_container(plugin)  # type: ignore[assignment]
         lines = [
             line
             for option, value in values.items()
             if option != "name"
-            for line in _row(f"{section(group, name)}.{option}", f"= {_shown(value)}", said.get(option, ""))
+            for line in _row(f"{section(group, name)}.{option}", f"= {_shown(value)}", texts.get(option, ""))
         ]
         if lines:
             yield f"{group.capitalize()} {name}: {summary(made)}\n" + "\n".join(lines)
 
 
 def _comments(stage: str) -> dict[str, str]:
-    """Returns what the shipped files say about their keys, those of the stage's own file last."""
-    said: dict[str, str] = {}
+    """Returns key -> comment of the shipped files; the stage's own file comes last and wins."""
+    comments: dict[str, str] = {}
     for name in ("base", "episodes", stage):
         section = ""
         for line in resources.files("swirl_env.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines():
             if match := _KEY.match(line):
                 inner, key, text = match.groups()
                 section = section if inner else f"{key}."
-                said[f"{section}{key}" if inner else key] = text or ""
-    return said
+                comments[f"{section}{key}" if inner else key] = text or ""
+    return comments
 
 
 def _row(key: str, value: str, text: str) -> Iterator[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from importlib import resources
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
 import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from swirl_env.config.errors import mismatch, missing_value
+from swirl_env.config.errors import missing_value
 from swirl_env.config.plugins import spec
+from swirl_env.config.typed import describe_mismatch
 from swirl_env.episodes.prompts import Prompt
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.types import History
@@ -27,16 +28,17 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """Base of a stage's options."""
 
 
-class EpisodeOptions(Options, frozen=True, kw_only=True):
-    """How episodes are run; the words of conf/episodes.yaml."""
+class RunOptions(Options, frozen=True, kw_only=True):
+    """What runs of episodes and of training share: the engine of their episodes, a seed and a folder."""
 
-    task: Plugin
+    FREE: ClassVar[tuple[str, ...]] = ("out", "resume", "slots")
+    """Keys that do not change what a run ends with; it may be continued with others."""
+    GROWING: ClassVar[tuple[str, ...]] = ()
+    """Limits that a run may be continued beyond."""
+
     judge: Plugin | None
-    agent: Plugin
     tool: dict[str, Plugin] | None = None
     """Tools by name; None takes those of the task."""
-    n: Count | None
-    samples: Count
     seed: Annotated[int, msgspec.Meta(ge=0)]
     max_steps: Count | None
     max_chars: Count
@@ -48,14 +50,29 @@ class EpisodeOptions(Options, frozen=True, kw_only=True):
     out: Folder | None
 
 
+class EpisodeOptions(RunOptions, frozen=True, kw_only=True):
+    """How episodes are run; the keys of conf/episodes.yaml."""
+
+    GROWING: ClassVar[tuple[str, ...]] = ("n",)
+
+    task: Plugin
+    agent: Plugin
+    n: Count | None
+    samples: Count
+
+
 class EvalOptions(EpisodeOptions, frozen=True, kw_only=True):
     """Options of ``swirl eval``."""
+
+    FREE: ClassVar[tuple[str, ...]] = (*RunOptions.FREE, "verdicts")
 
     verdicts: str | None
 
 
 class PlayOptions(EpisodeOptions, frozen=True, kw_only=True):
     """Options of ``swirl play``."""
+
+    FREE: ClassVar[tuple[str, ...]] = (*RunOptions.FREE, "task_id")
 
     task_id: str | None
 
@@ -127,7 +144,7 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
     except msgspec.ValidationError as error:
         key = str(error).partition(" - at ")[2].strip("`").removeprefix("$.")
         hint, value = _at(kind, plain, key.split("."))
-        raise ConfigError(f"{key or stage}: {mismatch(error, hint, value)}.") from error
+        raise ConfigError(f"{key or stage}: {describe_mismatch(error, hint, value)}.") from error
 
 
 def _at(kind: Any, value: Any, path: list[str]) -> tuple[Any, Any]:

@@ -1,26 +1,80 @@
-"""Configuration as one types it: ``key=value`` arguments."""
+"""Configuration as one types it: ``key=value`` arguments and whole commands that can be pasted into a shell."""
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
-from swirl_env.config.plugins import defaults
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Quote, QuotedString
+
+from swirl_env.config.plugins import LISTS, NONE, defaults, section
+
+_BARE = re.compile(r"[A-Za-z_./][\w./:@+-]*")
+"""Text that hydra reads as it stands."""
+_WORDS = re.compile(r"(?i)null|true|false|nan|inf")
+"""Text that hydra would read as something other than text."""
 
 
-def overrides(config: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def command(*words: object) -> str:
+    """Returns ``swirl WORDS`` quoted for a shell."""
+    return shlex.join(["swirl", *map(str, words)])
+
+
+def overrides(config: Mapping[str, object], prefix: str = "") -> Iterator[str]:
     """Yields a configuration, sections included, as the arguments that set it."""
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from overrides(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}={json.dumps(value, ensure_ascii=False, separators=(',', ':'))}"
+            yield override(f"{prefix}{key}", value)
 
 
-def chosen(group: str, config: Mapping[str, Any]) -> str:
-    """Returns a plugin's name and options as one types them in a shell; options with their usual values are left out."""
-    usual = defaults(group, str(config["name"]))
-    given = {key: value for key, value in config.items() if key != "name" and value != usual.get(key)}
-    return shlex.join([f"{group}={config['name']}", *overrides(given, f"{group}.")])
+def override(key: str, value: object) -> str:
+    """Returns the argument ``key=value`` that sets a key to a value, mappings and lists included."""
+    return f"{key}={write_value(value)}"
+
+
+def write_value(value: object) -> str:
+    """Returns a value in hydra's grammar: ``{rules:0.7,outcome:0.5}``, ``[a,b]``, ``null``, quoted text."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{write_value(str(key))}:{write_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(write_value, value)) + "]"
+    text = str(value)
+    if not isinstance(value, str) or (_BARE.fullmatch(text) and not _WORDS.fullmatch(text)):
+        return text
+    return QuotedString(text, Quote.single).with_quotes().replace("${", "\\${")
+
+
+def choice(group: str, config: Mapping[str, object] | None) -> list[str]:
+    """Returns the arguments that choose a plugin with its options; options with their usual values are left out."""
+    if config is None:
+        return [f"{group}={NONE}"]
+    name = str(config["name"])
+    return [] if group in LISTS else [override(group, name), *_options(group, name, config)]
+
+
+def tool_choices(tools: Mapping[str, Mapping[str, object]] | None) -> list[str]:
+    """Returns the arguments that choose tools with their options; none for the tools of the task."""
+    if tools is None:
+        return []
+    names = [str(config["name"]) for config in tools.values()]
+    options = [word for config in tools.values() for word in _options("tool", str(config["name"]), config)]
+    return [override("tool", names), *options]
+
+
+def command_line_keys() -> set[str]:
+    """Returns the keys that the command line sets."""
+    return {str(word).lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task}
+
+
+def _options(group: str, name: str, config: Mapping[str, object]) -> list[str]:
+    usual = defaults(group, name)
+    changed = {key: value for key, value in config.items() if key != "name" and value != usual.get(key)}
+    return [override(f"{section(group, name)}.{key}", value) for key, value in changed.items()]

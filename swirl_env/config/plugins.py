@@ -7,11 +7,10 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import msgspec
-
+from swirl_env.config.typed import convert_option
 from swirl_env.errors import ConfigError
 from swirl_env.registry import load, names
 from swirl_env.store.filters import FILTERS, make_filter
@@ -23,7 +22,7 @@ LISTS = ("tool", "filter")
 NONE = "none"
 """The choice ``judge=none``: no judge. (``filter=none`` is a filter.)"""
 MISSING = "???"
-_GIVEN = {"tool": {"corpus"}}
+_FILLED_IN = {"tool": {"corpus"}}
 """Options that the program fills in unless the user sets them."""
 
 
@@ -40,13 +39,13 @@ def is_choice(group: str, name: str) -> bool:
 
 
 def section(group: str, name: str) -> str:
-    """Returns where the options of a choice stand: ``agent``, or for groups of several ``tool.search``."""
+    """Returns the section that holds the options of a choice: ``agent``, or for groups of several ``tool.search``."""
     return f"{group}.{name.rpartition(':')[2]}" if group in LISTS else group
 
 
 @functools.cache
 def factory(group: str, name: str) -> Callable[..., Any] | None:
-    """Imports the plugin behind a choice; None where it takes no options."""
+    """Imports the plugin behind a choice; None if it takes no options."""
     if group == "filter":
         make_filter(name)
         return None
@@ -65,14 +64,14 @@ def parameters(group: str, name: str) -> dict[str, inspect.Parameter]:
 
 
 def defaults(group: str, name: str) -> dict[str, Any]:
-    """Returns the configuration of a choice: its name and options, with ``???`` where a value is required.
+    """Returns the configuration of a choice: its name and options, with ``???`` for a required value.
 
     Options whose default no configuration can hold are left out, and so are those that only code can give (functions).
     """
     config: dict[str, Any] = {"name": name}
     hints = _hints(factory(group, name))
     for option, parameter in parameters(group, name).items():
-        if option in _GIVEN.get(group, ()):
+        if option in _FILLED_IN.get(group, ()):
             config[option] = None
         elif parameter.default is parameter.empty:
             config[option] = MISSING
@@ -100,24 +99,24 @@ def spec(group: str, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
     Args:
         group: a group.
-        config: name and options as they stand in the configuration.
+        config: its name and options in the configuration.
 
     Raises:
-        ConfigError: where a value is missing or of another type.
+        ConfigError: if a value is missing or of another type.
     """
     if config is None or (group == "judge" and config["name"] == NONE):
         return None
     name = str(config["name"])
     hints = _hints(factory(group, name))
-    given: dict[str, Any] = {"name": name}
+    options: dict[str, Any] = {"name": name}
     for option, value in config.items():
-        where = f"{section(group, name)}.{option}"
+        key = f"{section(group, name)}.{option}"
         if value == MISSING:
-            raise ConfigError(f"The {group} {name!r} needs a value for {option!r}: give {where}=...")
-        if option == "name" or (value is None and option in _GIVEN.get(group, ())):
+            raise ConfigError(f"The {group} {name!r} needs a value for {option!r}: give {key}=...")
+        if option == "name" or (value is None and option in _FILLED_IN.get(group, ())):
             continue
-        given[option] = _typed(where, value, hints.get(option, Any))
-    return given
+        options[option] = convert_option(key, value, hints.get(option, Any))
+    return options
 
 
 def _hints(made: Callable[..., Any] | None) -> dict[str, Any]:
@@ -128,25 +127,6 @@ def _hints(made: Callable[..., Any] | None) -> dict[str, Any]:
         return {}
 
 
-def _typed(where: str, value: Any, hint: Any) -> Any:
-    if hint is Any or not _is_checked(hint):
-        return value
-    try:
-        return msgspec.convert(value, hint)
-    except msgspec.ValidationError as error:
-        from swirl_env.config.errors import mismatch
-
-        raise ConfigError(f"{where}: {mismatch(error, hint, value)}.") from error
-
-
-def _is_checked(hint: Any) -> bool:
-    """Whether msgspec can check a type exactly; objects of plugins and protocols are left to their factory."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType, list, tuple, dict, Sequence, Mapping, typing.Literal):
-        return origin is typing.Literal or all(map(_is_checked, typing.get_args(hint)))
-    return hint in (str, int, float, bool, type(None), Any, Ellipsis)
-
-
 def _is_code(hint: Any) -> bool:
     """Whether an option takes functions, or None, and nothing else."""
     origin, inner = typing.get_origin(hint), [arg for arg in typing.get_args(hint) if arg is not type(None)]
@@ -155,10 +135,10 @@ def _is_code(hint: Any) -> bool:
 
 def docs(made: Callable[..., Any] | None) -> dict[str, str]:
     """Returns the descriptions of options from the ``Args:`` of a Google-style docstring, inherited ones included."""
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for owner in reversed(inspect.getmro(made)) if inspect.isclass(made) else [made]:
-        found.update(_args(inspect.cleandoc(owner.__doc__ or "")))
-    return found
+        texts.update(_args(inspect.cleandoc(owner.__doc__ or "")))
+    return texts
 
 
 def summary(made: Callable[..., Any] | None) -> str:
@@ -170,16 +150,16 @@ _ARG = re.compile(r"^    \*{0,2}(\w+)(?: \([^)]*\))?: (.*)$")
 
 
 def _args(doc: str) -> dict[str, str]:
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     option = ""
     for line in doc.partition("\nArgs:\n")[2].splitlines():
         if line.strip() and not line.startswith("    "):
             break
         if match := _ARG.match(line):
             option = match[1]
-            found[option] = match[2]
+            texts[option] = match[2]
         elif option and line.startswith("     "):
-            found[option] += " " + line.strip()
+            texts[option] += " " + line.strip()
         else:
             option = ""
-    return {option: text.replace("``", "").replace("`", "") for option, text in found.items()}
+    return {option: text.replace("``", "").replace("`", "") for option, text in texts.items()}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from omegaconf import DictConfig
 
 from swirl_env.config.options import FilterOptions, read
+from swirl_env.config.overrides import command, override
 from swirl_env.stages import runs, tables
-from swirl_env.stages.generate import quoted
 from swirl_env.store import Store
 from swirl_env.store.filters import match_sizes
 
@@ -17,13 +17,13 @@ def main(config: DictConfig) -> None:
     runs.config_of(options.out)
     with Store(options.out) as store:
         judge = runs.table_of(store, options.verdicts)
-        names = [str(chosen["name"]) for chosen in options.filter.values()]
-        chosen = [store.filter(name, judge, options.limit, options.seed) for name in names]
+        names = [str(plugin["name"]) for plugin in options.filter.values()]
+        selections = [store.filter(name, judge, options.limit, options.seed) for name in names]
         if options.equal:
-            chosen = match_sizes(chosen, options.seed, options.limit)
-        for selection in chosen:
+            selections = match_sizes(selections, options.seed, options.limit)
+        for selection in selections:
             store.save(selection)
-    reasons = sorted({reason for selection in chosen for reason in selection.excluded})
+    reasons = sorted({reason for selection in selections for reason in selection.excluded})
     rows = [
         {
             "filter": selection.filter,
@@ -32,8 +32,10 @@ def main(config: DictConfig) -> None:
             "%": f"{100 * selection.size / selection.total:.1f}" if selection.total else "-",
             **{f"excluded: {reason}": f"{selection.excluded.get(reason, 0):,}" for reason in reasons},
         }
-        for selection in chosen
+        for selection in selections
     ]
     tables.show(rows, f"{store.path}, verdicts of {judge or 'the episodes'}")
     print(f"selections are in {store.path / 'selections'}")
-    print(f"next: swirl eval out={quoted(store.path)}   or in Python: Store({str(store.path)!r}).select({chosen[-1].filter!r})")
+    words = [override("out", str(store.path)), *([] if judge is None else [override("verdicts", judge)])]
+    select = ", ".join(map(repr, [selections[-1].filter, *([] if judge is None else [judge])]))
+    print(f"next: {command('eval', *words)}   or in Python: Store({str(store.path)!r}).select({select})")

@@ -1,4 +1,4 @@
-"""``swirl judge``: another judge's verdicts on a run, or the verdicts that failed once more; a table beside the episodes."""
+"""``swirl judge``: a further judge's verdicts on a run, or those verdicts again that failed; a table next to the episodes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from itertools import islice
 
 from omegaconf import DictConfig
 
-from swirl_env.cli import Interrupted
 from swirl_env.config.options import JudgeOptions, read
+from swirl_env.config.overrides import command, override
 from swirl_env.episodes.guarded import run_judge
 from swirl_env.episodes.transcript import subtrajectories
+from swirl_env.errors import Interrupted
 from swirl_env.protocols import Judge
 from swirl_env.registry import make_judge
 from swirl_env.stages import runs
-from swirl_env.stages.generate import quoted
 from swirl_env.stages.progress import progress
 from swirl_env.store import Store
 from swirl_env.types import Trajectory, Verdict
@@ -31,8 +31,8 @@ def main(config: DictConfig) -> None:
         total = len(store.verdicts(table))
     broken = f"; {failed:,} hold failed verdicts, the same command asks for those again" if failed else ""
     print(f"{new:,} episodes judged, {total:,} in the table {table} of {store.path}{broken}")
-    arguments = f"out={quoted(store.path)} verdicts={table}"
-    print(f"next: swirl filter {arguments}   or   swirl eval {arguments}")
+    words = (override("out", str(store.path)), override("verdicts", table))
+    print(f"next: {command('filter', *words)}   or   {command('eval', *words)}")
 
 
 def judge_run(store: Store, judge: Judge, table: str, batch: int = 64) -> tuple[int, int]:

@@ -9,17 +9,19 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.text import Text
 
-from swirl_env.cli import Interrupted
 from swirl_env.config.options import PlayOptions, read
+from swirl_env.config.overrides import command, command_line_keys, override
 from swirl_env.env import find_task
 from swirl_env.episodes.engine import Engine, Transition
 from swirl_env.episodes.terminal import render_verdict
 from swirl_env.episodes.transcript import observe
+from swirl_env.errors import Interrupted
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.seeding import episode_seed
 from swirl_env.stages import runs
-from swirl_env.stages.generate import count_of, engine_of, given_keys, quoted
+from swirl_env.stages.engines import engine_for
+from swirl_env.stages.generate import count_of
 from swirl_env.types import Step, Task
 
 _STYLES = {"GOOD": "green", "BAD": "red"}
@@ -49,10 +51,11 @@ def main(config: DictConfig) -> None:
     """Runs the stage."""
     options = read("play", PlayOptions, config)
     if options.out is not None:
-        options = runs.agreed(options, given_keys())
+        options = runs.agreed(options, command_line_keys())
     screen = Screen()
     person = options.agent["name"] == "human"
-    engine, agent = engine_of(options), make_agent({**options.agent, **({"show": screen.show} if person else {})})
+    engine = engine_for(options.task, options)
+    agent = make_agent({**options.agent, **({"show": screen.show} if person else {})})
     with nullcontext() if options.out is None else runs.opened(options) as store:
         try:
             for task, sample in _episodes(engine, options):
@@ -65,9 +68,9 @@ def main(config: DictConfig) -> None:
                 if store is not None:
                     store.append(engine.trajectory(end, sample, str(options.agent["name"])))
         except KeyboardInterrupt:
-            raise Interrupted("Finished episodes are kept." if store is not None else "") from None
+            raise Interrupted("Finished episodes are stored." if store is not None else "") from None
     if store is not None:
-        print(f"episodes are in {store.path}\nnext: swirl eval out={quoted(store.path)}")
+        print(f"episodes are in {store.path}\nnext: {command('eval', override('out', str(store.path)))}")
 
 
 def _episodes(engine: Engine, options: PlayOptions) -> Iterator[tuple[Task, int]]:

@@ -13,9 +13,9 @@ from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import ADAPTERS, add_adapter
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, get_setting
 from swirl_env.algos.warm_start import WarmStart, warm_start
-from swirl_env.env import build_engine
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, MissingExtra
+from swirl_env.stages.engines import engine_for
 from swirl_env.stages.progress import progress
 from swirl_env.stages.train_options import LoraSection, ModelSection, TrainOptions
 
@@ -27,7 +27,7 @@ def training_engine(options: TrainOptions) -> Engine:
     """Returns the questions, tools and judge of the rollouts."""
     if options.task is None:
         return _of_setting(options, "train", options.seed)
-    return _of_task(options, options.task)
+    return engine_for(options.task, options)
 
 
 def evaluation_engines(options: TrainOptions) -> list[Engine]:
@@ -37,7 +37,7 @@ def evaluation_engines(options: TrainOptions) -> list[Engine]:
         if split not in (None, "test", "validation", "train"):
             raise ConfigError(f"eval.split: a setting has test, validation and train worlds; got {split!r}.")
         return [_of_setting(options, split or "test", world) for world in range(_TEST_WORLDS)]
-    return [] if split is None else [_of_task(options, {**options.task, "split": split})]
+    return [] if split is None else [engine_for({**options.task, "split": split}, options)]
 
 
 def _of_setting(options: TrainOptions, split: Any, seed: int) -> Engine:
@@ -45,19 +45,6 @@ def _of_setting(options: TrainOptions, split: Any, seed: int) -> Engine:
     given: dict[str, Any] = {} if options.max_steps is None else {"max_steps": options.max_steps}
     given |= {"format": options.format, "history": options.history, "max_chars": options.max_chars}
     return setting.engine(split, seed, judge=options.judge, **given)
-
-
-def _of_task(options: TrainOptions, task: dict[str, Any]) -> Engine:
-    return build_engine(
-        task,
-        None if options.tool is None else list(options.tool.values()),
-        options.judge,
-        options.max_steps,
-        format=options.format,
-        history=options.history,
-        prompt=options.prompt,
-        max_chars=options.max_chars,
-    )
 
 
 def make_policy(options: TrainOptions, accelerator: Accelerator) -> TransformersAgent:

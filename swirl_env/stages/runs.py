@@ -9,58 +9,80 @@ from typing import Any, TypeVar
 import msgspec
 from omegaconf import OmegaConf
 
-from swirl_env.config.options import EpisodeOptions
+from swirl_env.config.options import RunOptions
 from swirl_env.errors import ConfigError, StoreError, unknown_name
 from swirl_env.fingerprint import fingerprint
 from swirl_env.registry import Spec
 from swirl_env.store import Store
 from swirl_env.store.lines import replace_file
 
-E = TypeVar("E", bound=EpisodeOptions)
-_FREE = ("out", "resume", "slots")
-"""Keys that do not change what an episode is; a run may be continued with others."""
+R = TypeVar("R", bound=RunOptions)
+_OURS = ("multirun.yaml",)
+"""Files that a sweep leaves in a folder before its runs begin."""
 
 
-def agreed(options: E, given: Collection[str] | None = None) -> E:
-    """Returns the options to run with, given what the run folder holds; writes nothing.
+def agreed(options: R, given: Collection[str] | None = None) -> R:
+    """Returns the options to run with in view of what the run folder holds; writes nothing.
 
     Args:
         options: what was asked for; ``out`` is set.
-        given: keys that the command line sets; where they say nothing of what to run, a resumed run goes on as it began.
+        given: keys that the command line sets; if they say nothing of what to run, a resumed run goes on as it began.
             None stands for all.
 
     Raises:
-        StoreError: where the folder holds a run already and ``resume`` is not set, or is no folder of ours.
-        ConfigError: where a run would be continued with another configuration.
+        StoreError: if the folder holds a run already and ``resume`` is not set, or is no folder of ours.
+        ConfigError: if a run would be continued with another configuration.
     """
     path = Path(options.out or "")
-    stored, begun = _stored(path), any(file.stat().st_size for file in (path / "trajectories").glob("*.jsonl"))
-    if stored is None or not begun:
-        if begun:
-            raise StoreError(
-                f"{path} holds episodes but no config.yaml, so nobody can tell whether they fit. Choose another out=."
-            )
+    stored = _stored(path)
+    if stored is None:
+        _refuse_foreign(path)
         return options
-    if not options.resume:
-        raise StoreError(f"{path} already holds a run. To go on with it add resume=true; to begin another choose another out=.")
     asked = recorded(options)
-    if given is not None and not set(given) - {*_FREE, "n"}:
-        asked = {**stored, "n": asked["n"]} if "n" in given else stored
-    compare(path, stored, asked, ("n",))
-    return msgspec.convert({**asked, **{key: getattr(options, key) for key in _FREE}}, type(options))
+    if ("algo" in stored) != ("algo" in asked):
+        raise StoreError(f"{path} holds a run of another stage. Choose another out=.")
+    if not options.resume:
+        if "algo" not in stored and not _episodes_in(path):
+            return options
+        raise StoreError(f"{path} already holds a run. To go on with it add resume=true; to begin another choose another out=.")
+    if given is not None and not set(given) - {*options.FREE, *options.GROWING}:
+        asked = {**stored, **{key: asked[key] for key in options.GROWING if key in given}}
+    compare(path, stored, asked, options.GROWING)
+    return msgspec.convert({**asked, **{key: getattr(options, key) for key in options.FREE}}, type(options))
 
 
-def opened(options: EpisodeOptions) -> Store:
+def _episodes_in(path: Path) -> bool:
+    return any(file.stat().st_size for file in (path / "trajectories").glob("*.jsonl"))
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Refuses a folder without a configuration that is not empty.
+
+    Raises:
+        StoreError: with what to do.
+    """
+    if _episodes_in(path):
+        raise StoreError(f"{path} holds episodes but no config.yaml, so nobody can tell whether they fit. Choose another out=.")
+    if any(file.is_file() and not file.name.startswith(".") and file.name not in _OURS for file in path.rglob("*")):
+        raise StoreError(f"{path} already holds files that are no run of `swirl`. Choose another out=.")
+
+
+def opened(options: RunOptions) -> Store:
     """Opens the run folder for writing and notes the configuration in it."""
     store = Store(options.out or "")
-    store.write_config(OmegaConf.to_yaml(OmegaConf.create(recorded(options))))
+    store.write_config(to_yaml(options))
     return store
 
 
-def recorded(options: EpisodeOptions) -> dict[str, Any]:
-    """Returns what config.yaml keeps: everything that decides what the episodes are."""
+def recorded(options: RunOptions) -> dict[str, Any]:
+    """Returns what config.yaml keeps: everything that decides what the run ends with."""
     config: dict[str, Any] = msgspec.to_builtins(options)
-    return {key: value for key, value in config.items() if key not in _FREE}
+    return {key: value for key, value in config.items() if key not in options.FREE}
+
+
+def to_yaml(options: RunOptions) -> str:
+    """Returns the text of the run's config.yaml."""
+    return OmegaConf.to_yaml(OmegaConf.create(recorded(options)))
 
 
 def config_of(path: str | Path) -> dict[str, Any]:

@@ -32,19 +32,17 @@ from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
 from swirl_env.algos.trainer import TrainConfig, Trainer, shut_down
 from swirl_env.algos.warm_start import one_thread
-from swirl_env.cli import Interrupted
-from swirl_env.config.options import read
-from swirl_env.config.overrides import chosen
-from swirl_env.errors import ConfigError, MissingExtra, unknown_name
+from swirl_env.config.options import episode_defaults, read
+from swirl_env.config.overrides import choice, command, command_line_keys, override, overrides, tool_choices
+from swirl_env.errors import ConfigError, Interrupted, MissingExtra, unknown_name
 from swirl_env.evaluate import Evaluation
 from swirl_env.registry import make
 from swirl_env.stages import runs, tables
-from swirl_env.stages.generate import given_keys, quoted
 from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
 from swirl_env.stages.progress import progress
-from swirl_env.stages.train_options import TrainOptions, agreed, record
+from swirl_env.stages.train_options import TrainOptions, checked
 from swirl_env.store import Store
-from swirl_env.store.lines import WriterLock
+from swirl_env.store.lines import WriterLock, replace_file
 from swirl_env.types import Trajectory
 
 ONE_PROCESS = (
@@ -58,7 +56,7 @@ def main(config: DictConfig) -> None:
     """Runs the stage."""
     options = read("train", TrainOptions, config)
     accelerator = accelerator_of(options)
-    options = agreed(_same_folder(options, accelerator), given_keys())
+    options = checked(runs.agreed(_same_folder(options, accelerator), command_line_keys()))
     path = Path(options.out)
     accelerator.wait_for_everyone()  # every process has looked at the folder before the first one writes to it
     try:
@@ -68,7 +66,8 @@ def main(config: DictConfig) -> None:
         else:
             train(options, accelerator)
     except KeyboardInterrupt:
-        raise Interrupted(f"To go on from the last checkpoint: swirl train out={quoted(path)} resume=true") from None
+        again = command("train", override("out", str(path)), "resume=true")
+        raise Interrupted(f"To go on from the last checkpoint: {again}") from None
     finally:
         shut_down(accelerator)
 
@@ -157,7 +156,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) -> dict[str, Any]:
     """Writes what stands before the first update: configuration, evaluation of the policy; a resumed run keeps the latter."""
-    record(options)
+    replace_file(Path(options.out) / "config.yaml", runs.to_yaml(options).encode())
     file = Path(options.out) / "evaluation.json"
     held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     if "before" not in held:
@@ -262,17 +261,40 @@ def cells(found: dict[str, Any]) -> dict[str, str]:
 
 
 def next_command(options: TrainOptions) -> str:
-    """Returns a command that runs the trained policy."""
-    policy = quoted(Path(options.out) / "policy")
-    adapters = options.lora.rank or options.model.adapter
-    model = f"agent.model={quoted(Path(options.policy))} agent.adapter={policy}" if adapters else f"agent.model={policy}"
-    head = f"swirl generate agent=transformers {model}"
+    """Returns a command that runs the trained policy in the setting that it was trained in."""
+    task = task_words(options)
+    return command("generate", *choice("agent", policy_agent(options)), *task, *_episode_words(options))
+
+
+def policy_agent(options: TrainOptions) -> dict[str, Any]:
+    """Returns the trained policy as an agent of the command line, with the limits it was trained under."""
+    section, small = options.model, options.task is None
+    agent: dict[str, Any] = {"name": "transformers", "model": str(Path(options.out) / "policy")}
+    if options.lora.rank or section.adapter:
+        agent = {**agent, "model": options.policy, "adapter": agent["model"]}
+    agent |= {"max_new_tokens": section.max_new_tokens or (MAX_NEW_TOKENS if small else 256)}
+    agent |= {"batch_size": section.batch_size or (32 if small else 16), "template_options": section.template_options or None}
+    same = ("dtype", "device", "template", "system", "max_context", "prefix_cache")
+    return agent | {key: getattr(section, key) for key in same}
+
+
+def task_words(options: TrainOptions) -> list[str]:
+    """Returns the arguments that choose the held-out questions and the tools of a run."""
     if options.task is not None:
         split = {} if options.eval.split is None else {"split": options.eval.split}
-        return f"{head} {chosen('task', {**options.task, **split})}"
+        return [*choice("task", {**options.task, **split}), *tool_choices(options.tool)]
     setting = get_setting(options.setting)
-    return (
-        f"{head} agent.max_new_tokens={MAX_NEW_TOKENS} agent.batch_size=32 prompt=question max_steps={setting.max_steps} "
-        f"tool.search.top_k={setting.top_k} task.split=test task.min_hops={setting.min_hops} task.max_hops={setting.max_hops} "
-        f"task.comparisons=0 task.values=false task.words={WORDS}"
-    )
+    task = {"name": "atlas", "split": options.eval.split or "test", "min_hops": setting.min_hops, "max_hops": setting.max_hops}
+    task |= {"documents": setting.test_documents, "comparisons": 0.0, "values": False, "words": WORDS}
+    return [*choice("task", task), *tool_choices({"search": {"name": "search", "top_k": setting.top_k}})]
+
+
+def _episode_words(options: TrainOptions) -> list[str]:
+    """Returns the arguments that set how episodes are run, as far as they differ from the defaults."""
+    usual, small = episode_defaults(), options.task is None
+    settings = {key: getattr(options, key) for key in ("max_steps", "max_chars", "format", "history", "prompt")}
+    if small:
+        settings |= {"max_steps": options.max_steps or get_setting(options.setting).max_steps, "prompt": "question"}
+    judge = choice("judge", options.judge)
+    changed = {key: value for key, value in settings.items() if value != usual[key]}
+    return [*overrides(changed), *([] if judge == choice("judge", usual["judge"]) else judge)]

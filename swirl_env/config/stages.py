@@ -1,0 +1,30 @@
+"""The stages of the command line by name: what each does, and the module that runs it.
+
+Nothing of a stage is imported here, so that ``swirl --help`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Stage(NamedTuple):
+    """A stage of the command line."""
+
+    summary: str
+    """What it does, in one line."""
+    module: str
+    """The module whose ``main`` runs it."""
+
+
+STAGES = {
+    "generate": Stage("run episodes of an agent and store them, with a reward on every step", "swirl_env.stages.generate"),
+    "judge": Stage("judge a run again, or fill in the verdicts that failed", "swirl_env.stages.judge"),
+    "filter": Stage("select the trajectories worth training on", "swirl_env.stages.filter"),
+    "train": Stage("train a policy: step-wise policy gradient, or an outcome-only baseline", "swirl_env.stages.train"),
+    "eval": Stage("table of accuracy, step labels and errors of a run, with intervals", "swirl_env.stages.eval"),
+    "bench": Stage("the main job: several agents on several tasks, judged, filtered, in one table", "swirl_env.benchmarks.bench"),
+    "play": Stage("solve a task yourself in the terminal and see the reward of each step", "swirl_env.stages.play"),
+    "check": Stage("run the contract suite on a plugin: swirl check my_pkg:MyTool", "swirl_env.stages.check"),
+}
+"""Stage by name, in the order of the help."""
