@@ -275,7 +275,7 @@ def test_no_judge_and_no_tools(swirl):
         (["sed=3"], "`swirl generate` has no key 'sed'. Did you mean seed?"),
         (["agnt=scripted"], "Did you mean agent?"),
         (["tool=[search]", "tool.search.topk=3"], "The tool 'search' has no option 'topk'. Did you mean tool.search.top_k?"),
-        (["tool.serch.top_k=3"], "choose it too, tool=[search]"),
+        (["tool.serch.top_k=3"], "select it too, tool=[search]"),
         (["n=abc"], "n: expected int | null, got str; got 'abc'."),
         (["n=0"], "n: expected int >= 1; got 0."),
         (["history=ful"], "history: expected one of full, calls; got 'ful'."),
