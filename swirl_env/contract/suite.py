@@ -14,17 +14,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from swirl_env import registry
-from swirl_env.contract import agents, formats, judges, samples, tasks, tools
+from swirl_env.contract import agents, algos, formats, judges, samples, tasks, tools
 from swirl_env.contract.rules import Finding, Unchecked, described, run_rule
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.registry import Spec
 
 __all__ = ["CONTRACTS", "Finding", "assert_contract", "check", "detect"]
 
-CONTRACTS: dict[str, Any] = {"tool": tools, "judge": judges, "agent": agents, "task": tasks, "format": formats}
+CONTRACTS: dict[str, Any] = {
+    "tool": tools,
+    "judge": judges,
+    "agent": agents,
+    "task": tasks,
+    "format": formats,
+    "algo": algos,
+}
 """Kind of plugin -> the module with its rules."""
 
-_TELLING = {"format": ("parse", "call"), "tool": ("run",), "judge": ("judge",), "agent": ("act",)}
+_TELLING = {"format": ("parse", "call"), "tool": ("run",), "judge": ("judge",), "agent": ("act",), "algo": ("train",)}
 """Kind -> the methods that tell it apart, in the order in which they are looked for."""
 
 
@@ -32,7 +39,7 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
     """Runs the contract of a kind on one plugin.
 
     Args:
-        kind: ``tool``, ``judge``, ``agent``, ``task`` or ``format``; None finds it out (see `detect`).
+        kind: ``tool``, ``judge``, ``agent``, ``task``, ``format`` or ``algo``; None finds it out (see `detect`).
         spec: name, ``"package.module:Attr"``, mapping with ``name`` and options, or a ready object.
         **options: of the plugin. A tool that takes a ``corpus`` and gets none is offered a small one, a format two tags.
 
@@ -86,8 +93,8 @@ def detect(plugin: object) -> str:
         return "task"
     name = plugin.__name__ if isinstance(plugin, type) else type(plugin).__name__
     raise ConfigError(
-        f"Expected a tool (run), judge (judge), agent (act), task source (len and items) or format (parse, call); "
-        f"{name} has none of these methods. Add the method, or say the kind."
+        f"Expected a tool (run), judge (judge), agent (act), algorithm (train), task source (len and items) or format "
+        f"(parse, call); {name} has none of these methods. Add the method, or say the kind."
     )
 
 
