@@ -174,7 +174,7 @@ def test_terms() -> None:
     terms = Analyzer().terms
     assert terms("The Running of the bulls, and OSTWICK's 1,000.5 ships!") == ["run", "bull", "ostwick", "1,000.5", "ship"]
     assert Analyzer(stemmer="none", stopwords="none").terms("It's AT&T's well-known U.S. café") == [
-        *["it", "at", "t", "well", "known", "u", "s", "café"]
+        *["it", "at", "t", "well", "known", "u", "s", "cafe"]
     ]
     assert Analyzer("whitespace", "none", "none").terms("It's, The end.") == ["it's,", "the", "end."]
     assert len(ENGLISH_STOP_WORDS) == 33 and not terms(" ".join(ENGLISH_STOP_WORDS).title())

@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,38 @@ def test_evidence_is_found_in_hotpotqa(data_dir: Path) -> None:
     tool = Search(corpus=data_dir / "hotpotqa" / "corpus.jsonl.gz")
     questions = read(data_dir / "hotpotqa" / "questions_dev500.jsonl")
     recall, _ = evidence(questions, tool.run([question["question"] for question in questions]), 5)
-    assert recall >= 0.72
+    assert recall >= 0.726
+
+
+STROKES = {
+    "ø": "o",
+    "Ø": "O",
+    "ł": "l",
+    "Ł": "L",
+    "đ": "d",
+    "Đ": "D",
+    "ı": "i",
+    "æ": "ae",
+    "Æ": "Ae",
+    "ß": "ss",
+    "ð": "d",
+    "’": "'",
+}
+
+
+def plain(title: str) -> str:
+    letters = unicodedata.normalize("NFD", "".join(STROKES.get(letter, letter) for letter in title))
+    return "".join(letter for letter in letters if not unicodedata.combining(letter))
+
+
+def test_accented_titles_are_found_when_typed_plainly(data_dir: Path) -> None:
+    path = data_dir / "hotpotqa" / "corpus.jsonl.gz"
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        titles = [json.loads(line)["title"] for line in lines]
+    accented = [title for title in titles if plain(title) != title]
+    results = Search(corpus=path).run([plain(title) for title in accented])
+    misses = [title for title, result in zip(accented, results, strict=True) if title not in result.data["titles"]]
+    assert len(accented) > 2_000 and not misses
 
 
 def test_ndcg_on_scifact(data_dir: Path) -> None:
@@ -91,4 +123,4 @@ def test_ndcg_on_scifact(data_dir: Path) -> None:
         dcg = sum(grades[passage] / math.log2(rank + 1) for rank, passage in enumerate(result.data["ids"], 1))
         best = sum(grade / math.log2(rank + 1) for rank, grade in enumerate(sorted(grades.values(), reverse=True)[:10], 1))
         gains.append(dcg / best)
-    assert len(gains) == 300 and sum(gains) / 300 >= 0.675
+    assert len(gains) == 300 and sum(gains) / 300 >= 0.6819

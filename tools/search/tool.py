@@ -22,7 +22,7 @@ from swirl_env.tools.search.index import METHODS, Bm25sIndex, IndexOptions, Meth
 from swirl_env.tools.search.text import TOKENIZER_VERSION, Analyzer, Splitter, Stemmer, StopWords
 from swirl_env.types import SEARCH, Passage, ToolResult
 
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """Version of the files in the cache; indexes of other versions are left alone and built again."""
 
 Backend = Literal["bm25s", "rank_bm25"]
@@ -155,7 +155,7 @@ class _Opened:
             self.ranker = Bm25sIndex(index, numba)
 
     def _documents(self, options: IndexOptions) -> Iterator[list[str]]:
-        return document_terms(self.passages, self.analyzer.terms, options.title_weight)
+        return document_terms(self.passages, self.analyzer.passage_terms, options.title_weight)
 
 
 _shared: weakref.WeakValueDictionary[str, _Opened] = weakref.WeakValueDictionary()
