@@ -1,6 +1,7 @@
 """The house: floors of imports, names of packages, what importing costs, what a wheel holds, names and their errors."""
 
 import ast
+import functools
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -18,71 +20,157 @@ from swirl_env.contract import assert_contract
 from swirl_env.errors import ConfigError, MissingExtra, PluginError, UnknownName
 
 ROOT = Path(__file__).resolve().parent.parent
-ROOMS = {"swirl_env": "swirl_env", "agents": "swirl_env.agents", "tools": "swirl_env.tools"}
-ROOMS |= {"algos": "swirl_env.algos", "benchmarks": "swirl_env.benchmarks"}
+FOLDERS = {
+    "agents": "swirl_env/agents",
+    "tools": "swirl_env/tools",
+    "algos": "swirl_env/algos",
+    "benchmarks": "swirl_env/benchmarks",
+}
+"""Folder at the top level -> the link through which it is imported."""
 
 FLOORS = [
-    "types errors grading",
-    "protocols registry function_tool seeding sequences spaces corpus cache gold_plan fingerprint",
-    "tools agents judges tasks episodes store env vector rollout evaluate contract",
+    "types errors spaces cache sequences",
+    "protocols grading seeding function_tool",
+    "registry corpus evaluate gold_plan",
+    "tools tasks episodes fingerprint",
+    "env judges store contract rollout",
+    "agents vector config conf",
     "algos",
-    "cli stages config conf benchmarks",
+    "stages view",
+    "cli",
+    "benchmarks",
 ]
-PLUGIN_ROOMS = {"tools", "agents", "judges", "tasks"}
+"""From the ground up: a module imports from its own floor and from those below."""
+PLUGINS = {"tools", "agents", "judges", "tasks"}
+"""Plugins of one kind may share code; they never import those of another kind."""
 FLOOR_OF = {name: floor for floor, names in enumerate(FLOORS) for name in names.split()}
+HEAVY = {"torch", "transformers", "accelerate", "peft", "hydra", "sympy"}
+"""Packages that are worth an import inside a function."""
+
+
+class Import(NamedTuple):
+    """An import statement: what it names, and whether it runs only when a function is called."""
+
+    name: str
+    late: bool
+
+
+@functools.cache
+def tracked_files():
+    """Returns the files of the checkout that git tracks, links included."""
+    lines = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
+    return [name for name in lines if name and (ROOT / name).exists()]
 
 
 def sources():
-    """Yields (dotted module name, path) of every module of the package."""
-    for folder, package in ROOMS.items():
-        for path in sorted((ROOT / folder).rglob("*.py")) if (ROOT / folder).is_dir() else []:
-            parts = path.relative_to(ROOT / folder).with_suffix("").parts
-            yield ".".join([package, *[p for p in parts if p != "__init__"]]), path
+    """Returns {dotted module name: path} for every module of the package."""
+    modules = {}
+    for name in tracked_files():
+        folder, _, rest = name.partition("/")
+        if name.endswith(".py") and (folder in FOLDERS or folder == "swirl_env"):
+            parts = f"{FOLDERS.get(folder, folder)}/{rest}".removesuffix(".py").removesuffix("/__init__").split("/")
+            modules[".".join(parts)] = ROOT / name
+    return modules
 
 
-def imported(path):
-    """Yields the dotted names that a file imports, wherever in it (imports for annotations alone are left out)."""
+def imports(path):
+    """Yields every import of a file, wherever it stands, those for type checkers included."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    typing_only = {
-        inner
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
-        for inner in ast.walk(node)
-    }
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
+    late = {id(inner) for function in functions for inner in ast.walk(function)}
     for node in ast.walk(tree):
-        if node in typing_only:
-            continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (Import(alias.name, id(node) in late) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            yield from (Import(f"{node.module}.{alias.name}", id(node) in late) for alias in node.names)
+
+
+@functools.cache
+def arrows():
+    """Returns {module: {imported module of the package: whether every such import is late}}."""
+    modules = sources()
+    graph = {}
+    for module, path in modules.items():
+        targets = graph[module] = {}
+        for name, late in imports(path):
+            target = name if name in modules else name.rpartition(".")[0]
+            if target in modules and target != module:
+                targets[target] = targets.get(target, True) and late
+    return graph
+
+
+@functools.cache
+def is_heavy(module):
+    """Whether loading a module loads one of the heavy packages."""
+    modules, todo, seen = sources(), [module], set()
+    while todo:
+        module = todo.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        if any(name.partition(".")[0] in HEAVY for name, late in imports(modules[module]) if not late):
+            return True
+        todo += [target for target, late in arrows()[module].items() if not late]
+    return False
 
 
 def room(module):
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 else ""
+    """Returns the folder or file directly below ``swirl_env`` that a module belongs to."""
+    return module.split(".")[1] if "." in module else ""
 
 
 def test_imports_go_down_only():
-    wrong = []
-    for module, path in sources():
+    upward = []
+    for module, targets in arrows().items():
         here = room(module)
-        if not here:
-            continue
-        assert here in FLOOR_OF, f"{module}: say in tests/test_architecture.py on which floor the room {here!r} is"
-        for name in imported(path):
-            there = room(name) if name.startswith("swirl_env.") else ""
-            if there not in FLOOR_OF or there == here:
-                continue
-            if FLOOR_OF[there] > FLOOR_OF[here] or {here, there} <= PLUGIN_ROOMS:
-                wrong.append(f"{module} imports {name}")
-    assert not wrong, "\n".join(wrong)
+        assert not here or here in FLOOR_OF, f"{module}: say in {Path(__file__).name} on which floor {here!r} is"
+        for target in targets if here else ():
+            there = room(target)
+            if there and there != here and (FLOOR_OF[there] > FLOOR_OF[here] or {here, there} <= PLUGINS):
+                upward.append(f"{module} (floor {FLOOR_OF[here] + 1}) imports {target} (floor {FLOOR_OF[there] + 1})")
+    assert not upward, f"{len(upward)} upward imports:\n" + "\n".join(upward)
+
+
+def cycles(graph):
+    """Returns the strongly connected components of more than one module (Tarjan 1972)."""
+    index, low, stack, components = {}, {}, [], []
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for target in graph[node]:
+            if target not in index:
+                visit(target)
+            if target in stack:
+                low[node] = min(low[node], low[target])
+        if low[node] == index[node]:
+            component = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(component) > 1:
+                components.append(sorted(component))
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return components
+
+
+def test_there_are_no_import_cycles(capsys):
+    graph = {
+        module: {target for target, late in targets.items() if not (late and is_heavy(target))}
+        for module, targets in arrows().items()
+    }
+    assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
+    found = cycles(graph)
+    with capsys.disabled():
+        print(f"\n{len(graph)} modules, {sum(map(len, arrows().values()))} arrows, {len(found)} cycles")
+    assert not found, "\n".join(" <-> ".join(component) for component in found)
 
 
 def test_no_room_is_imported_by_its_bare_name():
     bare = {"agents", "tools", "algos", "benchmarks"}
-    every = [*sources(), *[(p.stem, p) for p in (ROOT / "tests").glob("*.py")]]
-    assert not [f"{path.name}: {name}" for _, path in every for name in imported(path) if name.partition(".")[0] in bare]
+    every = [*sources().values(), *(ROOT / "tests").glob("*.py")]
+    assert not [f"{path.name}: {name}" for path in every for name, _ in imports(path) if name.partition(".")[0] in bare]
 
 
 def test_importing_is_light():
@@ -125,16 +213,10 @@ def test_every_package_that_is_imported_is_declared():
     extras = {extra: modules(packages) for extra, packages in project["optional-dependencies"].items()}
     for module, extra in registry._EXTRA_OF.items():
         assert module in extras[extra], f"registry._EXTRA_OF names the extra {extra!r} for {module!r}, which it lacks"
-    for dotted, path in sources():
-        for name in {name.partition(".")[0] for name in imported(path)} - sys.stdlib_module_names - {"swirl_env"}:
+    for dotted, path in sources().items():
+        for name in {name.partition(".")[0] for name, _ in imports(path)} - sys.stdlib_module_names - {"swirl_env"}:
             declared = name.lower() in always or any(name.lower() in held for held in extras.values())
             assert declared, f"{dotted} imports {name!r}: declare its package in pyproject.toml"
-
-
-def tracked_files():
-    """Returns the files of the checkout that git tracks, links included."""
-    lines = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\n")
-    return [name for name in lines if name and (ROOT / name).exists()]
 
 
 def build(source, kind, out):
@@ -159,8 +241,8 @@ def test_a_wheel_holds_the_tree_and_no_generic_names(tmp_path):
     wanted = set()
     for name in tracked_files():
         folder, _, rest = name.partition("/")
-        if folder in ROOMS and rest and not (ROOT / name).is_symlink():
-            wanted.add(f"{ROOMS[folder].replace('.', '/')}/{rest}")
+        if (folder in FOLDERS or folder == "swirl_env") and not (ROOT / name).is_symlink():
+            wanted.add(f"{FOLDERS.get(folder, folder)}/{rest}")
     for wheel in (direct, through_sdist):
         assert {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name} == wanted
 
@@ -239,6 +321,9 @@ def test_a_path_may_lead_to_a_ready_tool(monkeypatch):
 
 def test_only_the_calculators_worker_imports_sympy():
     worker = "swirl_env.tools.calculator.worker."
-    importers = {module for module, path in sources() for name in imported(path) if name.partition(".")[0] in ("sympy", "mpmath")}
+    symbolic = {"sympy", "mpmath"}
+    importers = {
+        module for module, path in sources().items() if any(name.partition(".")[0] in symbolic for name, _ in imports(path))
+    }
     importers.discard("swirl_env.benchmarks.perf.calculator")  # which measures the calculator against SymPy
     assert importers == {worker + name for name in ("answer", "evaluate", "functions", "solve")}

@@ -136,7 +136,7 @@ class Endpoints:
         url = self.urls[number]
         if not isinstance(error, openai.APIStatusError):
             return _Transient(f"{url}: {kind}")
-        text = self._without_key(str(error))[:300]
+        text = self._without_key(str(error.body or error.message))[:300]
         if error.status_code in _TRANSIENT_STATUS or error.status_code >= 500:
             return _Transient(f"{url}: {kind}", _retry_after(error))
         if any(sign in text.lower() for sign in _TOO_LONG):
