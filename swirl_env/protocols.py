@@ -70,6 +70,22 @@ class Agent(Protocol):
 
 
 @runtime_checkable
+class AsyncAgent(Protocol):
+    """An optional capability of agents that wait for servers: they are asked one state at a time, many at once.
+
+    `swirl_env.rollout.collect` then keeps all its slots full instead of waiting for the slowest reply of a batch.
+    """
+
+    async def act_one(self, state: State) -> Action:
+        """Returns the action for one state; any number of calls may run at once."""
+        ...
+
+    async def aclose(self) -> None:
+        """Closes what the calls of `act_one` opened in the running event loop."""
+        ...
+
+
+@runtime_checkable
 class PrefixCaching(Protocol):
     """An optional capability of agents: what they have read of a state is reused in the states that continue it."""
 

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Container, Iterator
 from contextlib import nullcontext
 
+from swirl_env.episodes.async_rollout import run_async
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, PluginError, SwirlError
-from swirl_env.protocols import Agent, PrefixCaching
+from swirl_env.protocols import Agent, AsyncAgent, PrefixCaching
 from swirl_env.seeding import episode_seed
 from swirl_env.types import Action, State, Trajectory
 
@@ -57,6 +58,9 @@ def collect(
             f"Ask for fewer, or raise samples."
         )
     waiting = _episodes(engine, episodes, seed, samples, done)
+    if isinstance(agent, AsyncAgent):
+        yield from run_async(agent, engine, slots, waiting, name)
+        return
     # Each call holds the states after those of the call before: an agent that can builds on what it has read.
     with agent.prefix_caching() if isinstance(agent, PrefixCaching) else nullcontext():
         yield from _run(agent, engine, slots, waiting, name)

@@ -1,0 +1,94 @@
+"""Rollouts of agents that are asked one state at a time: every slot works, however long the slowest reply takes.
+
+The agent's event loop runs in a thread of its own, so that requests in flight go on while tools and judges run here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+from swirl_env.episodes.engine import Engine
+from swirl_env.errors import PluginError, SwirlError
+from swirl_env.protocols import AsyncAgent
+from swirl_env.types import Action, State, Trajectory
+
+log = logging.getLogger(__name__)
+
+
+def run_async(
+    agent: AsyncAgent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str
+) -> Iterator[Trajectory]:
+    """Yields finished episodes as they end; episodes whose reply has come go on while others wait for theirs.
+
+    Args:
+        agent: asked for one action at a time, up to `slots` at once.
+        engine: takes the steps; those whose replies came meanwhile are taken together.
+        slots: how many episodes are in flight at once.
+        waiting: first states of the episodes to run, each with its sample number.
+        name: recorded as the trajectories' agent.
+    """
+    replies: queue.SimpleQueue[tuple[State, int, Future[Action]]] = queue.SimpleQueue()
+    pending: set[Future[Action]] = set()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="swirl-rollout", daemon=True)
+    thread.start()
+
+    def ask(state: State, sample: int) -> None:
+        future = asyncio.run_coroutine_threadsafe(_act(agent, state), loop)
+        pending.add(future)
+        future.add_done_callback(lambda done: replies.put((state, sample, done)))
+
+    try:
+        for _, (state, sample) in zip(range(slots), waiting, strict=False):
+            ask(state, sample)
+        while pending:
+            batch = [replies.get()]
+            while not replies.empty():
+                batch.append(replies.get())
+            pending.difference_update(future for _, _, future in batch)
+            transitions = engine.step([state for state, _, _ in batch], [future.result() for _, _, future in batch])
+            for transition, (_, sample, _) in zip(transitions, batch, strict=True):
+                following = (transition.state, sample) if transition.ended is None else next(waiting, None)
+                if following is not None:
+                    ask(*following)
+                if transition.ended is not None:
+                    yield engine.trajectory(transition, sample, name)
+    finally:
+        _shut_down(agent, loop, thread, pending)
+
+
+async def _act(agent: AsyncAgent, state: State) -> Action:
+    """Asks the agent; if it raises, the episode ends in an error, to be run again on resume."""
+    try:
+        action = await agent.act_one(state)
+    except SwirlError:  # it says what is wrong with the options or the tasks: no other episode would fare better
+        raise
+    except Exception as error:
+        log.warning("agent failed on an episode: %s: %s", type(error).__name__, error)
+        return Action("", error="unavailable")
+    if not isinstance(action, Action):
+        raise PluginError(f"{type(agent).__name__}.act_one gave {action!r:.80}; expected an Action. Write Action(text).")
+    return action
+
+
+def _shut_down(
+    agent: AsyncAgent, loop: asyncio.AbstractEventLoop, thread: threading.Thread, pending: set[Future[Action]]
+) -> None:
+    """Cancels what is in flight, closes the agent's connections in this loop, and ends the loop."""
+    for future in pending:
+        future.cancel()
+
+    async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
+        await agent.aclose()
+
+    asyncio.run_coroutine_threadsafe(end(), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
