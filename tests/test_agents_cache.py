@@ -164,7 +164,7 @@ def test_no_more_is_kept_than_there_is_room_for_and_nothing_afterwards() -> None
 
     def acting(states: Sequence[State]) -> Any:
         actions = act(states)
-        held.append(sum(len(kept.ids) for kept in agent._kept._next))
+        held.append(sum(len(kept.ids) for kept in agent._prefixes._next))
         return actions
 
     agent.act = acting  # type: ignore[method-assign]
@@ -173,7 +173,7 @@ def test_no_more_is_kept_than_there_is_room_for_and_nothing_afterwards() -> None
     next(running)
     assert max(held) <= 150 and any(held)
     running.close()
-    assert not agent._kept._next and not agent._kept._last, "a run that is given up lets go of it too"
+    assert not agent._prefixes._next and not agent._prefixes._last, "a run that is given up lets go of it too"
     with pytest.raises(ConfigError, match="prefix_cache is a number of tokens"):
         policy(prefix_cache=-1)
 
@@ -183,13 +183,13 @@ def test_the_kept_row_that_shares_most_is_found() -> None:
     model = tiny_lm.llama(300)
     kept = PrefixCache(10_000)
     rows = [tuple(rng.integers(0, 2, rng.integers(1, 12)).tolist()) for _ in range(40)]
-    generate(model, [Request(row, 1, lambda ids: True) for row in rows], kept=kept)
-    kept.turn(model)  # its first call was not announced, so these weights are news
-    assert kept.find(rows, 1) is None
-    generate(model, [Request(row, 1, lambda ids: True) for row in rows], kept=kept)
-    kept.turn(model)
+    generate(model, [Request(row, 1, lambda ids: True) for row in rows], prefixes=kept)
+    kept.start_call(model)  # its first call was not announced, so these weights are news
+    assert kept.lookup(rows, 1) is None
+    generate(model, [Request(row, 1, lambda ids: True) for row in rows], prefixes=kept)
+    kept.start_call(model)
     for _ in range(200):
         row = tuple(rng.integers(0, 2, rng.integers(1, 14)).tolist())
         best = max(n for other in rows for n in range(len(row)) if row[:n] == other[:n])
-        found = kept.find([row], 1)
+        found = kept.lookup([row], 1)
         assert (found[1] if found else [0]) == [best]

@@ -16,7 +16,7 @@ from states import FORMAT, HOSTILE, begin, go_on
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers import load as hf_load
 from swirl_env.agents.transformers.renderer import Renderer
-from swirl_env.agents.transformers.sampling import Request, choose, generate
+from swirl_env.agents.transformers.sampling import Request, Sampling, choose, generate
 from swirl_env.episodes.transcript import next_state
 from swirl_env.errors import ConfigError, DataNotFound
 from swirl_env.store.codec import decode_trajectory, encode_trajectory
@@ -200,7 +200,7 @@ def test_choosing_inverts_the_cumulative_distribution() -> None:
 def test_temperature_and_nucleus(temperature: float, top_p: float, expected: Sequence[float]) -> None:
     n = 2000
     logits = torch.tensor([[0.5, 0.3, 0.2]]).log().expand(n, 3)
-    tokens, logprobs, behaviour = choose(logits, (torch.arange(n) + 0.5) / n, temperature, top_p)
+    tokens, logprobs, behaviour = choose(logits, (torch.arange(n) + 0.5) / n, Sampling(temperature, top_p))
     assert behaviour.exp().tolist() == pytest.approx([expected[t] for t in tokens.tolist()], abs=1e-6)
     shares = torch.bincount(tokens, minlength=3) / n
     assert shares.tolist() == pytest.approx(expected, abs=2e-3)

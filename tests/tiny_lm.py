@@ -4,7 +4,9 @@ import functools
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
 import torch
+import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import Gemma2Config, Gemma2ForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -54,7 +56,7 @@ def llama(vocab: int, seed: int = 0, context: int = 2048) -> Any:
     torch.manual_seed(seed)
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = LlamaConfig(vocab_size=vocab, num_key_value_heads=2, max_position_embeddings=context, initializer_range=0.3, **sizes)
-    return _ready(LlamaForCausalLM(config))
+    return ready(LlamaForCausalLM(config))
 
 
 def gemma2(vocab: int, seed: int = 0) -> Any:
@@ -64,7 +66,44 @@ def gemma2(vocab: int, seed: int = 0) -> Any:
     config = Gemma2Config(
         vocab_size=vocab, num_key_value_heads=2, sliding_window=16, initializer_range=0.3, max_position_embeddings=2048, **sizes
     )
-    return _ready(Gemma2ForCausalLM(config))
+    return ready(Gemma2ForCausalLM(config))
+
+
+_SIZES: dict[str, Any] = {
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "initializer_range": 0.3,
+}
+_LINEAR: dict[str, Any] = {
+    "head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+}
+_EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 32}
+_MAMBA2 = {"hidden_size": 32, "num_hidden_layers": 3, "num_heads": 8, "state_size": 16, "n_groups": 2, "chunk_size": 16}
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "lfm2": ("Lfm2ForCausalLM", "Lfm2Config", {**_SIZES, "layer_types": ["conv", "full_attention", "conv", "conv"]}),
+    "qwen3_next": ("Qwen3NextForCausalLM", "Qwen3NextConfig", {**_SIZES, **_LINEAR, **_EXPERTS}),
+    "qwen3_5": ("Qwen3_5ForCausalLM", "Qwen3_5TextConfig", {**_SIZES, **_LINEAR}),
+    "mamba2": ("Mamba2ForCausalLM", "Mamba2Config", {**_MAMBA2, "head_dim": 8, "initializer_range": 0.3}),
+    "gemma3": ("Gemma3ForCausalLM", "Gemma3TextConfig", {**_SIZES, "head_dim": 8, "sliding_window": 8}),
+}
+"""Models whose layers do more than look back on all positions: class, configuration, sizes."""
+
+
+def family(name: str, vocab: int = 300, seed: int = 0) -> Any:
+    """A model of a family with random weights; skips the test if the installed transformers has it not."""
+    model, config, sizes = FAMILIES[name]
+    if not hasattr(transformers, config):
+        pytest.skip(f"this transformers has no {config}")
+    torch.manual_seed(seed)
+    return ready(getattr(transformers, model)(getattr(transformers, config)(vocab_size=vocab, **sizes)))
 
 
 def taught(prompts: Sequence[Sequence[int]], said: Sequence[int], vocab: int) -> Any:
@@ -82,10 +121,11 @@ def taught(prompts: Sequence[Sequence[int]], said: Sequence[int], vocab: int) ->
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return _ready(model)
+    return ready(model)
 
 
-def _ready(model: Any) -> Any:
+def ready(model: Any) -> Any:
+    """The model in evaluation mode, without an end of its own."""
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model.eval().requires_grad_(False)

@@ -6,34 +6,42 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal
 
+import torch
+
+from swirl_env.agents.transformers.generation_check import check_generation
+from swirl_env.agents.transformers.interfaces import CausalLM, Tokenizer
 from swirl_env.agents.transformers.load import load_model, load_tokenizer, pick_device
 from swirl_env.agents.transformers.prefix_cache import PrefixCache
-from swirl_env.agents.transformers.renderer import Renderer, Template
-from swirl_env.agents.transformers.sampling import Generation, Request, generate
+from swirl_env.agents.transformers.renderer import Rendered, Renderer, TemplateName
+from swirl_env.agents.transformers.sampling import Generation, Request, Sampling, generate
+from swirl_env.agents.transformers.stopping import Stopper
 from swirl_env.errors import ConfigError
-from swirl_env.registry import make_format
 from swirl_env.types import Action, State
+
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TransformersAgent:
     """Batched generation with a causal LM of the transformers library.
 
-    Each row stops with the token that completes the first closing tag, or with a special token (the end of its turn). What
-    is kept of an action:
+    Each row stops with the token that completes the first closing tag outside a think block, or with the end of its turn.
+    What is stored of an action:
 
     - `token_ids`: every sampled id, the one that ends the turn included, since the policy chose to stop;
-    - `text`: these ids decoded, special tokens left out;
+    - `text`: these ids decoded (see `TextCodec.decode`);
     - `logprobs`: under the model's own distribution, that is at temperature 1 with nothing cut off, whatever `temperature`
       and `top_p` are;
-    - `behaviour_logprobs`: under the distribution sampled from; empty if `temperature` and `top_p` are 1;
+    - `behaviour_logprobs`: under the distribution sampled from; empty if `temperature` and `top_p` are 1. Ids that the
+      model has and the tokenizer has not are never drawn, but count in both, as they do when training scores them;
     - `prompt_ids`: the ids of the state. The next state begins with them and `token_ids`;
-    - `drift`: 1 where tokenising `text` anew gives other ids (the stored ones win).
+    - `opened`: whether the generation prompt had opened a think block;
+    - `drift`: 1 if tokenising `text` again gives other ids (the stored ones win).
 
-    What a row draws depends on `seed`, the episode's seed, the task and the number of the step, not on the rows beside it;
-    logits differ by rounding between batches, so sampling alike over other batches is as exact as the floats.
+    What a row draws depends on `seed`, the episode's seed, the task and the number of the step, not on the other rows; logits
+    differ by rounding between batches, so sampling alike over other batches is as exact as the floats.
 
     Args:
         model: hub name, folder, path of a ``.gguf`` file, ``package:NAME`` (the GGUF file inside an installed package), or
@@ -46,52 +54,67 @@ class TransformersAgent:
         batch_size: most states that are generated together.
         template: ``chat`` for the model's chat template, ``plain`` for bare text.
         adapter: folder or hub name of a LoRA adapter.
-        seed: what tells apart runs that see the same episodes.
+        seed: tells apart runs that see the same episodes.
         system: a system message; None leaves it to the template.
         template_options: variables for the chat template, e.g. ``{"enable_thinking": False}``.
         tokenizer: for a loaded `model`; else the model's own is read.
         max_context: most tokens of state and action together; None takes what the model was made for.
         prefix_cache: most tokens of which keys and values are kept from one step to the next inside `prefix_caching`, over
             all states; 0 for none. Each takes 2 x layers x key-value heads x head size numbers of memory.
+        date: the day (``YYYY-MM-DD``) for chat templates that print today's; None for the day of construction.
+        trust_remote_code: whether Python code that the model's folder brings may run.
+        precision: ``bf16`` or ``fp16`` to generate under autocast, as mixed-precision training scores; None for the weights'
+            own dtype.
     """
 
     def __init__(
         self,
-        model: str | Any,
+        model: str | CausalLM,
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         device: str = "auto",
         temperature: float = 1.0,
         top_p: float = 1.0,
         max_new_tokens: int = 256,
         batch_size: int = 16,
-        template: Template = "chat",
+        template: TemplateName = "chat",
         adapter: str | None = None,
         seed: int = 0,
         system: str | None = None,
         template_options: Mapping[str, Any] | None = None,
-        tokenizer: Any = None,
+        tokenizer: Tokenizer | None = None,
         max_context: int | None = None,
         prefix_cache: int = 1 << 16,
+        date: str | None = None,
+        trust_remote_code: bool = False,
+        precision: Literal["no", "bf16", "fp16"] | None = None,
     ) -> None:
-        _check(temperature, top_p, max_new_tokens, batch_size, prefix_cache)
-        if not isinstance(model, str) and tokenizer is None:
+        _check(temperature, top_p, max_new_tokens, batch_size, prefix_cache, precision)
+        if isinstance(model, str):
+            tokenizer = tokenizer or load_tokenizer(model, trust_remote_code)
+        elif tokenizer is None:
             raise ConfigError("A loaded model needs its tokenizer: TransformersAgent(model, tokenizer=...).")
+        self.renderer = Renderer(tokenizer, template, system, template_options, date)
         self.name = model if isinstance(model, str) else str(getattr(model, "name_or_path", "") or type(model).__name__)
-        loaded = load_model(model, dtype, device, adapter) if isinstance(model, str) else model
-        self.model = loaded.to(pick_device(device)) if device != "auto" else loaded
+        self.model: CausalLM
         """The model itself, for training and for whoever wants its weights."""
-        self.renderer = Renderer(tokenizer or load_tokenizer(str(model)), template, system, template_options)
+        if isinstance(model, str):
+            self.model = load_model(model, dtype, device, adapter, trust_remote_code)
+        else:
+            self.model = model if device == "auto" else model.to(pick_device(device))
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.max_new_tokens, self.batch_size = max_new_tokens, batch_size
-        self.max_context = max_context or _context(loaded.config)
-        self.end_ids = self.renderer.special_ids | _eos(loaded)
+        self.max_context = max_context or _context(self.model.config)
+        self.precision = precision
+        self.end_ids = self.renderer.end_ids | _eos(self.model)
         """Ids that end an action."""
         self.stats: Counter[str] = Counter()
         """Counts since the start: actions, tokens, drift, too_long, and prefix_breaks (states that do not begin with the
         state before them and its sampled ids, though they should)."""
         self.fingerprint = self._fingerprint(dtype, adapter, template)
-        self._holds_end: dict[tuple[str, int], bool] = {}
-        self._kept, self._caching = PrefixCache(prefix_cache), 0
+        self._stopper = Stopper(self.renderer.codec)
+        self._prefixes, self._caching = PrefixCache(prefix_cache), 0
+        self._barred: torch.Tensor | None = None
+        check_generation(self.model, batch_size)
 
     @contextmanager
     def prefix_caching(self) -> Iterator[None]:
@@ -99,7 +122,7 @@ class TransformersAgent:
 
         Of a state that continues one of the call before, only what is new is read: most of the work of an episode on a CPU.
         `swirl_env.rollout.collect` runs its episodes so. Weights that an optimizer or ``load_state_dict`` changes meanwhile
-        are noticed, and states read anew; weights written through ``.data``, or adapters switched on or off, are not.
+        are noticed, and states read again; weights written through ``.data``, or adapters switched on or off, are not.
         """
         self._caching += 1
         try:
@@ -107,17 +130,21 @@ class TransformersAgent:
         finally:
             self._caching -= 1
             if not self._caching:
-                self._kept.clear()
+                self._prefixes.clear()
 
     def act(self, states: Sequence[State]) -> list[Action]:
-        """Returns one action a state, in their order; ``error="length"`` where a state fills the model's context."""
-        prompts = [self.renderer.ids(state) for state in states]
+        """Returns one action per state, in their order; ``error="length"`` if a state fills the model's context.
+
+        Raises:
+            ConfigError: if the tokenizer cannot write an action format of these states.
+        """
+        prompts = [self.renderer.render(state) for state in states]
         actions = [Action("", error="length")] * len(states)
-        fits = [i for i, ids in enumerate(prompts) if len(ids) < self.max_context]
+        fits = [i for i, prompt in enumerate(prompts) if len(prompt.ids) < self.max_context]
         if self._caching:
-            self._kept.turn(self.model)
+            self._prefixes.start_call(self.model)
         # Alike lengths together: padding is work.
-        fits.sort(key=lambda i: len(prompts[i]))
+        fits.sort(key=lambda i: len(prompts[i].ids))
         for start in range(0, len(fits), self.batch_size):
             batch = fits[start : start + self.batch_size]
             requests = [self._request(states[i], prompts[i]) for i in batch]
@@ -127,42 +154,48 @@ class TransformersAgent:
         return actions
 
     def _generate(self, requests: Sequence[Request]) -> list[Generation]:
-        return generate(self.model, requests, self.temperature, self.top_p, self._kept if self._caching else None)
+        sampling = Sampling(self.temperature, self.top_p, self._barred_ids())
+        with self._autocast():
+            return generate(self.model, requests, sampling, self._prefixes if self._caching else None)
 
-    def _request(self, state: State, ids: Sequence[int]) -> Request:
-        stops = make_format(state.settings.format, state.settings.tools).stop
+    def _autocast(self) -> AbstractContextManager[object]:
+        dtype = _AUTOCAST.get(self.precision or "no")
+        return nullcontext() if dtype is None else torch.autocast(self.model.device.type, dtype)
+
+    def _barred_ids(self) -> torch.Tensor | None:
+        """Returns which ids the model has and the tokenizer has not, [V]: rows that only pad the embedding matrix."""
+        size = _text_config(self.model.config).vocab_size
+        if self._barred is None or len(self._barred) != size or self._barred.device != self.model.device:
+            self._barred = torch.ones(size, dtype=torch.bool)
+            self._barred[[i for i in self.renderer.codec.known_ids if i < size]] = False
+            self._barred = self._barred.to(self.model.device)
+            self._pads = bool(self._barred.any())
+        return self._barred if self._pads else None
+
+    def _request(self, state: State, prompt: Rendered) -> Request:
         drawn = f"{self.seed}\0{state.seed}\0{len(state.steps)}\0{state.task.id}"
         seed = int.from_bytes(hashlib.blake2b(drawn.encode("utf-8", "replace"), digest_size=8).digest()) >> 1
-        return Request(ids, min(self.max_new_tokens, self.max_context - len(ids)), self._ended(stops), seed)
+        room = min(self.max_new_tokens, self.max_context - len(prompt.ids))
+        return Request(prompt.ids, room, self._ended(state), seed)
 
-    def _ended(self, stops: Sequence[str]) -> Callable[[list[int]], bool]:
-        """Returns the test whether sampled ids end an action: with a special token, or with a closing tag complete."""
-        longest = max(map(len, stops), default=0)
+    def _ended(self, state: State) -> Callable[[list[int]], bool]:
+        """Returns the test whether sampled ids end an action: with the end of the turn, or with a closing tag complete."""
+        stopped = self._stopper.test(state.settings, self.renderer.opens_reasoning)
+        return lambda ids: ids[-1] in self.end_ids or stopped(ids)
 
-        def ended(ids: list[int]) -> bool:
-            if ids[-1] in self.end_ids:
-                return True
-            if not any(self._holds(stop[-1], ids[-1]) for stop in stops):
-                return False
-            tail = self.renderer.decode(ids[-longest:])  # a token is a byte at least, so this holds a whole tag
-            return any(stop in tail for stop in stops)
-
-        return ended
-
-    def _holds(self, char: str, token: int) -> bool:
-        """Returns whether a token's text holds a character; remembered, so that few tokens are looked at more closely."""
-        known = self._holds_end.get((char, token))
-        if known is None:
-            known = self._holds_end[char, token] = char in self.renderer.decode([token])
-        return known
-
-    def _action(self, prompt: tuple[int, ...], generation: Generation) -> Action:
+    def _action(self, prompt: Rendered, generation: Generation) -> Action:
         text = self.renderer.decode(generation.ids)
-        drift = int(self.renderer.drifts(generation.ids, text))
-        behaviour = tuple(generation.behaviour)
-        return Action(text, tuple(generation.ids), tuple(generation.logprobs), prompt, drift, behaviour_logprobs=behaviour)
+        return Action(
+            text,
+            tuple(generation.ids),
+            tuple(generation.logprobs),
+            prompt.ids,
+            drift=int(self.renderer.drifts(generation.ids, text)),
+            opened=self.renderer.opens_reasoning,
+            behaviour_logprobs=tuple(generation.behaviour),
+        )
 
-    def _count(self, states: Sequence[State], prompts: Sequence[tuple[int, ...]], actions: Sequence[Action]) -> None:
+    def _count(self, states: Sequence[State], prompts: Sequence[Rendered], actions: Sequence[Action]) -> None:
         for state, prompt, action in zip(states, prompts, actions, strict=True):
             self.stats["actions"] += 1
             self.stats["tokens"] += len(action.token_ids)
@@ -171,15 +204,21 @@ class TransformersAgent:
             if state.settings.history == "full" and state.steps and state.steps[-1].action.prompt_ids:
                 last = state.steps[-1].action
                 before = last.prompt_ids + last.token_ids
-                self.stats["prefix_breaks"] += prompt[: len(before)] != before
+                self.stats["prefix_breaks"] += prompt.ids[: len(before)] != before
 
     def _fingerprint(self, *more: object) -> str:
-        said = (self.name, self.temperature, self.top_p, self.seed, self.max_new_tokens, self.max_context, *more)
-        said += (self.renderer.system, sorted(self.renderer.template_options.items()))
-        return f"transformers-{hashlib.blake2b(repr(said).encode(), digest_size=6).hexdigest()}"
+        options = (self.name, self.temperature, self.top_p, self.seed, self.max_new_tokens, self.max_context, *more)
+        options += (self.renderer.system, sorted(self.renderer.template_options.items()))
+        if self.renderer.prints_date:
+            options += (self.renderer.date.isoformat(),)
+        if self.precision not in (None, "no"):
+            options += (self.precision,)
+        return f"transformers-{hashlib.blake2b(repr(options).encode(), digest_size=6).hexdigest()}"
 
 
-def _check(temperature: float, top_p: float, max_new_tokens: int, batch_size: int, prefix_cache: int) -> None:
+def _check(
+    temperature: float, top_p: float, max_new_tokens: int, batch_size: int, prefix_cache: int, precision: str | None
+) -> None:
     if not (temperature >= 0 and math.isfinite(temperature)):
         raise ConfigError(f"temperature is 0 or above; got {temperature}.")
     if not 0 < top_p <= 1:
@@ -188,14 +227,22 @@ def _check(temperature: float, top_p: float, max_new_tokens: int, batch_size: in
         raise ConfigError(f"max_new_tokens and batch_size are 1 or above; got {max_new_tokens} and {batch_size}.")
     if prefix_cache < 0:
         raise ConfigError(f"prefix_cache is a number of tokens, or 0 for none; got {prefix_cache}.")
+    if precision not in (None, "no", *_AUTOCAST):
+        raise ConfigError(f"precision is one of no, {', '.join(_AUTOCAST)}; got {precision!r}.")
 
 
 def _context(config: Any) -> int:
-    """Returns how many tokens a model was made for; a large number where its configuration does not say."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    """Returns how many tokens a model was made for; a large number if its configuration does not say."""
+    text = _text_config(config)
     return int(getattr(text, "max_position_embeddings", 0) or getattr(text, "n_positions", 0) or 1 << 20)
 
 
-def _eos(model: Any) -> frozenset[int]:
-    said = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return frozenset([said] if isinstance(said, int) else said or [])
+def _text_config(config: Any) -> Any:
+    """Returns the language model's part of a configuration."""
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def _eos(model: CausalLM) -> frozenset[int]:
+    """Returns the ids that end a text according to the model's own settings."""
+    ids = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return frozenset([ids] if isinstance(ids, int) else ids or [])

@@ -22,9 +22,9 @@ def local_path(name: str) -> Path:
 
 
 def locate(name: str, file: str = "config.json", what: Literal["model", "adapter"] = "model") -> str:
-    """Returns what transformers loads for a name: its folder, the name where the hub answers, or else the cached copy.
+    """Returns what transformers loads for a name: its folder, the name if the hub answers, or else the cached copy.
 
-    The libraries below try for long whether the hub is there, once a file, even where they have all files already.
+    The libraries below try for long whether the hub is there, once per file, even if they have all files already.
 
     Args:
         name: a folder or a name on the hub.
@@ -32,14 +32,14 @@ def locate(name: str, file: str = "config.json", what: Literal["model", "adapter
         what: what is looked for, for the error.
 
     Raises:
-        DataNotFound: where there is no such folder, the hub has it not or cannot be reached, and no copy is cached.
+        DataNotFound: if there is no such folder, the hub does not have it or cannot be reached, and no copy is cached.
     """
     if name.strip() and local_path(name).is_dir():
         return str(local_path(name))
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise absent(name, "which is neither there nor a name that the hub could have; check the path", what) from error
+        raise not_found(name, "which is neither there nor a name that the hub could have; check the path", what) from error
     try:
         get_hf_file_metadata(hf_hub_url(name, file), timeout=PATIENCE_S)
         return name
@@ -49,10 +49,10 @@ def locate(name: str, file: str = "config.json", what: Literal["model", "adapter
         copy = try_to_load_from_cache(name, file)
         if isinstance(copy, str):
             return str(Path(copy).parent)
-        raise absent(name, _reason(error), what) from error
+        raise not_found(name, _reason(error), what) from error
 
 
-def absent(name: str, reason: str, what: Literal["model", "adapter"] = "model") -> DataNotFound:
+def not_found(name: str, reason: str, what: Literal["model", "adapter"] = "model") -> DataNotFound:
     """Returns the error for a model that is not there; `reason` says why, and what to do."""
     files = ", a .gguf file, package:NAME" if what == "model" else ""
     return DataNotFound(
@@ -67,5 +67,5 @@ def _reason(error: Exception) -> str:
         return (
             "which is no folder here and which the hub does not have, or not for you; check the name, or log in (hf auth login)"
         )
-    said = " ".join(str(error).split())[:80].rstrip(" .") or type(error).__name__
-    return f"which is no folder here and not cached, and the hub cannot be reached ({said}); check the path, or the network"
+    detail = " ".join(str(error).split())[:80].rstrip(" .") or type(error).__name__
+    return f"which is no folder here and not cached, and the hub cannot be reached ({detail}); check the path, or the network"

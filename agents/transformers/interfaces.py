@@ -56,6 +56,10 @@ class CausalLM(Protocol):
         """Switches dropout off."""
         ...
 
+    def to(self, device: torch.device) -> CausalLM:
+        """Moves the weights."""
+        ...
+
     def train(self, mode: bool = True) -> CausalLM:
         """Switches dropout on."""
         ...
@@ -99,6 +103,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def pad_token_id(self) -> int | None:
+        """The id that fills rows up."""
+        ...
+
+    @property
     def all_special_ids(self) -> list[int]:
         """Ids with a part of their own: ends, padding and the like."""
         ...
@@ -110,6 +119,10 @@ class Tokenizer(Protocol):
 
     def __len__(self) -> int:
         """Returns the size of the vocabulary, added tokens included."""
+        ...
+
+    def get_vocab(self) -> Mapping[str, int]:
+        """Returns the id of each token."""
         ...
 
     def encode(self, text: str, **options: Any) -> list[int]:

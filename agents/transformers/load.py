@@ -1,7 +1,7 @@
 """Loads causal language models and their tokenizers: hub names, local folders, and GGUF files.
 
-transformers reads GGUF by dequantising it, which is slow, and refuses to save what it read. So a GGUF file is converted once
-to an ordinary float32 checkpoint in the cache folder, under the hash of its content, and loaded from there ever after.
+transformers reads GGUF by dequantising it, which is slow, and refuses to save the result. So a GGUF file is converted once
+to an ordinary float32 checkpoint in the cache folder, under the hash of its content, and loaded from there afterwards.
 """
 
 from __future__ import annotations
@@ -14,24 +14,29 @@ import struct
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
-from swirl_env.agents.transformers.hub import absent, local_path, locate
+from swirl_env.agents.transformers.hub import local_path, locate, not_found
+from swirl_env.agents.transformers.interfaces import CausalLM, Tokenizer
 from swirl_env.cache import build_cached, cache_root, file_fingerprint
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, SwirlError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-ADAPTERS = "LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'"
-"""The error where it is missing."""
+NEEDS_PEFT = "LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'"
+"""The error if it is missing."""
 _ADAPTER_FILE = "adapter_config.json"
 _CONVERSION = 1
 """Raised whenever the conversion gives other files, so that old ones are left alone."""
 _DIGIT_BY_DIGIT = ("smollm", "starcoder", "refact", "command-r", "codeshell")
 """Pre-tokenizers (as GGUF names them) that take digits one by one, which transformers' GGUF reader leaves out."""
+_OWN_CODE = (
+    "which brings code of its own, and code from a model's folder runs only on request; if you trust it, set "
+    "trust_remote_code=true"
+)
 
 
 def pick_device(device: str) -> torch.device:
@@ -43,7 +48,9 @@ def pick_device(device: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def load_model(model: str, dtype: str = "float32", device: str = "auto", adapter: str | None = None) -> Any:
+def load_model(
+    model: str, dtype: str = "float32", device: str = "auto", adapter: str | None = None, trust_remote_code: bool = False
+) -> CausalLM:
     """Returns the model in evaluation mode.
 
     Args:
@@ -51,21 +58,24 @@ def load_model(model: str, dtype: str = "float32", device: str = "auto", adapter
         dtype: a key of `DTYPES`.
         device: see `pick_device`.
         adapter: folder or hub name of a LoRA adapter; it stays apart from the weights, as training has it.
+        trust_remote_code: whether Python code that the model's folder brings may run.
 
     Raises:
-        DataNotFound: where one of them is not there, or cannot be loaded.
+        DataNotFound: if one of them is not there, or cannot be loaded.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {dtype!r}.")
-    with quiet(), _named(model):
-        loaded = AutoModelForCausalLM.from_pretrained(resolve(model), torch_dtype=DTYPES[dtype])
+    with quiet(), _naming(model):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            resolve(model), torch_dtype=DTYPES[dtype], trust_remote_code=trust_remote_code
+        )
     if adapter is not None:
         loaded = add_adapter(loaded, adapter)
-    return loaded.to(pick_device(device)).eval()
+    return cast(CausalLM, loaded.to(pick_device(device)).eval())
 
 
-def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
-    """Returns the model with a LoRA adapter beside its weights.
+def add_adapter(model: CausalLM, adapter: str, trainable: bool = False) -> CausalLM:
+    """Returns the model with a LoRA adapter next to its weights.
 
     Args:
         model: the bare model.
@@ -73,25 +83,25 @@ def add_adapter(model: Any, adapter: str, trainable: bool = False) -> Any:
         trainable: whether it is to be trained further.
 
     Raises:
-        MissingExtra: where peft is not installed.
-        DataNotFound: where the adapter is not there, or cannot be loaded.
+        MissingExtra: if peft is not installed.
+        DataNotFound: if the adapter is not there, or cannot be loaded.
     """
     if importlib.util.find_spec("peft") is None:
-        raise MissingExtra(ADAPTERS)
+        raise MissingExtra(NEEDS_PEFT)
     from peft import PeftModel
 
-    found = locate(adapter, _ADAPTER_FILE, "adapter")
-    if Path(found).is_dir() and not (Path(found) / _ADAPTER_FILE).is_file():  # peft would go on to ask the hub, a minute long
-        raise absent(adapter, f"which is a folder without {_ADAPTER_FILE}; check the path", "adapter")
-    with quiet(), _named(adapter, "adapter"), warnings.catch_warnings():
+    place = locate(adapter, _ADAPTER_FILE, "adapter")
+    if Path(place).is_dir() and not (Path(place) / _ADAPTER_FILE).is_file():  # peft would go on to ask the hub, a minute long
+        raise not_found(adapter, f"which is a folder without {_ADAPTER_FILE}; check the path", "adapter")
+    with quiet(), _naming(adapter, "adapter"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name that it renamed
-        return PeftModel.from_pretrained(model, found, is_trainable=trainable)
+        return cast(CausalLM, PeftModel.from_pretrained(model, place, is_trainable=trainable))
 
 
-def load_tokenizer(model: str) -> Any:
+def load_tokenizer(model: str, trust_remote_code: bool = False) -> Tokenizer:
     """Returns the tokenizer of a model (see `load_model`)."""
-    with quiet(), _named(model):
-        return AutoTokenizer.from_pretrained(resolve(model))
+    with quiet(), _naming(model):
+        return cast(Tokenizer, AutoTokenizer.from_pretrained(resolve(model), trust_remote_code=trust_remote_code))
 
 
 def resolve(model: str) -> str:
@@ -100,7 +110,7 @@ def resolve(model: str) -> str:
     ``package:NAME`` stands for the first ``.gguf`` file inside the installed Python package NAME.
 
     Raises:
-        DataNotFound: where the package, or the file that the name means, is not there.
+        DataNotFound: if the package, or the file that the name means, is not there.
     """
     if model.startswith("package:"):
         return str(convert_gguf(packaged_gguf(model.removeprefix("package:"))))
@@ -110,15 +120,17 @@ def resolve(model: str) -> str:
 
 
 @contextlib.contextmanager
-def _named(name: str, what: Literal["model", "adapter"] = "model") -> Iterator[None]:
-    """Names what was to be loaded where the libraries cannot load it."""
+def _naming(name: str, what: Literal["model", "adapter"] = "model") -> Iterator[None]:
+    """Turns errors of the libraries into one that names the model or adapter."""
     try:
         yield
     except SwirlError:
         raise
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(" .")
-        raise absent(name, f"which cannot be loaded ({said}); check what it holds", what) from error
+        if "trust_remote_code" in str(error):
+            raise ConfigError(f"Expected an ordinary {what}; got {name!r}, {_OWN_CODE}.") from error
+        reason = " ".join(str(error).split()).partition(". ")[0][:200].rstrip(" .")
+        raise not_found(name, f"which cannot be loaded ({reason}); check what it holds", what) from error
 
 
 def packaged_gguf(package: str) -> Path:
@@ -136,7 +148,7 @@ def packaged_gguf(package: str) -> Path:
 
 
 def convert_gguf(path: Path) -> Path:
-    """Returns the folder with the converted checkpoint of a GGUF file, converting it where that was not done yet."""
+    """Returns the folder with the converted checkpoint of a GGUF file; converts it if that was not done yet."""
     if not path.is_file():
         raise DataNotFound(f"No GGUF file at {path}.")
     if importlib.util.find_spec("gguf") is None:
@@ -147,11 +159,11 @@ def convert_gguf(path: Path) -> Path:
 
 def _convert(path: Path, folder: Path) -> None:
     with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
-        _mend_digits(tokenizer, path)
+        tokenizer: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        _split_digits(tokenizer, path)
         tokenizer.save_pretrained(folder)
-        read = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, torch_dtype=torch.float32)
-        # The model that came from GGUF counts as quantised and will not be saved; one built anew over its tensors will.
+        read: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, torch_dtype=torch.float32)
+        # The model that came from GGUF counts as quantised and will not be saved; one built over its tensors will.
         config = copy.deepcopy(read.config)
         if hasattr(config, "quantization_config"):
             del config.quantization_config
@@ -163,7 +175,8 @@ def _convert(path: Path, folder: Path) -> None:
         plain.save_pretrained(folder)
 
 
-def _mend_digits(tokenizer: Any, path: Path) -> None:
+def _split_digits(tokenizer: Any, path: Path) -> None:
+    """Makes a tokenizer take digits one by one if the file's pre-tokenizer does."""
     from tokenizers import pre_tokenizers
 
     if _pre_tokenizer(path) in _DIGIT_BY_DIGIT:
@@ -173,9 +186,9 @@ def _mend_digits(tokenizer: Any, path: Path) -> None:
 
 
 def _pre_tokenizer(path: Path) -> str:
-    """Returns what a GGUF file calls its pre-tokenizer; ``""`` where it says nothing.
+    """Returns what a GGUF file calls its pre-tokenizer; ``""`` if it says nothing.
 
-    Found by its key, as reading all of the header takes seconds: the key with its length before it, then the type of the
+    Searched by its key, as reading all of the header takes seconds: the key with its length before it, then the type of the
     value (8, a string), its length, and the string.
     """
     key = b"tokenizer.ggml.pre"

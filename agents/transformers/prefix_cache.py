@@ -1,20 +1,21 @@
-"""Keys and values of states, kept from one step of an episode to the next: a state is read from where the one before it ended."""
+"""Keys and values of states, kept from one step of an episode to the next: only what is new in a state is read."""
 
 from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
+from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.sequences import common_prefix
 
 
-class Kept(NamedTuple):
-    """What was read of one row."""
+class CachedRow(NamedTuple):
+    """Keys and values of one row."""
 
     ids: tuple[int, ...]
     """[S]"""
@@ -23,12 +24,16 @@ class Kept(NamedTuple):
 
 
 class PrefixCache:
-    """What was read in the last call, for the rows of this one that begin alike.
+    """Keys and values from the last call, for the rows of this one that begin alike.
 
-    Rows need not continue one another: whatever part of its beginning a row shares with a kept one is not read again.
+    Rows need not continue one another: whatever beginning a row shares with a cached one is not read again.
+
+    Two generations share the room: rows of the last call, in the order of their ids so that the best match is a neighbour
+    (`_last`), and rows of this call (`_next`). A row of the last call is of no more use once the batch that continues it has
+    been read, so it makes room for a new one; what does not fit even then is read again in the next call.
 
     Args:
-        tokens: most tokens that are kept, over all rows; what does not fit is read anew.
+        tokens: most tokens that are kept at any time, over all rows.
     """
 
     def __init__(self, tokens: int) -> None:
@@ -36,63 +41,88 @@ class PrefixCache:
         self.clear()
 
     def clear(self) -> None:
-        """Lets go of everything."""
-        self._last: list[Kept] = []
-        self._next: list[Kept] = []
+        """Forgets everything."""
+        self._last: list[CachedRow] = []
+        self._next: list[CachedRow] = []
+        self._used: set[tuple[int, ...]] = set()
         self._room = self.tokens
         self._weights: list[Tensor] = []
         self._versions: list[int] = []
 
-    def turn(self, model: Any) -> None:
-        """Begins a call: what the last one kept can be found from now on, unless the weights have changed since."""
-        weights = list(model.parameters())
+    @property
+    def size(self) -> int:
+        """How many tokens are kept."""
+        return self.tokens - self._room
+
+    def start_call(self, model: CausalLM) -> None:
+        """Begins a call: rows of the last one can be looked up from now on, unless the weights have changed since."""
+        weights: list[Tensor] = list(model.parameters())
         versions = [0 if weight.is_inference() else weight._version for weight in weights]  # each change in place adds one
         same = versions == self._versions and all(a is b for a, b in zip(weights, self._weights, strict=True))
         self._last = sorted(self._next, key=_ids) if same else []
-        self._next, self._room, self._weights, self._versions = [], self.tokens, weights, versions
+        self._next, self._used, self._weights, self._versions = [], set(), weights, versions
+        self._room = self.tokens - sum(len(row.ids) for row in self._last)
 
-    def find(self, rows: Sequence[tuple[int, ...]], least: int) -> tuple[DynamicCache, list[int]] | None:
+    def lookup(self, rows: Sequence[tuple[int, ...]], least: int) -> tuple[DynamicCache, list[int]] | None:
         """Returns a cache over all rows, each on the right of its padding, and how many ids of each it holds.
 
-        None where no row would be spared as many as `least` ids. One id of a row is always left to read.
+        None if no row would be spared as many as `least` ids. One id of a row is always left to read.
         """
         if not self._last:
             return None
-        found = [self._longest(row) for row in rows]
-        longest = max(count for _, count in found)
+        matches = [self._longest(row) for row in rows]
+        longest = max(count for _, count in matches)
         if longest < least:
             return None
+        self._used.update(cached.ids for cached, _ in matches)
         past = DynamicCache()
         for layer, (keys, values) in enumerate(self._last[0].layers):
-            parts = [(kept.layers[layer][0][:, :count], kept.layers[layer][1][:, :count]) for kept, count in found]
+            parts = [(cached.layers[layer][0][:, :count], cached.layers[layer][1][:, :count]) for cached, count in matches]
             past.update(_stack([k for k, _ in parts], longest, keys), _stack([v for _, v in parts], longest, values), layer)
-        return past, [count for _, count in found]
+        return past, [count for _, count in matches]
 
-    def keep(self, ids: tuple[int, ...], past: Any, row: int, mask: Tensor) -> None:
+    def keep(self, ids: tuple[int, ...], past: object, row: int, mask: Tensor) -> None:
         """Keeps a row for the next call.
 
         Args:
-            ids: what the row holds, [S].
+            ids: the row's ids, [S].
             past: the cache of the batch, of P positions.
-            row: which of its rows.
+            row: its index in the batch.
             mask: nonzero at the row's ids, zero at padding, [P].
         """
-        if len(ids) > self._room or not _whole(past):
+        if not holds_every_position(past) or not self._make_room(len(ids)):
             return
         self._room -= len(ids)
         places = mask.nonzero()[:, 0]  # [S]
-        self._next.append(Kept(ids, [(layer.keys[row][:, places], layer.values[row][:, places]) for layer in past.layers]))
+        self._next.append(CachedRow(ids, [(layer.keys[row][:, places], layer.values[row][:, places]) for layer in past.layers]))
 
-    def _longest(self, row: tuple[int, ...]) -> tuple[Kept, int]:
-        """Returns the kept row with the longest beginning in common, which stands beside it in their order, and its length."""
+    def _make_room(self, count: int) -> bool:
+        """Drops rows of the last call that a batch has continued, until `count` tokens fit; returns whether they do."""
+        if count > self._room and self._used:
+            rest = []
+            for cached in self._last:
+                if count > self._room and cached.ids in self._used:
+                    self._room += len(cached.ids)
+                else:
+                    rest.append(cached)
+            self._last = rest
+        return count <= self._room
+
+    def _longest(self, row: tuple[int, ...]) -> tuple[CachedRow, int]:
+        """Returns the cached row with the longest common beginning, one of the two neighbours in their order, and its length."""
         place = bisect.bisect(self._last, row, key=_ids)
-        beside = self._last[max(place - 1, 0) : place + 1]
-        count, kept = max(((common_prefix(kept.ids, row), kept) for kept in beside), key=lambda pair: pair[0])
-        return kept, min(count, len(row) - 1)
+        neighbours = self._last[max(place - 1, 0) : place + 1]
+        count, cached = max(((common_prefix(cached.ids, row), cached) for cached in neighbours), key=lambda pair: pair[0])
+        return cached, min(count, len(row) - 1)
 
 
-def _ids(kept: Kept) -> tuple[int, ...]:
-    return kept.ids
+def holds_every_position(past: Any) -> TypeGuard[DynamicCache]:
+    """Returns whether a cache holds keys and values of all positions, one by one (no windows, running states, shared layers)."""
+    return type(past) is DynamicCache and all(type(layer) is DynamicLayer and layer.is_initialized for layer in past.layers)
+
+
+def _ids(cached: CachedRow) -> tuple[int, ...]:
+    return cached.ids
 
 
 def _stack(parts: Sequence[Tensor], length: int, like: Tensor) -> Tensor:
@@ -101,8 +131,3 @@ def _stack(parts: Sequence[Tensor], length: int, like: Tensor) -> Tensor:
     for i, part in enumerate(parts):
         whole[i, :, length - part.shape[1] :] = part
     return whole
-
-
-def _whole(past: Any) -> bool:
-    """Returns whether a cache holds all keys and values of every position, one by one (no windows, no sharing of layers)."""
-    return type(past) is DynamicCache and all(type(layer) is DynamicLayer and layer.is_initialized for layer in past.layers)

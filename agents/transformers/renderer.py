@@ -1,24 +1,28 @@
 """State -> token ids, such that a state begins, id for id, with the state before it and the ids sampled there.
 
-A chat template is rendered with placeholders where the messages go, and cut at them. Only what the template itself writes is
-tokenised with control tokens allowed. Messages are tokenised as plain text, whatever stands in them; an action whose sampled
-ids are known enters with just these. Later states extend earlier ones by construction; what the template would have done by
-itself is checked once and told in `Renderer.prefix_preserving`.
+Only what the template itself writes is tokenised with control tokens allowed. Messages are tokenised as plain text, whatever
+they hold; an action whose sampled ids are known enters with just these. Later states extend earlier ones by construction; what
+the template would have done by itself is checked once and reported in `Renderer.prefix_preserving`.
 """
 
 from __future__ import annotations
 
+import datetime
 import functools
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-from swirl_env.episodes.transcript import clean
+from swirl_env.agents.transformers.interfaces import Tokenizer
+from swirl_env.agents.transformers.template import ChatTemplate, PlainTemplate, Template
+from swirl_env.agents.transformers.text import TextCodec
+from swirl_env.episodes.reasoning import OPEN, reasoning_end
 from swirl_env.errors import ConfigError
+from swirl_env.sequences import common_prefix
 from swirl_env.types import Action, Role, State
 
-Template = Literal["chat", "plain"]
-_PLAIN: dict[str, tuple[str, str]] = {"user": ("", "\n\n"), "assistant": ("", "\n"), "tool": ("", "\n")}
-"""Role -> what the plain template writes before and after a message."""
+TemplateName = Literal["chat", "plain"]
+_ROLES: tuple[Role, ...] = ("user", "assistant", "tool")
 
 
 class Rendered(NamedTuple):
@@ -29,7 +33,7 @@ class Rendered(NamedTuple):
     spans: tuple[tuple[int, int], ...]
     """For each earlier action, the half-open range of `ids` that it fills: what carries loss when steps share a pass."""
     sampled: tuple[bool, ...]
-    """For each earlier action, whether the range holds the very ids that were sampled, or its text tokenised anew."""
+    """For each earlier action, whether the range holds the very ids that were sampled, or its text tokenised again."""
 
 
 class Renderer:
@@ -39,37 +43,61 @@ class Renderer:
         tokenizer: a transformers tokenizer.
         template: ``chat`` for the tokenizer's chat template; ``plain`` for messages separated by line breaks, for models
             that were never taught a template.
-        system: a system message to begin with; None leaves it to the template. Where a template takes none, it opens the
+        system: a system message to begin with; None leaves it to the template. If a template takes none, it opens the
             first message instead.
         template_options: variables for the chat template, e.g. ``{"enable_thinking": False}``.
+        date: the day that chat templates which print today's date are given, as ``YYYY-MM-DD``; None for today. It stays
+            what it was at construction, so that prompts do not change at midnight.
     """
 
     def __init__(
         self,
-        tokenizer: Any,
-        template: Template = "chat",
+        tokenizer: Tokenizer,
+        template: TemplateName = "chat",
         system: str | None = None,
         template_options: Mapping[str, Any] | None = None,
+        date: str | None = None,
     ) -> None:
         if template not in ("chat", "plain"):
             raise ConfigError(f"template is 'chat' or 'plain'; got {template!r}.")
         if template == "chat" and not getattr(tokenizer, "chat_template", None):
             raise ConfigError("This tokenizer has no chat template. Use template='plain', or a model that was taught one.")
-        self.tokenizer = tokenizer
+        self.tokenizer, self.system = tokenizer, system
         self.template = template
-        self.system = system
         self.template_options = dict(template_options or {})
-        self.special_ids = special_ids(tokenizer)
-        """Ids that the tokenizer marks as special; decoding leaves them out, and sampling one ends an action."""
-        self._encode_part = functools.lru_cache(maxsize=1024)(lambda text: tuple(self._encode(text, trusted=True)))
-        self._encode_text = functools.lru_cache(maxsize=4096)(lambda text: tuple(self._encode_plain(text)))
-        self._split = functools.lru_cache(maxsize=256)(self._split_template)
-        self._layout = functools.lru_cache(maxsize=256)(self._layout_of)
-        self._controls = self._find_controls()
-        self.control_ids = frozenset(self._controls.values()) | self.special_ids
+        self.date = _day(date)
+        self._template: Template = (
+            PlainTemplate(system) if template == "plain" else ChatTemplate(tokenizer, system, self.template_options, self.date)
+        )
+        written = "".join(self._template.split(_ROLES)) if template == "chat" else ""
+        self.codec = TextCodec(tokenizer, written)
+        self.prints_date = self.template == "chat" and "strftime_now" in str(tokenizer.chat_template)
+        """Whether prompts hold `date`."""
+        self.control_ids = self.codec.control_ids
         """Ids that no message can put into a state: the special ones, and added tokens that the template writes."""
+        self._parts = functools.lru_cache(maxsize=256)(self._template.split)
+        self._layout = functools.lru_cache(maxsize=256)(self._layout_of)
+        self._bos = self._opening_id()
+        prompt = self._encode_all([self._layout(("user",))[0], "x", self._layout(("user",))[1]])
+        self._prompt_end = prompt[-1] if prompt else None
+        self._lead = self._leading_blank()
+        self.opens_reasoning = reasoning_end(text := self.codec.decode(prompt), False) == len(text) and OPEN in text
+        """Whether the generation prompt ends inside a think block, so that actions begin in one."""
         self.prefix_preserving = self._template_preserves()
         """Whether the template by itself keeps earlier turns as they were (on ids, over three turns of probe text)."""
+        self._compare_with_template()
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Ids that end an action: those that begin, end or pad a text, and all by which the template tells turns apart.
+
+        A policy that writes the opening of another turn has ended its own. Inside channels an action is several messages, so
+        what tells these apart ends nothing.
+        """
+        named = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id)
+        written = self._encode_all(self._parts(_ROLES)) if self.template == "chat" else ()
+        ends = {i for i in named if i is not None} | (self.control_ids & set(written))
+        return frozenset(ends - self.codec.channel_ids)
 
     def ids(self, state: State) -> tuple[int, ...]:
         """Returns the ids of a state, [S]."""
@@ -83,60 +111,81 @@ class Renderer:
         """
         roles = tuple(turn.role for turn in state.turns)
         full = state.settings.history == "full"
-        parts = self._layout(roles) if full else tuple(self._encode_part(part) for part in self._split(roles))
-        ids, spans, sampled = [*self._begin, *parts[0]], [], []
+        parts = self._layout(roles) if full else self._parts(roles)
+        ids: list[int] = list(self._bos)
+        spans, sampled = [], []
         steps = iter(state.steps)
+        self._extend(ids, parts[0])
         for i, (turn, after) in enumerate(zip(state.turns, parts[1:], strict=True)):
             if turn.role != "assistant":
-                ids += self._encode_text(self._message(turn.text, first=i == 0))
-                ids += after
+                self._extend(ids, self._template.write(turn.role, turn.text, i == 0), trusted=False)
+                self._extend(ids, after)
                 continue
             step = next(steps, None)
             stored = self._stored(step.action, turn.text) if full and step is not None else ()
             start = len(ids)
-            ids += stored or self._encode_text(turn.text)
+            if stored:
+                ids += stored
+            else:
+                text = self._written_action(turn.text) if full else self._template.write("assistant", turn.text, False)
+                self._extend(ids, text, trusted=False)
             spans.append((start, len(ids)))
             sampled.append(bool(stored))
-            # The turn's end may have been sampled already; the template must not write it a second time.
-            ids += after[1:] if stored and after and stored[-1] == after[0] and after[0] in self.control_ids else after
+            self._extend(ids, after, ended_by=stored[-1] if stored else None)
         return Rendered(tuple(ids), tuple(spans), tuple(sampled))
 
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """Returns the ids of a message's text: no control token among them, whatever stands in it."""
-        return self._encode_text(text)
+        """Returns the ids of an action's text behind the generation prompt: no control token among them, whatever it holds."""
+        return self.codec.encode(self._written_action(text), self._prompt_end)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of sampled ids. Special tokens are left out: they say where a turn ends and are no text."""
-        kwargs = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
-        return str(self.tokenizer.decode(list(ids), **kwargs))
+        """Returns the text of sampled ids (see `TextCodec.decode`)."""
+        return self.codec.decode(ids)
 
     def drifts(self, token_ids: Sequence[int], text: str) -> bool:
-        """Returns whether tokenising `text` anew gives other ids than the sampled ones (special tokens at the end aside)."""
+        """Returns whether tokenising `text` again gives other ids than the sampled ones (control tokens at the end aside)."""
         end = len(token_ids)
-        while end and token_ids[end - 1] in self.special_ids:
+        while end and token_ids[end - 1] in self.control_ids:
             end -= 1
-        return tuple(token_ids[:end]) != self._encode_text(text)
+        return tuple(token_ids[:end]) != self.codec.encode(text, self._prompt_end)
 
     def owns(self, action: Action) -> bool:
         """Returns whether an action's ids are of this tokenizer: whether they decode to its text."""
         ids = action.token_ids
-        return bool(ids) and min(ids) >= 0 and max(ids) < len(self.tokenizer) and self.decode(ids) == action.text
+        return bool(ids) and self.codec.known_ids.issuperset(ids) and self.decode(ids) == action.text
+
+    def _extend(self, ids: list[int], text: str, trusted: bool = True, ended_by: int | None = None) -> None:
+        """Appends a piece. If the turn's end was sampled already (`ended_by`), the template must not write it a second time."""
+        more = self.codec.encode(text, ids[-1] if ids else None, trusted)
+        if ended_by in self.control_ids and ended_by in more:
+            end = more.index(ended_by)
+            if not self.decode(more[:end]).strip():
+                more = more[end + 1 :]
+        ids += more
+
+    def _encode_all(self, pieces: Sequence[str]) -> tuple[int, ...]:
+        ids: list[int] = []
+        for piece in pieces:
+            self._extend(ids, piece)
+        return tuple(ids)
 
     def _stored(self, action: Action, text: str) -> tuple[int, ...]:
-        """Returns the sampled ids that stand for a turn; empty where there are none of this tokenizer."""
+        """Returns the sampled ids that stand for a turn; empty if there are none of this tokenizer."""
         if not self.owns(action):
             return ()
         ids = action.token_ids
-        if action.text != text:
-            # Written past the first complete call: ids end with the one that completes it.
-            while len(ids) > 1 and self.decode(ids[:-1]).startswith(text):
-                ids = ids[:-1]
-        return ids
+        if action.text == text:
+            return ids
+        # Written past the first complete call: ids end with the one that completes it, found by halving.
+        return ids[: 1 + bisect_left(range(1, len(ids)), True, key=lambda n: self.decode(ids[:n]).startswith(text))]
 
-    # What the template writes: text around the messages, cut at placeholders.
+    def _written_action(self, text: str) -> str:
+        """Returns the text of an action without ids as the template writes it behind its generation prompt."""
+        written = self._template.write("assistant", text, False)
+        return written if written[:1].isspace() else self._lead + written
 
-    def _layout_of(self, roles: tuple[Role, ...]) -> tuple[tuple[int, ...], ...]:
-        """Returns the ids around the messages, as they were written when each action was about to be sampled."""
+    def _layout_of(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+        """Returns the strings around the messages, as they were written when each action was about to be sampled."""
         marks = [i for i, role in enumerate(roles) if role == "assistant"] + [len(roles)]
         parts: list[str] = []
         for end in marks:
@@ -144,136 +193,67 @@ class Renderer:
                 parts.append("")
                 break
             # Of the rendering up to this action, the part after the action before it.
-            parts += self._split(roles[:end])[len(parts) :]
-        return tuple(self._encode_part(part) for part in parts)
-
-    def _split_template(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
-        """Returns the n + 1 strings that the template writes around n messages, ready for the next action."""
-        if self.template == "plain":
-            return self._split_plain(roles)
-        names = [self.role_name(role) for role in roles]
-        try:
-            return self._render_chat(names)
-        except ConfigError:
-            raise
-        except Exception as error:  # whatever a template raises: templates are programs
-            raise ConfigError(f"The chat template cannot render a conversation of {', '.join(names)}: {error}") from error
-
-    def _split_plain(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
-        parts = [f"{self.system}\n\n" if self.system else ""]
-        for role in roles:
-            before, after = _PLAIN[role]
-            parts[-1] += before
-            parts.append(after)
+            parts += self._parts(roles[:end])[len(parts) :]
         return tuple(parts)
 
-    def _render_chat(self, names: Sequence[str]) -> tuple[str, ...]:
-        marks = [f"SWIRLmessage{i}SWIRL" for i in range(len(names))]
-        messages = [{"role": name, "content": mark} for name, mark in zip(names, marks, strict=True)]
-        if self.system is not None and self.takes_system:
-            messages.insert(0, {"role": "system", "content": self.system})
-        text = self._apply(messages)
-        parts = []
-        for mark in marks:
-            before, found, text = text.partition(mark)
-            if not found or mark in text:
-                raise ConfigError(f"The chat template does not write each of the messages ({', '.join(names)}) once, in order.")
-            parts.append(before)
-        return (*parts, text)
+    def _leading_blank(self) -> str:
+        """Returns the blanks that the template writes between its generation prompt and an action."""
+        prompt, before = self._parts(("user",))[1], self._parts(_ROLES)[1]
+        lead = before[len(prompt) :]
+        return lead if before.startswith(prompt) and lead.isspace() else ""
 
-    def _apply(self, messages: list[dict[str, str]]) -> str:
-        options = {"add_generation_prompt": True, **self.template_options}
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, **options))
-
-    def role_name(self, role: Role) -> str:
-        """Returns what the template calls a role. Tool results are the user's where the template has no role for tools."""
-        return "user" if role == "tool" and not self._takes_tool else role
-
-    @functools.cached_property
-    def _takes_tool(self) -> bool:
-        source = str(self.tokenizer.chat_template)
-        if "'tool'" not in source and '"tool"' not in source:
-            return False
-        try:
-            self._render_chat(["user", "assistant", "tool", "assistant", "tool"])
-        except Exception:  # e.g. a template that wants a tool result to follow a call in its own notation
-            return False
-        return True
-
-    @functools.cached_property
-    def takes_system(self) -> bool:
-        """Whether the template has a place for a system message."""
-        if self.template == "plain":
-            return True
-        try:
-            return "SWIRLsystem" in self._apply([{"role": "system", "content": "SWIRLsystem"}, {"role": "user", "content": "x"}])
-        except Exception:  # a template refuses by raising
-            return False
-
-    @functools.cached_property
-    def _begin(self) -> tuple[int, ...]:
-        """What opens a text without a template, where the tokenizer is used to such an id."""
+    def _opening_id(self) -> tuple[int, ...]:
+        """Returns what opens a text without a template, if the tokenizer is used to such an id."""
         opened = self.tokenizer.encode("x")[:1] if self.template == "plain" else []
         return tuple(opened) if opened and opened[0] == self.tokenizer.bos_token_id else ()
 
-    def _message(self, text: str, first: bool) -> str:
-        return f"{self.system}\n\n{text}" if first and self.system is not None and not self.takes_system else text
-
-    # Tokenising.
-
-    def _encode(self, text: str, trusted: bool) -> list[int]:
-        if not text:
-            return []
-        return list(self.tokenizer.encode(clean(text), add_special_tokens=False, split_special_tokens=not trusted))
-
-    def _encode_plain(self, text: str) -> list[int]:
-        """Returns ids of `text` with no control token among them, however the text is spelled."""
-        ids = self._encode(text, trusted=False)
-        if self.control_ids.isdisjoint(ids):
-            return ids
-        # Added tokens that are not marked special are found in spite of `split_special_tokens`: cut their names in two.
-        pieces = [text]
-        for name in self._controls:
-            pieces = [part for piece in pieces for part in _cut(piece, name)]
-        ids = [i for piece in pieces for i in self._encode(piece, trusted=False)]
-        if self.control_ids.isdisjoint(ids):
-            return ids
-        # A normaliser made the name out of other characters. Single characters make none; were one a token, it is dropped.
-        ids = [i for char in text for i in self._encode(char, trusted=False)]
-        return [i for i in ids if i not in self.control_ids]
-
-    def _find_controls(self) -> dict[str, int]:
-        """Returns the control tokens by name: special ones, and added ones that the template writes (blanks aside)."""
-        written = "".join(self._split(("user", "assistant", "tool"))) if self.template == "chat" else ""
-        added = {i: str(token) for i, token in self.tokenizer.added_tokens_decoder.items()}
-        return {
-            name: i for i, name in added.items() if i in self.special_ids or (name in written and not name.isspace() and name)
-        }
-
     def _template_preserves(self) -> bool:
-        if self.template == "plain":
+        template = self._template
+        if not isinstance(template, ChatTemplate):
             return True
         roles: tuple[Role, ...] = ("user", "assistant", "tool", "assistant", "tool")
-        parts = [tuple(self._encode_part(part) for part in self._split(roles[:k])) for k in (1, 3, 5)]
+        parts = [self._parts(roles[:k]) for k in (1, 3, 5)]
         if parts[0] != parts[2][:2] or parts[1] != parts[2][:4]:
             return False
         # The messages themselves: some templates cut the reasoning out of turns that are not the last.
-        question = {"role": "user", "content": "question"}
-        action = {"role": "assistant", "content": "<think>\nreason\n</think>\n\nreply"}
-        before = self._apply([question])
-        return self._apply([question, action, {"role": self.role_name("tool"), "content": "result"}]).startswith(
-            before + action["content"]
-        )
+        question, action = ("user", "question"), ("assistant", "<think>\nreason\n</think>\n\nreply")
+        longer = template.render([question, action, (template.name_of("tool"), "result")])
+        return longer.startswith(template.render([question]) + action[1])
+
+    def _compare_with_template(self) -> None:
+        """Compares a conversation in pieces with what the template writes in one go.
+
+        Raises:
+            ConfigError: if they differ in more than how the same text is cut into tokens.
+        """
+        if not isinstance(self._template, ChatTemplate):
+            return
+        texts: dict[Role, str] = {"user": "How high is K2, in 1,000 m?", "assistant": "I look it up.", "tool": "K2: 8611 m"}
+        for roles in (_ROLES[:1], _ROLES) if self.prefix_preserving else (_ROLES[:1],):
+            pieces = [self._parts(roles)[0]]
+            for i, role in enumerate(roles):
+                pieces += [self._template.write(role, texts[role], i == 0), self._parts(roles)[i + 1]]
+            whole = self._template.render([(self._template.name_of(role), texts[role]) for role in roles])
+            if self.system is not None and not self._template.takes_system:  # it opens the first message
+                whole = whole.replace(texts["user"], f"{self.system}\n\n{texts['user']}")
+            ours = self._spelled(self._encode_all(pieces))
+            theirs = self._spelled(self.tokenizer.encode(whole, add_special_tokens=False))
+            if ours != theirs:
+                same = common_prefix([*map(ord, ours)], [*map(ord, theirs)])
+                around = slice(max(same - 20, 0), same + 40)
+                raise ConfigError(
+                    f"This tokenizer cannot encode a conversation in pieces: its chat template gives {theirs[around]!r}, the "
+                    f"pieces give {ours[around]!r}. Use template='plain', or another tokenizer."
+                )
+
+    def _spelled(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Returns the ids of all tokens that a tokenizer marks as special."""
-    added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
-    return frozenset(tokenizer.all_special_ids) | frozenset(added)
-
-
-def _cut(text: str, name: str) -> list[str]:
-    """Returns `text` in pieces, none of which holds `name`."""
-    head, tail = name[:1], name[1:]
-    parts = text.split(name)
-    return [*(piece for part in parts[:-1] for piece in (part + head, tail) if piece), parts[-1]] if len(parts) > 1 else parts
+def _day(date: str | None) -> datetime.date:
+    if date is None:
+        return datetime.date.today()
+    try:
+        return datetime.date.fromisoformat(date)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"date is a day as YYYY-MM-DD, or null for today; got {date!r}.") from error

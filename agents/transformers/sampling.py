@@ -1,24 +1,24 @@
 """Samples continuations of a batch of token ids, each row from random numbers of its own.
 
 A loop of its own rather than ``model.generate``: rows stop one by one and leave the batch, log-probabilities are taken from
-the very logits that were sampled from, and what a row draws depends on its seed alone and not on the rows beside it.
+the very logits that were sampled from, and what a row draws depends on its seed alone, not on the other rows.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from swirl_env.agents.transformers.prefix_cache import PrefixCache
+from swirl_env.agents.transformers.interfaces import CausalLM
+from swirl_env.agents.transformers.prefix_cache import PrefixCache, holds_every_position
 from swirl_env.sequences import common_prefix
 
 _WORTH_SHARING = 16
-"""Fewer ids than this that all rows begin with are read by each row for itself."""
+"""A common beginning of fewer ids than this is read by each row for itself."""
 
 
 class Request(NamedTuple):
@@ -29,7 +29,7 @@ class Request(NamedTuple):
     limit: int
     """Most tokens to sample."""
     ended: Callable[[list[int]], bool]
-    """Told the sampled ids after each one; True ends the row."""
+    """Gets the sampled ids after each one; True ends the row."""
     seed: int = 0
 
 
@@ -44,49 +44,66 @@ class Generation(NamedTuple):
     """The same under the distribution that was sampled from, [T]; empty if that is the model's own."""
 
 
+class Sampling(NamedTuple):
+    """How tokens are drawn."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Sample from the smallest set of tokens that has this probability; 1 for all."""
+    barred: Tensor | None = None
+    """Tokens that are never drawn, [V] of booleans. The log-probs count them in, as those of training do."""
+
+
+PLAIN = Sampling()
+"""From the model's own distribution."""
+
+
+class LMCache(Protocol):
+    """Keys and values (or running states) of a batch, as transformers' models return them."""
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Takes rows by their indices."""
+        ...
+
+
 @torch.inference_mode()
 def generate(
-    model: Any, requests: Sequence[Request], temperature: float = 1.0, top_p: float = 1.0, kept: PrefixCache | None = None
+    model: CausalLM, requests: Sequence[Request], sampling: Sampling = PLAIN, prefixes: PrefixCache | None = None
 ) -> list[Generation]:
     """Continues all rows together.
 
     Args:
         model: a causal LM of transformers (or one wrapped by peft).
         requests: the rows, best of similar length: shorter ones are padded on the left.
-        temperature: 0 takes the likeliest token.
-        top_p: sample from the smallest set of tokens that has this probability.
-        kept: what was read for the rows before these; gets what is read for them.
+        sampling: how tokens are drawn.
+        prefixes: what was read for rows before these; gets what is read for them.
     """
     done = [Generation([], [], []) for _ in requests]
     alive = [i for i, request in enumerate(requests) if request.limit > 0]
     if not alive:
         return done
     steps = max(requests[i].limit for i in alive)
-    tempered = temperature != 1 or top_p < 1
+    tempered = sampling.temperature != 1 or sampling.top_p < 1
     # Samples of one state have one prompt: it is read once, and its cache and logits are handed to all of them.
     rows = list(dict.fromkeys(tuple(requests[i].ids) for i in alive))
     number = {row: i for i, row in enumerate(rows)}
     spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
-    cache, read = _begin(model, rows, kept)
-    cache_option = _cache_option(model)
+    cache, read = _begin(model, rows, prefixes)
     ids, mask = _pad_left(rows, read, steps, model.device)  # [U, S], [U, R + S + T]
     draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
     length = mask.shape[1] - steps
+    # Positions count the ids of a row alone: padding shifts where a row lies in the batch, not what the model sees of it.
     position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, -ids.shape[1] :]  # [U, S]
+    forward = _forward(model)
     for t in range(steps):
-        out = model(
-            input_ids=ids,
-            attention_mask=mask[:, : length + t],
-            position_ids=position,
-            use_cache=True,
-            logits_to_keep=1,
-            **{cache_option: cache},
-        )
-        cache, logits = _cache_of(out), out.logits[:, -1]
+        # The mask covers what the cache holds and the new ids; its columns for tokens to come are ones already, as padding is
+        # on the left alone. After the first pass each row adds one id: what it drew in the step before.
+        logits, cache = forward(ids, mask[:, : length + t], position, cache)  # [B, V]
         if t == 0 and len(rows) < len(alive):
-            cache.batch_select_indices(spread)
+            select_rows(cache, spread)
             logits, mask, position = logits[spread], mask[spread], position[spread]
-        tokens, logprobs, behaviour = choose(logits, draws[:, t], temperature, top_p)  # [B] each
+        tokens, logprobs, behaviour = choose(logits, draws[:, t], sampling)  # [B] each
         going = []
         columns = (alive, tokens.tolist(), logprobs.tolist(), behaviour.tolist())
         for row, (i, token, logprob, drawn) in enumerate(zip(*columns, strict=True)):
@@ -96,46 +113,60 @@ def generate(
                 done[i].behaviour.append(drawn)
             if len(done[i].ids) < requests[i].limit and not requests[i].ended(done[i].ids):
                 going.append(row)
-            elif kept is not None:
-                kept.keep((*requests[i].ids, *done[i].ids[:-1]), cache, row, mask[row, : length + t])
+            elif prefixes is not None:
+                # The last id was drawn and not read, so the cache ends with the one before it.
+                prefixes.keep((*requests[i].ids, *done[i].ids[:-1]), cache, row, mask[row, : length + t])
         if not going:
             break
         position = position[:, -1:] + 1
         ids = tokens[:, None]
         if len(going) < len(alive):
-            keep = torch.tensor(going, device=model.device)
-            cache.batch_select_indices(keep)
-            ids, mask, position, draws = ids[keep], mask[keep], position[keep], draws[keep]
+            # Rows that ended leave the batch at once: what is left is work for rows that go on, and the draws stay each row's.
+            rest = torch.tensor(going, device=model.device)
+            select_rows(cache, rest)
+            ids, mask, position, draws = ids[rest], mask[rest], position[rest], draws[rest]
             alive = [alive[row] for row in going]
     return done
 
 
-def choose(logits: Tensor, draws: Tensor, temperature: float = 1.0, top_p: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def choose(logits: Tensor, draws: Tensor, sampling: Sampling = PLAIN) -> tuple[Tensor, Tensor, Tensor]:
     """Picks a token per row by inverting the cumulative distribution at a uniform draw.
 
     Args:
         logits: [B, V].
         draws: uniform in [0, 1), [B].
-        temperature: 0 takes the likeliest token.
-        top_p: sample from the smallest set of tokens that has this probability.
+        sampling: how tokens are drawn.
 
     Returns:
         Tokens, [B]; their log-probabilities at temperature 1 without a cut, [B]; and those under the distribution that was
         sampled from, [B].
     """
+    temperature, top_p, barred = sampling
     logits = logits.float()
     logp = torch.log_softmax(logits, dim=-1)  # [B, V]
+    open_logits = logits if barred is None else logits.masked_fill(barred, -torch.inf)
     if temperature == 0:
-        tokens = logp.argmax(-1)
+        tokens = open_logits.argmax(-1)
         return tokens, _pick(logp, tokens), torch.zeros_like(tokens, dtype=logp.dtype)  # nothing else could be drawn
-    p = logp.exp() if temperature == 1 else torch.softmax(logits / temperature, dim=-1)
+    if barred is None and temperature == 1:
+        p = logp.exp()
+    else:
+        p = torch.softmax(open_logits / temperature, dim=-1)
     if top_p < 1:
         p = _nucleus(p, top_p)
     tokens = _invert(p, draws)
     logprobs = _pick(logp, tokens)
-    if temperature == 1 and top_p == 1:
-        return tokens, logprobs, logprobs
-    return tokens, logprobs, _pick(p, tokens).log() - p.sum(-1).log()
+    if top_p < 1:
+        return tokens, logprobs, _pick(p, tokens).log() - p.sum(-1).log()
+    return tokens, logprobs, logprobs if temperature == 1 else _pick(torch.log_softmax(logits / temperature, -1), tokens)
+
+
+def select_rows(cache: LMCache, rows: Tensor) -> None:
+    """Keeps the rows of a cache that `rows` [B'] names, in this order; in place.
+
+    By `reorder_cache`, as layers with running states have no ``batch_select_indices``.
+    """
+    cache.reorder_cache(rows)
 
 
 def _pick(values: Tensor, tokens: Tensor) -> Tensor:
@@ -171,22 +202,22 @@ def _draws(seed: int, n: int) -> Tensor:
     return torch.rand(n, generator=torch.Generator().manual_seed(seed))
 
 
-def _begin(model: Any, rows: Sequence[tuple[int, ...]], kept: PrefixCache | None) -> tuple[Any, list[int]]:
-    """Returns a cache over the rows, of what need not be read for each of them, and how many ids of each it holds.
+def _begin(model: CausalLM, rows: Sequence[tuple[int, ...]], prefixes: PrefixCache | None) -> tuple[LMCache | None, list[int]]:
+    """Returns a cache of what need not be read for each row, and how many ids of each it holds.
 
-    None and zeros where that would not pay, or where the model looks back over a window: the padding that comes to stand
-    between would count as part of it.
+    None and zeros if that would not pay, or if the model looks back over a window or keeps a running state: the padding that
+    would come to lie between the cached ids and the new ones would count as part of it.
     """
     nothing = None, [0] * len(rows)
-    if not _looks_back_on_all(model.config):
+    if not looks_back_on_all(model.config):
         return nothing
-    if kept is not None and (found := kept.find(rows, _WORTH_SHARING)) is not None:
-        return found
+    if prefixes is not None and (cached := prefixes.lookup(rows, _WORTH_SHARING)) is not None:
+        return cached
     return _read_shared(model, rows) or nothing
 
 
-def _read_shared(model: Any, rows: Sequence[tuple[int, ...]]) -> tuple[Any, list[int]] | None:
-    """Reads what all rows begin with once instead of once a row; None where that would not pay.
+def _read_shared(model: CausalLM, rows: Sequence[tuple[int, ...]]) -> tuple[LMCache, list[int]] | None:
+    """Reads the common beginning of all rows once instead of once per row; None if that would not pay.
 
     Prompts share their instructions, and samples of one state all of it: more than half of the reading, mostly.
     """
@@ -196,24 +227,45 @@ def _read_shared(model: Any, rows: Sequence[tuple[int, ...]]) -> tuple[Any, list
         return None
     out = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True, logits_to_keep=1)
     cache = _cache_of(out)
-    if type(cache) is not DynamicCache:
+    if not holds_every_position(cache):
         return None
     cache.batch_repeat_interleave(len(rows))
     return cache, [shared] * len(rows)
 
 
-def _cache_option(model: Any) -> str:
-    """Returns the name under which the model's forward takes keys and values: newer transformers renamed it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what peft wrapped
-    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
+Forward = Callable[[Tensor, Tensor, Tensor, "LMCache | None"], tuple[Tensor, LMCache]]
 
 
-def _cache_of(out: Any) -> Any:
-    """Returns the keys and values of a forward pass, whichever name this version of transformers gives them."""
-    return out.cache if hasattr(out, "cache") else out.past_key_values
+def _forward(model: CausalLM) -> Forward:
+    """Returns the model as a function of ids, mask, positions and cache that gives the last logits, [B, V], and the cache."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # what peft wrapped
+    accepted = inspect.signature(type(base).forward).parameters
+    cache_option = "cache" if "cache" in accepted else "past_key_values"  # newer transformers renamed it
+    if "past_key_values" not in accepted and "cache_params" in accepted:  # the Mamba family
+        cache_option = "cache_params"
+    takes_positions = "position_ids" in accepted
+    stateful = bool(getattr(base, "_is_stateful", False))
+
+    def forward(ids: Tensor, mask: Tensor, position: Tensor, cache: LMCache | None) -> tuple[Tensor, LMCache]:
+        inputs: dict[str, object] = {"input_ids": ids, "attention_mask": mask, cache_option: cache}
+        if takes_positions:
+            inputs["position_ids"] = position
+        if stateful and len(ids) == 1:  # no padding: some of these models cannot take a mask longer than the new ids
+            del inputs["attention_mask"]
+        out = model(**inputs, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], _cache_of(out)
+
+    return forward
 
 
-def _looks_back_on_all(config: Any) -> bool:
+def _cache_of(out: object) -> Any:
+    """Returns the cache of a forward pass, whatever name this model and version of transformers give it."""
+    names = ("cache", "past_key_values", "cache_params")
+    return next((getattr(out, name) for name in names if getattr(out, name, None) is not None), None)
+
+
+def looks_back_on_all(config: Any) -> bool:
+    """Returns whether every layer sees all earlier positions: no windows and no running states."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     kinds = getattr(text, "layer_types", None)
     if kinds is not None:
@@ -221,8 +273,8 @@ def _looks_back_on_all(config: Any) -> bool:
     return getattr(text, "sliding_window", None) is None
 
 
-def _pad_left(rows: Sequence[Sequence[int]], read: Sequence[int], after: int, device: Any) -> tuple[Tensor, Tensor]:
-    """Returns what is left to read of rows of which `read` ids each were, on the left of it padding, of the ids read too.
+def _pad_left(rows: Sequence[Sequence[int]], read: Sequence[int], after: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns what is left to read of rows after the first `read` ids of each, padded on the left, and the mask over all.
 
     Returns:
         Ids, [B, S], and the mask, [B, R + S + after], zero at the padding alone; R is the most ids that were read of a row.

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 
 from swirl_env.agents.transformers import TransformersAgent
-from swirl_env.agents.transformers.load import ADAPTERS, add_adapter
+from swirl_env.agents.transformers.load import NEEDS_PEFT, add_adapter
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, get_setting
 from swirl_env.algos.warm_start import WarmStart, warm_start
 from swirl_env.episodes.engine import Engine
@@ -103,7 +103,7 @@ def with_adapters(model: Any, lora: LoraSection, section: ModelSection) -> Any:
     if not lora.rank:
         return model
     if importlib.util.find_spec("peft") is None:
-        raise MissingExtra(ADAPTERS)
+        raise MissingExtra(NEEDS_PEFT)
     import peft
 
     config = peft.LoraConfig(

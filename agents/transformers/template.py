@@ -1,0 +1,179 @@
+"""What a conversation looks like around its messages: the model's chat template, or bare text.
+
+A template is a program, so what it writes is learned by running it: once with placeholders for messages, to cut its output
+at them, and (if it changes messages: ``trim``, ``tojson``) once per message with its real text.
+"""
+
+from __future__ import annotations
+
+import datetime
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from swirl_env.agents.transformers.interfaces import Tokenizer
+from swirl_env.episodes.reasoning import CLOSE, OPEN
+from swirl_env.errors import ConfigError
+from swirl_env.types import Role
+
+_PLAIN: dict[str, tuple[str, str]] = {"user": ("", "\n\n"), "assistant": ("", "\n"), "tool": ("", "\n")}
+"""Role -> what the plain template writes before and after a message."""
+_CONTEXTS: dict[tuple[str, bool], tuple[Role, ...]] = {
+    ("user", True): ("user",),
+    ("user", False): ("user", "assistant", "user"),
+    ("assistant", False): ("user", "assistant", "tool"),
+    ("tool", False): ("user", "assistant", "tool"),
+}
+"""(Role, whether it opens the conversation) -> the conversation in which a message of it is tried."""
+_PROBE = " \n a \"b\" 'c' <d> & \\ é {{ e }}\tf\n "
+"""Holds what filters of templates change: blanks at the ends, quotes, markup, backslashes, other scripts."""
+
+
+class Template(Protocol):
+    """How messages become one text."""
+
+    takes_system: bool
+    """Whether there is a place for a system message."""
+
+    def split(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+        """Returns the n + 1 strings around n messages, ready for the next action."""
+        ...
+
+    def write(self, role: Role, text: str, first: bool) -> str:
+        """Returns a message as it stands between these strings."""
+        ...
+
+
+class PlainTemplate:
+    """Messages separated by line breaks, for models that were never taught a template."""
+
+    takes_system = True
+
+    def __init__(self, system: str | None) -> None:
+        self.system = system
+
+    def split(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+        """Returns the n + 1 strings around n messages."""
+        parts = [f"{self.system}\n\n" if self.system else ""]
+        for role in roles:
+            before, after = _PLAIN[role]
+            parts[-1] += before
+            parts.append(after)
+        return tuple(parts)
+
+    def write(self, role: Role, text: str, first: bool) -> str:
+        """Returns the message as it is."""
+        return text
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer.
+
+    Args:
+        tokenizer: a transformers tokenizer with a chat template.
+        system: a system message; None leaves it to the template. If it takes none, the message opens the first one instead.
+        options: variables for the template.
+        date: the day that it believes to be today, if it asks.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, system: str | None, options: Mapping[str, Any], date: datetime.date) -> None:
+        self.tokenizer, self.system = tokenizer, system
+        self.options = {"strftime_now": date.strftime, **options}
+        self.takes_system = self._renders_system()
+        self.takes_tool = self._renders_tool()
+        self._written = functools.lru_cache(maxsize=1024)(self._write)
+
+    def split(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+        """Returns the n + 1 strings that the template writes around n messages, ready for the next action."""
+        names = [self.name_of(role) for role in roles]
+        try:
+            return self._cut(names)
+        except ConfigError:
+            raise
+        except Exception as error:  # whatever a template raises: templates are programs
+            hint = "" if self.system is not None else " If it demands a system message, set system=..."
+            raise ConfigError(f"The chat template cannot render a conversation of {', '.join(names)}: {error}.{hint}") from error
+
+    def write(self, role: Role, text: str, first: bool) -> str:
+        """Returns a message as the template writes it: trimmed, quoted, or as it is.
+
+        Reasoning in actions stays, whatever the template thinks of it: later states hold what was sampled.
+
+        Raises:
+            ConfigError: if what the template writes around a message depends on its text.
+        """
+        if first and self.system is not None and not self.takes_system:
+            text = f"{self.system}\n\n{text}"
+        if role == "assistant" and (OPEN in text or CLOSE in text):
+            return text
+        context = (role, first and role == "user")
+        change = self._change(context)
+        return text if change is None else text.strip() if change == "strip" else self._written(context, text)
+
+    def name_of(self, role: Role) -> str:
+        """Returns what the template calls a role. Tool results are the user's if the template has no role for tools."""
+        return "user" if role == "tool" and not self.takes_tool else role
+
+    def render(self, messages: Sequence[tuple[str, str]]) -> str:
+        """Returns the text of messages (role, text) with the system message, ready for the next action."""
+        system = [("system", self.system)] if self.system is not None and self.takes_system else []
+        return self._apply([*system, *messages])
+
+    def _apply(self, messages: Sequence[tuple[str, str]]) -> str:
+        conversation = [{"role": role, "content": text} for role, text in messages]
+        options = {"add_generation_prompt": True, **self.options}
+        return str(self.tokenizer.apply_chat_template(conversation, tokenize=False, **options))
+
+    def _cut(self, names: Sequence[str]) -> tuple[str, ...]:
+        marks = [f"SWIRLmessage{i}SWIRL" for i in range(len(names))]
+        text = self.render(list(zip(names, marks, strict=True)))
+        parts = []
+        for mark in marks:
+            before, present, text = text.partition(mark)
+            if not present or mark in text:
+                raise ConfigError(f"The chat template does not write each of the messages ({', '.join(names)}) once, in order.")
+            parts.append(before)
+        return (*parts, text)
+
+    @functools.cache  # noqa: B019 (four entries, as long as the template lives)
+    def _change(self, context: tuple[Role, bool]) -> str | None:
+        """Returns what the template does to a message: None for nothing, ``strip``, or ``other``."""
+        probe = self._write(context, _PROBE)
+        return None if probe == _PROBE else "strip" if probe == _PROBE.strip() else "other"
+
+    def _write(self, context: tuple[Role, bool], text: str) -> str:
+        """Returns what the template makes of a message: the middle of a conversation whose other parts are known."""
+        roles = _CONTEXTS[context]
+        place = roles.index(context[0]) if context[1] or context[0] != "user" else len(roles) - 1
+        parts = self.split(roles)
+        messages = [(self.name_of(role), "x") for role in roles]
+        messages[place] = (messages[place][0], text)
+        whole = self.render(messages)
+        before = "x".join(parts[: place + 1])
+        after = "x".join(parts[place + 1 :])
+        if len(whole) < len(before) + len(after) or not (whole.startswith(before) and whole.endswith(after)):
+            raise ConfigError(
+                f"The chat template writes something else around a {roles[place]} message because of its text: expected "
+                f"{_brief(before)} ... {_brief(after)}, got {_brief(whole)}. Use template='plain', or another template."
+            )
+        return whole[len(before) : len(whole) - len(after)]
+
+    def _renders_tool(self) -> bool:
+        source = str(self.tokenizer.chat_template)
+        if "'tool'" not in source and '"tool"' not in source:
+            return False
+        try:
+            self._cut(["user", "assistant", "tool", "assistant", "tool"])
+        except Exception:  # e.g. a template that wants a tool result to follow a call in its own notation
+            return False
+        return True
+
+    def _renders_system(self) -> bool:
+        try:
+            return "SWIRLsystem" in self._apply([("system", "SWIRLsystem"), ("user", "x")])
+        except Exception:  # a template refuses by raising
+            return False
+
+
+def _brief(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}")
