@@ -160,14 +160,14 @@ class Odd(EchoTool):
 
 
 @pytest.mark.parametrize("give", [lambda q: ["text"] * len(q), lambda q: [], lambda q: None, lambda q: [ToolResult(None)]])
-def test_a_tool_th_that_answers_wrongly_is_unavailable(give):
+def test_a_tool_that_answers_wrongly_is_unavailable(give):
     engine = Engine(SumTasks(), [Odd(give)], None)
     (moved,) = engine.step([engine.begin(SumTasks()[0])], [Action("<echo>a</echo>")])
     assert moved.step.result.error == "unavailable" and moved.ended is None
 
 
 @pytest.mark.parametrize("reward", [math.nan, math.inf, None, "1", "verdict"])
-def test_a_judge_th_that_answers_wrongly_has_failed(reward):
+def test_a_judge_that_answers_wrongly_has_failed(reward):
     class Judges:
         def judge(self, steps):
             return [0.5 if reward == "verdict" else Verdict("scored", reward, "GOOD", "so", "mine") for _ in steps]
