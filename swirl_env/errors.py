@@ -19,11 +19,40 @@ Bad input from a policy is no exception: it becomes an observation.
 from __future__ import annotations
 
 import difflib
+import logging
+import traceback
+import unicodedata
+import weakref
 from collections.abc import Iterable
+
+
+def printable(text: str) -> str:
+    r"""Returns text that a terminal or a log can show: control characters and invisible ones are written as escapes.
+
+    Model and tool text may hold escape sequences (ESC, C1), overrides of the reading direction (U+202A to 202E, 2066 to 2069),
+    zero-width characters and lone surrogates; all appear as ``\x1b`` or ``\u202e``. Line feeds, tabs and blanks stay.
+    """
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
+class _Escapes(dict[int, str]):
+    """Translation table that is filled as characters turn up."""
+
+    def __missing__(self, code: int) -> str:
+        char = chr(code)
+        plain = char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs"
+        self[code] = char if plain else char.encode("unicode_escape").decode("ascii")
+        return self[code]
+
+
+_ESCAPES = _Escapes()
 
 
 class SwirlError(Exception):
     """Base of all errors of this package; its message says what was expected, what came, and the fix."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class UnknownName(SwirlError, LookupError):
@@ -78,3 +107,38 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownName:
     near = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return UnknownName(f"No {what} named {name!r}.{hint} Known: {', '.join(choices) or 'none'}.")
+
+
+log = logging.getLogger(__name__)
+_SHOWN = 500
+"""Most characters of an input that a log line quotes."""
+_seen: weakref.WeakKeyDictionary[object, set[tuple[object, ...]]] = weakref.WeakKeyDictionary()
+"""Plugin -> the errors of it that have been logged."""
+
+
+def error_place(error: BaseException) -> tuple[object, ...]:
+    """Returns what makes an error the same as another: its type and the line that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return (type(error), *((frames[-1].filename, frames[-1].lineno) if frames else ()))
+
+
+def log_once(plugin: object, what: str, error: BaseException, item: object) -> None:
+    """Logs an error of a plugin with its traceback and the input that caused it, the first time that it occurs.
+
+    Args:
+        plugin: what raised.
+        what: it in words, e.g. ``"tool search_query"``.
+        error: what it raised.
+        item: its input; it is escaped, as are message and traceback: model text must not reach a terminal raw.
+    """
+    try:
+        known = _seen.setdefault(plugin, set())
+    except TypeError:  # an object that can be neither hashed nor referred to weakly
+        known = _seen.setdefault(type(plugin), set())
+    place = error_place(error)
+    if place in known:
+        return
+    known.add(place)
+    shown = item if isinstance(item, str) else repr(item)
+    trace = "".join(traceback.format_exception(error))
+    log.warning("%s failed on %s\n%s", what, printable(shown[:_SHOWN]), printable(trace).rstrip())

@@ -13,14 +13,11 @@ By name it is ``"my_package.my_module:reverse"``.
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, overload
 
-from swirl_env.errors import ConfigError
-from swirl_env.types import ToolResult
-
-log = logging.getLogger(__name__)
+from swirl_env.errors import ConfigError, log_once
+from swirl_env.types import UNAVAILABLE, ToolResult
 
 Answering = Callable[[str], "str | ToolResult"]
 """What can become a tool: gives the result for a query, or raises ``ValueError`` with a sentence that says what is wrong."""
@@ -58,13 +55,13 @@ class FunctionTool:
 
     def _one(self, query: str) -> ToolResult:
         try:
-            found = self.function(query)
+            result = self.function(query)
         except ValueError as error:
             return ToolResult(str(error) or "The tool cannot use this input.", "invalid")
         except Exception as error:
-            log.warning("tool %s failed on %.80r: %s: %s", self.tag, query, type(error).__name__, error)
-            return ToolResult("The tool is not available at the moment.", "unavailable")
-        return found if isinstance(found, ToolResult) else ToolResult(str(found))
+            log_once(self, f"tool {self.tag}", error, query)
+            return UNAVAILABLE
+        return result if isinstance(result, ToolResult) else ToolResult(str(result))
 
 
 @overload

@@ -4,6 +4,7 @@ Expensive calls are batched; a single call is a batch of one. Each kind of plugi
 of that is an optional Protocol of its own, which the code asks for with `isinstance`:
 
     judge   RatesResults    rates a call by its result
+    judge   PureJudge       never changes its input
     agent   PrefixCaching   reuses what it has read of a state in the states that continue it
     task    FindsTasks      finds a task by its id without a search
 """
@@ -58,6 +59,21 @@ class RatesResults(Protocol):
 def needs_results(judge: Judge | None) -> bool:
     """Returns whether a judge rates calls by their results."""
     return isinstance(judge, RatesResults) and bool(judge.needs_results)
+
+
+@runtime_checkable
+class PureJudge(Protocol):
+    """An optional capability of judges: the input is never changed, so that the engine need not copy it first."""
+
+    @property
+    def pure(self) -> bool:
+        """Whether `judge` leaves all that it can reach from its steps as it is, meta of tasks and data of results included."""
+        ...
+
+
+def is_pure(judge: Judge) -> bool:
+    """Returns whether a judge says that it never changes its input."""
+    return isinstance(judge, PureJudge) and bool(judge.pure)
 
 
 @runtime_checkable

@@ -138,6 +138,10 @@ class ToolResult(Record, frozen=True):
     """Details for judges and users (JSON values only); search: ids, titles, scores; calculator: value."""
 
 
+UNAVAILABLE = ToolResult("The tool is not available at the moment.", "unavailable")
+"""The result of a call on which the tool itself failed."""
+
+
 class Verdict(Record, frozen=True):
     """A judge's word on one step. Only ``status="scored"`` has a reward: a failed or missing verdict is never a zero."""
 
@@ -148,6 +152,13 @@ class Verdict(Record, frozen=True):
     judge: str = ""
     parts: dict[str, float] = {}
     """Named parts of the reward, before they were summed."""
+
+    def __post_init__(self) -> None:
+        if (self.reward is None) is (self.status == "scored") or (self.label is not None and self.status != "scored"):
+            raise ValueError(
+                f"A scored verdict, and no other, has a reward; got status {self.status!r:.40}, reward {self.reward!r:.40} and "
+                f"label {self.label!r:.40}. Use Verdict.good, bad, unscored or failed."
+            )
 
     @staticmethod
     def good(critique: str = "", judge: str = "", reward: float = 1.0) -> Verdict:

@@ -6,18 +6,15 @@ The agent's event loop runs in a thread of its own, so that requests in flight g
 from __future__ import annotations
 
 import asyncio
-import logging
 import queue
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 
+from swirl_env.episodes.acting import GuardedAgent
 from swirl_env.episodes.engine import Engine
-from swirl_env.errors import PluginError, SwirlError
 from swirl_env.protocols import AsyncAgent
-from swirl_env.types import Action, State, Trajectory
-
-log = logging.getLogger(__name__)
+from swirl_env.types import State, Trajectory
 
 
 def run_async(
@@ -32,8 +29,9 @@ def run_async(
         waiting: first states of the episodes to run, each with its sample number.
         name: recorded as the trajectories' agent.
     """
-    replies: queue.SimpleQueue[tuple[State, int, Future[Action]]] = queue.SimpleQueue()
-    pending: set[Future[Action]] = set()
+    guarded = GuardedAgent(agent)
+    replies: queue.SimpleQueue[tuple[State, int, Future[object]]] = queue.SimpleQueue()
+    pending: set[Future[object]] = set()
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="swirl-rollout", daemon=True)
     thread.start()
@@ -51,33 +49,29 @@ def run_async(
             while not replies.empty():
                 batch.append(replies.get())
             pending.difference_update(future for _, _, future in batch)
-            transitions = engine.step([state for state, _, _ in batch], [future.result() for _, _, future in batch])
+            states = [state for state, _, _ in batch]
+            transitions = engine.step(states, guarded.sort(states, [future.result() for _, _, future in batch]))
             for transition, (_, sample, _) in zip(transitions, batch, strict=True):
                 following = (transition.state, sample) if transition.ended is None else next(waiting, None)
                 if following is not None:
                     ask(*following)
                 if transition.ended is not None:
                     yield engine.trajectory(transition, sample, name)
+        guarded.finish()
     finally:
         _shut_down(agent, loop, thread, pending)
 
 
-async def _act(agent: AsyncAgent, state: State) -> Action:
-    """Asks the agent; if it raises, the episode ends in an error, to be run again on resume."""
+async def _act(agent: AsyncAgent, state: State) -> object:
+    """Returns the agent's action, or what it raises (`GuardedAgent` sorts them)."""
     try:
-        action = await agent.act_one(state)
-    except SwirlError:  # it says what is wrong with the options or the tasks: no other episode would fare better
-        raise
+        return await agent.act_one(state)
     except Exception as error:
-        log.warning("agent failed on an episode: %s: %s", type(error).__name__, error)
-        return Action("", error="unavailable")
-    if not isinstance(action, Action):
-        raise PluginError(f"{type(agent).__name__}.act_one gave {action!r:.80}; expected an Action. Write Action(text).")
-    return action
+        return error
 
 
 def _shut_down(
-    agent: AsyncAgent, loop: asyncio.AbstractEventLoop, thread: threading.Thread, pending: set[Future[Action]]
+    agent: AsyncAgent, loop: asyncio.AbstractEventLoop, thread: threading.Thread, pending: set[Future[object]]
 ) -> None:
     """Cancels what is in flight, closes the agent's connections in this loop, and ends the loop."""
     for future in pending:

@@ -15,9 +15,10 @@ from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
 from swirl_env.episodes.prompts import Prompt, build_prompt
 from swirl_env.episodes.reasoning import THINK
 from swirl_env.episodes.transcript import clean, initial_state, next_state, observe
+from swirl_env.episodes.values import checked_action, checked_task
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
-from swirl_env.protocols import Grader, Judge, TaskSource, Tool
+from swirl_env.protocols import Grader, Judge, TaskSource, Tool, is_pure
 from swirl_env.registry import Spec, conforming, make, make_format
 from swirl_env.types import (
     Action,
@@ -39,6 +40,8 @@ from swirl_env.types import (
     Verdict,
 )
 
+_NONE: tuple[()] = ()
+"""The one empty tuple: token ids and log-probabilities of an agent that has none."""
 _TAG = re.compile(r"[A-Za-z_][\w.-]*")
 
 
@@ -82,6 +85,7 @@ class Engine:
         self.tasks: TaskSource = conforming("task", tasks)
         self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
         self.judge: Judge | None = None if judge is None else conforming("judge", make("judge", judge))
+        self._pure = self.judge is not None and is_pure(self.judge)
         steps = tasks.max_steps if max_steps is None else max_steps
         _check_settings(steps, history, prompt, max_chars)
         self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
@@ -102,7 +106,7 @@ class Engine:
             raise ConfigError(
                 f"The prompt of task {task.id!r} has {len(prompt)} characters; max_chars allows {self.settings.max_chars}."
             )
-        return initial_state(task, clean(prompt), self.settings, seed)
+        return initial_state(checked_task(task), clean(prompt), self.settings, seed)
 
     def step(self, states: Sequence[State], actions: Sequence[Action]) -> list[Transition]:
         """Takes one step in each of n episodes.
@@ -137,7 +141,10 @@ class Engine:
         return [Step(s.action, s.call, s.result, "", v) for s, v in zip(tried, verdicts, strict=True)]
 
     def _try(self, states: Sequence[State], actions: Sequence[Action], tools: bool = True) -> list[SubTrajectory]:
-        acted = [action if action.text.isascii() else _cleaned(action) for action in actions]
+        acted = [
+            a if a.token_ids is _NONE and a.logprobs is _NONE and type(a.text) is str and a.text.isascii() else _usable(a)
+            for a in actions
+        ]
         parse = self.format.parse
         calls = [parse(action.text, True) if action.opened else parse(action.text) for action in acted]
         results = self._run_tools(calls) if tools else [None] * len(calls)
@@ -159,7 +166,7 @@ class Engine:
     def _judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         if self.judge is None or not steps:
             return [Verdict("unscored")] * len(steps)
-        return run_judge(self.judge, steps)
+        return run_judge(self.judge, steps, self._pure)
 
     def _grade(self, steps: Sequence[SubTrajectory]) -> list[Outcome | None]:
         """Returns the outcome of each step that answers, None for the others."""
@@ -231,10 +238,16 @@ def no_answer(task: Task) -> Outcome:
     return Outcome(None, None, None) if task.answer is None else Outcome(None, False, 0.0)
 
 
-def _cleaned(action: Action) -> Action:
-    """Returns the action with text that can be stored; token ids stay with text that needed no cleaning."""
-    text = clean(action.text)
-    return action if text is action.text else Action(text, opened=action.opened)
+def _usable(action: Action) -> Action:
+    """Returns an action with values that can be stored.
+
+    Raises:
+        ConfigError: if it has values that make no sense.
+    """
+    try:
+        return checked_action(action)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"This action cannot be used: {error}.") from error
 
 
 def _unable(state: State, action: Action) -> Transition:

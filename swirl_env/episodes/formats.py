@@ -44,8 +44,11 @@ class TagScanner:
             opened: whether it begins inside a think block.
         """
         plain = None if opened else self._plain.match(text)
-        if plain is not None and text.find(CLOSE, plain.end()) < 0:  # half the time that the tokens take
-            return plain[1], plain.start(1) - 1, plain.start(2), plain.end(2), plain.end()
+        if plain is not None:  # half the time that the tokens take
+            end = plain.end()
+            if end == len(text) or text.find(CLOSE, end) < 0:
+                tag, (inner, inner_end) = plain[1], plain.span(2)
+                return tag, inner - len(tag) - 2, inner, inner_end, end
         starts: dict[str, tuple[int, int]] = {}
         thinking, last = opened, THINK if opened else ""
         first: Element | None = None

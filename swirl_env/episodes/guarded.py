@@ -1,78 +1,140 @@
-"""Calls of plugins by the engine: whatever a tool, a judge or a grader does or gives, the episode goes on.
+"""Calls of plugins by the engine: whatever a tool, a judge, a grader or an agent does or returns, the episode goes on.
 
-What they break is recorded as theirs: a tool that was ``unavailable``, a verdict that ``failed``, a grade left open.
+A failure is recorded as the plugin's: a tool that was ``unavailable``, a verdict that ``failed``, a grade left open. One bad
+item never spoils a batch: a batch that raises is tried again item by item, and only the items that raise again carry the
+error. So a batch gives what single calls would give.
 """
 
 from __future__ import annotations
 
-import logging
-import math
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
 
 from swirl_env.episodes.transcript import clean
-from swirl_env.protocols import Grader, Judge, Tool
-from swirl_env.types import SubTrajectory, Task, ToolResult, Verdict
+from swirl_env.episodes.values import are_plain, checked_result, checked_verdict
+from swirl_env.errors import log_once, printable
+from swirl_env.protocols import Grader, Judge, Tool, is_pure
+from swirl_env.types import UNAVAILABLE, SubTrajectory, Task, ToolResult, Verdict
 
-log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 _USUAL = (1.0, 0.0)
 """Rewards that need no second look, which would cost as much as the call of a judge."""
+_encode = msgspec.json.Encoder().encode
+_decode_steps = msgspec.json.Decoder(list[SubTrajectory]).decode
+
+
+def each(call: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item]) -> list[Result | Exception]:
+    """Returns for each item what the call returns for it, or the exception that it raises.
+
+    Args:
+        call: takes a batch and returns one result per item, in their order.
+        items: the batch; each call gets a list of its own.
+    """
+    try:
+        results = call(list(items))
+        if type(results) is list and len(results) == len(items):
+            return results
+        return _listed(results, len(items))
+    except Exception as error:
+        if len(items) == 1:
+            return [error]
+    return [result for item in items for result in each(call, [item])]
+
+
+def _listed(results: Iterable[Result], n: int) -> list[Result | Exception]:
+    try:
+        listed: list[Result | Exception] = list(results)
+    except TypeError as error:
+        raise TypeError(f"expected a list with one result per input, got {printable(repr(results)[:80])}") from error
+    if len(listed) != n:
+        raise ValueError(f"expected one result per input, got {len(listed)} for {n}")
+    return listed
 
 
 def run_tool(tool: Tool, queries: Sequence[str]) -> list[ToolResult]:
-    """Calls a tool; one that raises or answers amiss is recorded as ``unavailable``, and the episode goes on."""
+    """Calls a tool; a query on which it raises or returns something invalid is ``unavailable``, and the episode goes on."""
+    results = each(tool.run, queries)
+    for result in results:
+        usual = type(result) is ToolResult and result.error is None and type(result.data) is dict
+        if not usual or type(result.text) is not str or not result.text.isascii():  # type: ignore[union-attr]
+            break
+    else:
+        data = [result.data for result in results if result.data]  # type: ignore[union-attr]  # as was just seen
+        if not data or are_plain(data):
+            return results  # type: ignore[return-value]
+    return [_result(tool, query, result) for query, result in zip(queries, results, strict=True)]
+
+
+def _result(tool: Tool, query: object, result: object) -> ToolResult:
     try:
-        results = list(tool.run(queries))
-        for i, result in enumerate(results):
-            if type(result) is not ToolResult or not result.text.isascii():
-                results[i] = _presentable(result)
-        if len(results) != len(queries):
-            raise ValueError(f"{len(results)} results for {len(queries)} queries")
+        if isinstance(result, Exception):
+            raise result
+        return checked_result(result)
     except Exception as error:
-        log.warning("tool %s failed on %d queries: %s: %s", tool.tag, len(queries), type(error).__name__, error)
-        return [ToolResult("The tool is not available at the moment.", "unavailable")] * len(queries)
-    return results
+        log_once(tool, f"tool {tool.tag}", error, query)
+        return UNAVAILABLE
 
 
-def _presentable(result: ToolResult) -> ToolResult:
-    """Returns a result with text that can be stored."""
-    if not isinstance(result, ToolResult):
-        raise TypeError(f"expected a ToolResult, got {type(result).__name__}")
-    text = clean(result.text)
-    return result if text is result.text else ToolResult(text, result.error, result.data)
+def run_judge(judge: Judge, steps: Sequence[SubTrajectory], pure: bool | None = None) -> list[Verdict]:
+    """Calls a judge; a step on which it raises or returns something invalid has a ``failed`` verdict, never a zero.
+
+    Args:
+        judge: the judge.
+        steps: its input; a judge that is not known to leave it alone gets a copy.
+        pure: whether it is known to (see `swirl_env.protocols.PureJudge`); None asks the judge.
+    """
+    pure = is_pure(judge) if pure is None else pure
+    verdicts = each(judge.judge, steps if pure else copied(steps))
+    for i, verdict in enumerate(verdicts):
+        usual = type(verdict) is Verdict and type(verdict.reward) is float and verdict.reward in _USUAL and not verdict.parts
+        if not usual or type(verdict.critique) is not str or not verdict.critique.isascii():  # type: ignore[union-attr]
+            verdicts[i] = _verdict(judge, steps[i], verdict)
+    return verdicts  # type: ignore[return-value]  # each of them is a Verdict
 
 
-def run_judge(judge: Judge, steps: Sequence[SubTrajectory]) -> list[Verdict]:
-    """Calls a judge; one that raises or answers amiss gives ``failed`` verdicts, never zeros."""
+def _verdict(judge: Judge, step: SubTrajectory, verdict: object) -> Verdict:
+    name = type(judge).__name__
     try:
-        verdicts = list(judge.judge(steps))
-        for i, verdict in enumerate(verdicts):
-            if type(verdict) is not Verdict or verdict.reward not in _USUAL:
-                verdicts[i] = _valid(verdict, judge)
-        if len(verdicts) != len(steps):
-            raise ValueError(f"{len(verdicts)} verdicts for {len(steps)} steps")
+        if isinstance(verdict, Exception):
+            raise verdict
+        return checked_verdict(verdict, name)
     except Exception as error:
-        log.warning("judge failed on %d steps: %s: %s", len(steps), type(error).__name__, error)
-        return [Verdict.failed(f"{type(error).__name__}: {error}", type(judge).__name__)] * len(steps)
-    return verdicts
+        log_once(judge, f"judge {name}", error, step.action.text)
+        return Verdict.failed(clean(f"{type(error).__name__}: {error}"), name)
 
 
-def _valid(verdict: Verdict, judge: Judge) -> Verdict:
-    """Returns a verdict that can be trained on or left out: a reward that is no number counts as failed."""
-    if not isinstance(verdict, Verdict):
-        raise TypeError(f"expected a Verdict, got {type(verdict).__name__}")
-    if verdict.status == "scored" and (verdict.reward is None or not math.isfinite(verdict.reward)):
-        name = verdict.judge or type(judge).__name__
-        return Verdict.failed(f"The reward was {verdict.reward}, which is no number. {verdict.critique}".strip(), name)
-    return verdict
+def copied(steps: Sequence[SubTrajectory]) -> list[SubTrajectory]:
+    """Returns steps that share no list or dict with `steps`, meta of tasks and data of earlier results included."""
+    try:
+        return _decode_steps(_encode(steps))
+    except (TypeError, ValueError, RecursionError):  # steps that did not come through the engine
+        return copy.deepcopy(list(steps))
 
 
 def run_grader(grader: Grader, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
-    """Calls a grader; where one raises or answers short, whether the answers are right stays open."""
+    """Calls a grader; an answer on which it raises or returns something invalid is left open."""
+    pairs = list(zip(tasks, answers, strict=True))
+
+    def call(some: Sequence[tuple[Task, str]]) -> Sequence[bool | None]:
+        return grader.grade([task for task, _ in some], [answer for _, answer in some])
+
+    return [_grade(grader, pair, grade) for pair, grade in zip(pairs, each(call, pairs), strict=True)]
+
+
+def _grade(grader: Grader, pair: tuple[Task, str], grade: object) -> bool | None:
     try:
-        graded = list(grader.grade(tasks, answers))
-        if len(graded) != len(answers):
-            raise ValueError(f"{len(graded)} grades for {len(answers)} answers")
+        if isinstance(grade, Exception):
+            raise grade
+        if grade is None or isinstance(grade, bool):
+            return grade
+        if type(grade).__name__ in ("bool", "bool_"):  # NumPy's
+            return bool(grade)
+        raise TypeError(f"expected True, False or None as a grade, got {grade!r:.40}")
     except Exception as error:
-        log.warning("grader failed on %d answers: %s: %s", len(answers), type(error).__name__, error)
-        return [None] * len(answers)
-    return graded
+        log_once(grader, f"grader {type(grader).__name__}", error, pair[1])
+        return None

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Iterator
 from contextlib import nullcontext
 
+from swirl_env.episodes.acting import GuardedAgent
 from swirl_env.episodes.async_rollout import run_async
 from swirl_env.episodes.engine import Engine
-from swirl_env.errors import ConfigError, PluginError, SwirlError
+from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent, AsyncAgent, PrefixCaching
 from swirl_env.seeding import episode_seed
-from swirl_env.types import Action, State, Trajectory
-
-log = logging.getLogger(__name__)
+from swirl_env.types import State, Trajectory
 
 
 def collect(
@@ -42,12 +40,14 @@ def collect(
         done: keys (task id, sample) to leave out.
         name: recorded as the trajectories' agent.
 
-    An agent that raises (a server that is away, memory that runs out) ends the episodes in flight with ``ended="error"``, which
-    are kept out of every rate and run again on resume; the others go on.
+    An agent that raises (a server that is away, memory that runs out) is asked again state by state; the episodes on which it
+    raises again end with ``ended="error"``. They are kept out of every rate and run again on resume; the others go on. The same
+    error on every state of three whole batches in a row (of at least 8 states together), or of all batches of the run, is
+    permanent: it stops the run.
 
     Raises:
         ConfigError: if the task source has too few questions, or the agent cannot take its tasks on.
-        PluginError: if the agent does not give one action per state.
+        PluginError: if the agent does not return one action per state, or fails on every state with the same error.
     """
     if slots < 1:
         raise ConfigError(f"slots must be at least 1; got {slots}.")
@@ -68,13 +68,15 @@ def collect(
 
 def _run(agent: Agent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str) -> Iterator[Trajectory]:
     flying: list[tuple[State, int]] = []
+    guarded = GuardedAgent(agent)
     while True:
         while len(flying) < slots and (fresh := next(waiting, None)) is not None:
             flying.append(fresh)
         if not flying:
+            guarded.finish()
             return
         states = [state for state, _ in flying]
-        moved = engine.step(states, _act(agent, states))
+        moved = engine.step(states, guarded.act(states))
         ended = [(t, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is not None]
         flying = [(t.state, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is None]
         for transition, sample in ended:
@@ -95,20 +97,3 @@ def _episodes(
             known.add(task.id)
         if (task.id, sample) not in done:
             yield engine.begin(task, episode_seed(seed, task.id, sample)), sample
-
-
-def _act(agent: Agent, states: list[State]) -> list[Action]:
-    """Asks the agent; if it raises, none of these episodes has an action, and they end in an error, to be run again."""
-    try:
-        actions = agent.act(states)
-    except SwirlError:  # it says what is wrong with the options or the tasks: no other episode would fare better
-        raise
-    except Exception as error:
-        log.warning("agent failed on %d episodes: %s: %s", len(states), type(error).__name__, error)
-        return [Action("", error="unavailable")] * len(states)
-    if len(actions) != len(states):
-        raise PluginError(f"An agent gives one action per state: {type(agent).__name__} gave {len(actions)} for {len(states)}.")
-    for action in actions:
-        if not isinstance(action, Action):
-            raise PluginError(f"{type(agent).__name__}.act gave {action!r:.80}; expected an Action. Write Action(text).")
-    return actions

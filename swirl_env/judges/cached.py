@@ -13,7 +13,7 @@ import msgspec
 
 from swirl_env.cache import cache_root
 from swirl_env.fingerprint import fingerprint
-from swirl_env.protocols import needs_results
+from swirl_env.protocols import is_pure, needs_results
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import SCHEMA_VERSION, SubTrajectory, Verdict
 
@@ -41,6 +41,7 @@ class CachedJudge:
         self.inner = make_judge(judge)
         self.fingerprint = fingerprint(self.inner)
         """The fingerprint of the judge behind the cache: its verdicts are the same with and without one."""
+        self.pure = is_pure(self.inner)
         self.needs_results = needs_results(self.inner)
         self.path = cache_root(cache_dir) / "judges" / "verdicts.sqlite"
         self.stats: Counter[str] = Counter()

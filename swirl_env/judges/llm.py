@@ -53,6 +53,7 @@ class LlmJudge:
     """
 
     name = "llm"
+    pure = True
 
     def __init__(self, agent: Spec, good: float = 1.0, bad: float = 0.0, attempts: int = 1, seed: int = 0) -> None:
         if attempts < 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import fingerprint, named
-from swirl_env.protocols import needs_results
+from swirl_env.protocols import is_pure, needs_results
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import SubTrajectory, Verdict
 
@@ -32,6 +32,7 @@ class NoisyJudge:
                 raise ConfigError(f"{option} must be a chance between 0 and 1; got {rate}.")
         self.inner = make_judge(judge)
         self.flip, self.lenient, self.seed = flip, lenient, seed
+        self.pure = is_pure(self.inner)
         self.needs_results = needs_results(self.inner)
         self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), "flip": flip, "lenient": lenient, "seed": seed})
 

@@ -19,6 +19,8 @@ class OutcomeJudge:
     A step that is no answer has no label. Failed if the task has no gold answer to compare with.
     """
 
+    pure = True
+
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step."""
         return [_one(step) for step in steps]

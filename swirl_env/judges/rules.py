@@ -33,6 +33,7 @@ class RulesJudge:
         require_computed: whether a right answer is BAD until its value has been computed.
     """
 
+    pure = True
     needs_results = True
     """A search is rated by the passages it brings (see `swirl_env.protocols.RatesResults`)."""
 

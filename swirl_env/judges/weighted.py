@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import fingerprint, named
-from swirl_env.protocols import Judge, needs_results
+from swirl_env.protocols import Judge, is_pure, needs_results
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import Label, SubTrajectory, Verdict
 
@@ -40,6 +40,7 @@ class WeightedJudge:
             self.judges[part] = (make_judge(spec), float(weight))
         if not self.judges:
             raise ConfigError("The weighted judge needs at least one judge, e.g. judges={'rules': 0.7, 'outcome': 0.3}.")
+        self.pure = all(is_pure(judge) for judge, _ in self.judges.values())
         self.needs_results = any(needs_results(judge) for judge, _ in self.judges.values())
         parts = {part: [fingerprint(judge), weight] for part, (judge, weight) in self.judges.items()}
         self.fingerprint = named(self.name, parts)

@@ -1,0 +1,203 @@
+"""What may enter an episode: values that a run folder can hold.
+
+Plugins return what they like: NumPy scalars, NaN, lone surrogates, wrong types. Each value is converted here, or refused with
+a sentence, at the moment it enters; nothing of it comes up later in the store.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence, Set
+from typing import Any, get_args
+
+import msgspec
+
+from swirl_env.episodes.transcript import clean
+from swirl_env.errors import ConfigError
+from swirl_env.types import Action, ActionError, Label, Task, ToolError, ToolResult, Verdict
+
+MAX_DEPTH = 50
+"""Deepest nesting of data: deeper values are not read back everywhere."""
+MAX_REWARD = 3.4e38
+"""Largest size of a reward: that of a 32-bit float, in which losses are computed."""
+
+_SHALLOW = 2 * MAX_DEPTH
+_TOOL_ERRORS = (None, *get_args(ToolError))
+_ACTION_ERRORS = (None, *get_args(ActionError))
+_LABELS = (None, *get_args(Label))
+_encode = msgspec.json.Encoder().encode
+
+
+def are_plain(values: Sequence[dict[str, Any]]) -> bool:
+    """Returns whether values can be written as JSON just as they are; False if that needs a closer look.
+
+    One pass of the encoder over all of them costs half a microsecond each, a look at every value in Python ten times that.
+    """
+    try:
+        written = _encode(values)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    # "null" may have been NaN; many brackets in few values may be deep nesting, for which a short text has no room.
+    if b"null" in written:
+        return False
+    return len(written) < _SHALLOW or written.count(b"[") + written.count(b"{") <= MAX_DEPTH + 4 * min(len(values), 64)
+
+
+def json_data(data: object) -> dict[str, Any]:
+    """Returns the details of a result or a task in JSON values.
+
+    NumPy values become Python's, keys text, and numbers that are not finite None, as JSON has none. Tuples, dates and the
+    like, which JSON writes as lists or text, may stay as they are.
+
+    Raises:
+        TypeError: for a value that JSON cannot hold.
+        ValueError: for nesting beyond `MAX_DEPTH`.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"expected a dict as data, got {type(data).__name__}")
+    if type(data) is dict and are_plain([data]):
+        return data
+    return {_key(key): _json(item, 1) for key, item in data.items()}
+
+
+def _json(value: Any, depth: int) -> Any:
+    """Returns a JSON value; anything else is brought to one first."""
+    if depth > MAX_DEPTH:
+        raise ValueError(f"data may be nested {MAX_DEPTH} deep, not deeper")
+    if value is None or value is True or value is False:
+        return value
+    if isinstance(value, str):
+        return clean(str(value))
+    if isinstance(value, Mapping):
+        return {_key(key): _json(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
+        return [_json(item, depth + 1) for item in value]
+    if isinstance(value, Set):
+        return sorted((_json(item, depth + 1) for item in value), key=repr)
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if hasattr(value, "tolist") and not isinstance(value, type):  # NumPy's and torch's arrays and scalars
+        return _json(value.tolist(), depth + 1)
+    plain = msgspec.to_builtins(value, str_keys=True)
+    if type(plain) is type(value):
+        raise TypeError(f"data holds a {type(value).__name__}, which JSON cannot hold; convert it")
+    return _json(plain, depth + 1)
+
+
+def _key(key: object) -> str:
+    if isinstance(key, str):
+        return clean(str(key))
+    if isinstance(key, numbers.Number) or key is None:
+        return str(key)
+    raise TypeError(f"data has a {type(key).__name__} as a key, which JSON cannot hold; use text")
+
+
+def checked_task(task: Task) -> Task:
+    """Returns a task whose `meta` can be stored.
+
+    Raises:
+        ConfigError: if it cannot.
+    """
+    if not task.meta:
+        return task
+    try:
+        meta = json_data(task.meta)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"The meta of task {task.id!r} cannot be stored: {error}.") from error
+    return task if meta is task.meta else msgspec.structs.replace(task, meta=meta)
+
+
+def checked_result(result: object) -> ToolResult:
+    """Returns a tool's result with text and data that can be stored.
+
+    Raises:
+        TypeError, ValueError: for what is no result, with a sentence that says why.
+    """
+    if not isinstance(result, ToolResult):
+        raise TypeError(f"expected a ToolResult, got {type(result).__name__}")
+    if not isinstance(result.text, str):
+        raise TypeError(f"expected text in a ToolResult, got {type(result.text).__name__}")
+    if result.error not in _TOOL_ERRORS:
+        raise ValueError(f"expected an error of {', '.join(map(str, _TOOL_ERRORS))}, got {result.error!r:.40}")
+    data = json_data(result.data)
+    if type(result) is ToolResult and data is result.data and type(result.text) is str and result.text.isascii():
+        return result
+    return ToolResult(clean(str(result.text)), result.error, data)
+
+
+def checked_verdict(verdict: object, judge: str) -> Verdict:
+    """Returns a verdict that can be stored and trained on, or left out: a reward that is no number counts as failed.
+
+    Raises:
+        TypeError: for what is no `Verdict`.
+    """
+    if not isinstance(verdict, Verdict):
+        raise TypeError(f"expected a Verdict, got {type(verdict).__name__}")
+    judge = clean(str(verdict.judge)) or judge
+    critique = clean(str(verdict.critique))
+    reward, parts = _number(verdict.reward), {str(name): _number(part) for name, part in verdict.parts.items()}
+    if verdict.status == "scored" and reward is None:
+        return Verdict.failed(f"The reward was {verdict.reward!r:.60}, which is not a usable number. {critique}".strip(), judge)
+    if None in parts.values():
+        part = next(name for name, value in parts.items() if value is None)
+        return Verdict.failed(f"The part {part!r:.40} of the reward is not a usable number. {critique}".strip(), judge)
+    if verdict.label not in _LABELS:
+        return Verdict.failed(f"The label was {verdict.label!r:.40}; expected GOOD, BAD or None. {critique}".strip(), judge)
+    return Verdict(verdict.status, reward, verdict.label, critique, judge, parts)  # type: ignore[arg-type]
+
+
+def _number(value: object) -> float | None:
+    """Returns a finite number as a float, also one of NumPy, torch, `fractions` or a bool; None for anything else."""
+    if value is None or isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) <= MAX_REWARD else None
+
+
+def checked_action(action: Action) -> Action:
+    """Returns an action with text, ids and log-probabilities that can be stored and trained on.
+
+    Token ids stay with text that needed no cleaning; other text has no ids.
+
+    Raises:
+        ValueError: for values that make no sense, with a sentence that says which.
+    """
+    if not isinstance(action.text, str):
+        raise ValueError(f"expected text in an Action, got {type(action.text).__name__}")
+    if action.error not in _ACTION_ERRORS:
+        raise ValueError(f"expected an error of {', '.join(map(str, _ACTION_ERRORS))}, got {action.error!r:.40}")
+    text = clean(str(action.text))
+    if text != action.text:
+        return Action(text, opened=bool(action.opened), error=action.error)
+    ids, prompt = _ids(action.token_ids, "token_ids"), _ids(action.prompt_ids, "prompt_ids")
+    logprobs = _logprobs(action.logprobs, len(ids))
+    same = ids is action.token_ids and prompt is action.prompt_ids and logprobs is action.logprobs
+    if same and type(action) is Action and type(action.text) is str:
+        return action
+    return Action(text, ids, logprobs, prompt, int(action.drift), action.error, bool(action.opened))
+
+
+def _ids(ids: Iterable[Any], name: str) -> tuple[int, ...]:
+    if type(ids) is tuple and set(map(type, ids)) <= {int}:
+        return ids
+    whole = [int(i) if isinstance(i, numbers.Integral) or hasattr(i, "__index__") else None for i in ids]
+    if None in whole:
+        raise ValueError(f"{name} are whole numbers; got {next(i for i, n in zip(ids, whole, strict=True) if n is None)!r:.40}")
+    return tuple(n for n in whole if n is not None)
+
+
+def _logprobs(logprobs: Iterable[Any], n: int) -> tuple[float, ...]:
+    plain = logprobs if type(logprobs) is tuple and set(map(type, logprobs)) <= {float} else tuple(map(float, logprobs))
+    if plain and len(plain) != n:
+        raise ValueError(f"logprobs holds one value for each of the {n} token ids, or none; got {len(plain)}")
+    # A sum of finite numbers that overflows is looked at one by one.
+    if (plain and not math.isfinite(math.fsum(plain))) or any(not math.isfinite(x) for x in plain):
+        worst = next(x for x in plain if not math.isfinite(x))
+        raise ValueError(f"the log-probability of a sampled token is a finite number; got {worst}")
+    return plain
