@@ -149,12 +149,12 @@ def run_row(row: Row, options: BenchOptions, count: str) -> Result:
     asked = {**episode_defaults(), **row.settings, "n": row.n, "seed": options.seed, "resume": options.resume}
     asked = {**asked, "slots": row.settings.get("slots", options.slots), "out": str(Path(options.out) / row.folder)}
     try:
-        episodes = runs.agreed(msgspec.convert(asked, EpisodeOptions))
+        episodes = runs.settle(msgspec.convert(asked, EpisodeOptions))
         engine, agent = make_engine_and_agent(episodes)
     except _ABSENT as error:
         print(f"{label}: left out. {error}", file=sys.stderr)
         return Result(row, skipped=str(error))
-    with runs.opened(episodes) as store:
+    with runs.open_run(episodes) as store:
         tally = generate(episodes, store, engine, agent, label)
         kept = {name: _select(store, name) for name in _FILTERS}
         found = evaluate(store)

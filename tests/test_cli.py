@@ -1,6 +1,7 @@
 """The command line: stages end to end in process, options read from plugins, errors in one line, sweeps."""
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -107,15 +108,16 @@ def test_generate_says_what_a_run_lacks_and_how_to_get_it(swirl, until):
     judge = ["judge=test_cli:TiredJudge", *([] if until == 1 else ["judge.until=2"])]
     code, out, _ = swirl("generate", *FAKES[:2], *judge, "agent=test_cli:TiredAgent", "n=8", "out=run")
     assert code == 0 and "\n2 episodes failed: swirl generate out=run resume=true" in out
+    again = shlex.split(out.partition("2 episodes failed: swirl ")[2].partition("   runs them again")[0])
     asked = f"\n{6 * until} steps without a verdict: swirl judge out=run {' '.join(judge)}\n"
     assert asked in out
     Path("tired").unlink()
-    _, out, _ = swirl("generate", "out=run", "resume=true")
-    assert "8 episodes" in out and asked in out and "failed" not in out
+    _, out, err = swirl(*again)
+    assert "8 episodes" in out and asked in out and "failed" not in out, err
     _, out, _ = swirl(*asked.partition(": swirl ")[2].split())
     assert "6 episodes judged" in out
-    _, out, _ = swirl("generate", "out=run", "resume=true")
-    assert "without a verdict" not in out
+    _, out, err = swirl(*again)
+    assert "8 episodes" in out and "without a verdict" not in out
 
 
 def test_eval_generates_what_is_not_there_and_compares_sweeps(swirl):

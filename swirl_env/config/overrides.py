@@ -74,6 +74,11 @@ def command_line_keys() -> set[str]:
     return {str(word).lstrip("+~").partition("=")[0] for word in HydraConfig.get().overrides.task}
 
 
+def command_line_words() -> list[str]:
+    """Returns the arguments of the command line that set something, as they were typed; none outside a stage."""
+    return [str(word) for word in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+
+
 def _options(group: str, name: str, config: Mapping[str, object]) -> list[str]:
     usual = defaults(group, name)
     changed = {key: value for key, value in config.items() if key != "name" and value != usual.get(key)}

@@ -33,7 +33,7 @@ def run_check(argv: Sequence[str]) -> int:
 
 def _value(text: str) -> Any:
     """Returns the value of an option as YAML reads it: ``3`` is a number, ``true`` a truth value."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     try:
         return yaml.safe_load(text)

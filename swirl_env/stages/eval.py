@@ -35,9 +35,9 @@ def main(config: DictConfig) -> None:
 
 def _generate(options: EvalOptions) -> None:
     """Runs the episodes that are to be evaluated."""
-    options = runs.agreed(options, command_line_keys() - {"verdicts"})
+    options = runs.settle(options, command_line_keys() - {"verdicts"})
     engine, agent = make_engine_and_agent(options)
-    with runs.opened(options) as store:
+    with runs.open_run(options) as store:
         generate(options, store, engine, agent)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-
 from omegaconf import DictConfig
 
 from swirl_env.config.options import EpisodeOptions, read
@@ -17,6 +14,7 @@ from swirl_env.registry import make_agent
 from swirl_env.stages import runs
 from swirl_env.stages.engines import engine_for
 from swirl_env.stages.progress import progress
+from swirl_env.stages.run_config import resume_command
 from swirl_env.store import Store
 from swirl_env.store.codec import Key
 from swirl_env.types import Trajectory
@@ -24,12 +22,12 @@ from swirl_env.types import Trajectory
 
 def main(config: DictConfig) -> None:
     """Runs the stage."""
-    options = runs.agreed(read("generate", EpisodeOptions, config), command_line_keys())
+    options = runs.settle(read("generate", EpisodeOptions, config), command_line_keys())
     engine, agent = make_engine_and_agent(options)
-    with runs.opened(options) as store:
+    with runs.open_run(options) as store:
         tally = generate(options, store, engine, agent)
     print(f"{tally} in {store.path}")
-    for gap in gaps(tally, store.path, options.judge):
+    for gap in gaps(tally, options):
         print(gap)
     out = override("out", str(store.path))
     print(f"next: {command('eval', out)}   or   {command('filter', out)}")
@@ -95,12 +93,19 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
         Interrupted: at Ctrl-C; every episode that had ended is stored.
     """
     table = None if options.judge is None else runs.table_name(options.judge, engine.judge)
-    tally = _take_stock(store, table)
     episodes = count_of(options, engine)
-    name = str(options.agent["name"])
-    done = store.keys()
-    trajectories = collect(agent, engine, episodes, options.slots, options.seed, samples=options.samples, done=done, name=name)
     try:
+        tally = _take_stock(store, table)
+        trajectories = collect(
+            agent,
+            engine,
+            episodes,
+            options.slots,
+            options.seed,
+            samples=options.samples,
+            done=store.keys(),
+            name=str(options.agent["name"]),
+        )
         with progress(what, episodes, tally.episodes - tally.errors) as advance:
             for trajectory in trajectories:
                 _store_episode(store, table, trajectory)
@@ -108,7 +113,7 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
                 advance(note=tally.accuracy)
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{len(store.keys())} of {episodes} episodes are in {store.path}. To go on: {_again(store.path)}"
+            f"{len(store.keys())} of {episodes} episodes are in {store.path}. To go on: {resume_command('generate', options)}"
         ) from None
     if table is not None:
         verdicts = store.verdicts(table)
@@ -117,21 +122,18 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
     return tally
 
 
-def gaps(tally: Tally, path: Path, judge: Mapping[str, object] | None) -> list[str]:
+def gaps(tally: Tally, options: EpisodeOptions) -> list[str]:
     """Returns a line for each thing that a run lacks, with the command that fills it in."""
     lines = []
     if tally.errors:
         episodes = "1 episode" if tally.errors == 1 else f"{tally.errors:,} episodes"
-        lines.append(f"{episodes} failed: {_again(path)}   runs them again")
-    if tally.unjudged and judge is not None:
+        lines.append(f"{episodes} failed: {resume_command('generate', options)}   runs them again")
+    if tally.unjudged and options.judge is not None:
         steps = "1 step" if tally.unjudged == 1 else f"{tally.unjudged:,} steps"
-        lines.append(f"{steps} without a verdict: {command('judge', override('out', str(path)), *choice('judge', judge))}")
+        lines.append(
+            f"{steps} without a verdict: {command('judge', override('out', options.out), *choice('judge', options.judge))}"
+        )
     return lines
-
-
-def _again(path: Path) -> str:
-    """Returns the command that goes on with a run."""
-    return command("generate", override("out", str(path)), "resume=true")
 
 
 def _take_stock(store: Store, table: str | None) -> Tally:

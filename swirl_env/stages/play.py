@@ -51,12 +51,12 @@ def main(config: DictConfig) -> None:
     """Runs the stage."""
     options = read("play", PlayOptions, config)
     if options.out is not None:
-        options = runs.agreed(options, command_line_keys())
+        options = runs.settle(options, command_line_keys())
     screen = Screen()
     person = options.agent["name"] == "human"
     engine = engine_for(options.task, options)
     agent = make_agent({**options.agent, **({"show": screen.show} if person else {})})
-    with nullcontext() if options.out is None else runs.opened(options) as store:
+    with nullcontext() if options.out is None else runs.open_run(options) as store:
         try:
             for task, sample in _episodes(engine, options):
                 if store is not None and (task.id, sample) in store:

@@ -33,16 +33,17 @@ from swirl_env.algos.run import Algorithm, Limits, Run
 from swirl_env.algos.trainer import TrainConfig, Trainer, shut_down
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.config.options import episode_defaults, read
-from swirl_env.config.overrides import choice, command, command_line_keys, override, overrides, tool_choices
+from swirl_env.config.overrides import choice, command, command_line_keys, overrides, tool_choices
 from swirl_env.errors import ConfigError, Interrupted, MissingExtra, unknown_name
 from swirl_env.evaluate import Evaluation
 from swirl_env.registry import make
 from swirl_env.stages import runs, tables
 from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
 from swirl_env.stages.progress import progress
+from swirl_env.stages.run_config import resume_command
 from swirl_env.stages.train_options import TrainOptions, checked
 from swirl_env.store import Store
-from swirl_env.store.lines import WriterLock, replace_file
+from swirl_env.store.lines import WriterLock, make_folder
 from swirl_env.types import Trajectory
 
 ONE_PROCESS = (
@@ -56,8 +57,7 @@ def main(config: DictConfig) -> None:
     """Runs the stage."""
     options = read("train", TrainOptions, config)
     accelerator = accelerator_of(options)
-    options = checked(runs.agreed(_same_folder(options, accelerator), command_line_keys()))
-    path = Path(options.out)
+    options = checked(runs.settle(_same_folder(options, accelerator), command_line_keys()))
     accelerator.wait_for_everyone()  # every process has looked at the folder before the first one writes to it
     try:
         if options.policy == "embedded":
@@ -66,8 +66,7 @@ def main(config: DictConfig) -> None:
         else:
             train(options, accelerator)
     except KeyboardInterrupt:
-        again = command("train", override("out", str(path)), "resume=true")
-        raise Interrupted(f"To go on from the last checkpoint: {again}") from None
+        raise Interrupted(f"To go on from the last checkpoint: {resume_command('train', options)}") from None
     finally:
         shut_down(accelerator)
 
@@ -113,7 +112,7 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
     measure = Measure(evaluation_engines(options), options.eval.episodes, options.eval.quick, options.slots)
     agent = make_policy(options, accelerator)
     trainer = Trainer(agent.model, _config(options), accelerator)
-    with _writing(path) if first else nullcontext(), _reporting(options, accelerator) as report:
+    with _writing(options) if first else nullcontext(), _reporting(options, accelerator) as report:
         results = _begun(options, measure, agent) if first else {}
         run = Run(
             agent,
@@ -144,19 +143,18 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Keeps other processes from writing to the run meanwhile."""
-    path.mkdir(parents=True, exist_ok=True)
-    lock = WriterLock(path / ".lock")
+def _writing(options: TrainOptions) -> Iterator[None]:
+    """Keeps other processes from writing to the run meanwhile: takes the lock, then compares and writes the configuration."""
+    lock = WriterLock(make_folder(Path(options.out)) / ".lock")
     try:
+        runs.claim(options)
         yield
     finally:
         lock.release()
 
 
 def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) -> dict[str, Any]:
-    """Writes what stands before the first update: configuration, evaluation of the policy; a resumed run keeps the latter."""
-    replace_file(Path(options.out) / "config.yaml", runs.to_yaml(options).encode())
+    """Writes the evaluation of the policy before the first update; a resumed run keeps the one it has."""
     file = Path(options.out) / "evaluation.json"
     held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
     if "before" not in held:

@@ -225,3 +225,16 @@ def replace_file(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             draft.unlink()
         raise StoreError(f"{path} could not be written: {error.strerror}. Its old content is still there.") from error
+
+
+def make_folder(path: Path) -> Path:
+    """Creates a folder, if it is absent, and returns it.
+
+    Raises:
+        StoreError: if it cannot be created.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be created: {error.strerror}. Choose another folder for the run.") from error
+    return path

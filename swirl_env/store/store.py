@@ -25,7 +25,7 @@ import msgspec
 from swirl_env.errors import ConfigError, DuplicateKey, StoreError
 from swirl_env.store.codec import Key, encode_trajectory, encode_verdicts
 from swirl_env.store.filters import Filter, Selection
-from swirl_env.store.lines import Appender, WriterLock, replace_file
+from swirl_env.store.lines import Appender, WriterLock, make_folder, replace_file
 from swirl_env.store.reader import Reader
 from swirl_env.store.verdicts import VerdictTable
 from swirl_env.types import Trajectory, Verdict
@@ -135,7 +135,7 @@ class Store(Reader):
             raise StoreError(f"{self.path} is open for reading only; open it with mode='a' to write.")
         if self._open.lock is None:
             for folder in ("trajectories", "verdicts", "selections"):
-                _make_folder(self.path / folder)
+                make_folder(self.path / folder)
             self._open.lock = WriterLock(self.path / ".lock")
         elif not self._open.lock.is_held:
             raise StoreError(
@@ -215,10 +215,3 @@ class _OpenFiles:
             file.close()
         if lock is not None:
             lock.release()
-
-
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be created: {error.strerror}. Choose another folder for the run.") from error

@@ -1,0 +1,262 @@
+"""config.yaml of a run folder: read with care, since the folder may come from anybody, and laid under the command line's keys."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from swirl_env.config.options import RunOptions
+from swirl_env.config.overrides import choice, command, command_line_words, override, tool_choices
+from swirl_env.errors import ConfigError, StoreError
+
+Config = dict[str, Any]  # JSON values: what YAML holds
+R = TypeVar("R", bound=RunOptions)
+_PLUGINS = ("task", "agent", "judge", "algo", "tool", "format")
+"""Keys whose values name plugins."""
+_CODE = re.compile(r"(?!package:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+"""``module:Attr``, a name that runs code; ``package:NAME`` names the files of a package."""
+_SINCE_FIRST = frozenset(
+    "task agent judge algo policy setting warm_start n samples seed max_steps max_chars format history prompt budget updates "
+    "stored selection eval trainer model lora".split()
+)
+"""Keys that every config.yaml of their stage has; later options may be absent from older ones."""
+_MAX_BYTES = 1_000_000
+_MAX_DEPTH = 50
+
+
+def read_config(path: Path) -> Config | None:
+    """Returns the content of a run folder's config.yaml; None if there is none.
+
+    Raises:
+        StoreError: if it cannot be read.
+    """
+    file = path / "config.yaml"
+    try:
+        content = file.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        fix = "Choose a shorter name" if error.errno == errno.ENAMETOOLONG else "Give this user the right to read it"
+        raise StoreError(f"{file!s:.120} cannot be read: {error.strerror}. {fix}, or choose another folder with out=.") from error
+    if not content.strip():
+        return None
+    try:
+        _check_size(content)
+        config = OmegaConf.to_container(OmegaConf.create(content.decode()))
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        reason = re.sub(r"\s+", " ", str(error))[:200]
+        raise _damaged(file, f"it cannot be read ({reason})") from error
+    if not isinstance(config, dict):
+        raise _damaged(file, "expected keys and values")
+    return {str(key): value for key, value in config.items()}
+
+
+def _damaged(file: Path, why: str) -> StoreError:
+    return StoreError(f"{file} is damaged: {why}. Restore it, or choose another folder with out=.")
+
+
+def _check_size(content: bytes) -> None:
+    """Refuses what no stage has written: large files, deep nesting, and aliases, which a few lines can expand without end."""
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"{len(content):,} bytes, expected at most {_MAX_BYTES:,}")
+    depth = 0
+    for event in yaml.parse(content, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
+            raise ValueError("nested too deep" if depth > _MAX_DEPTH else "it holds an alias")
+
+
+def to_options(path: Path, config: Config, kind: type[R]) -> R:
+    """Returns a configuration of a run folder as options.
+
+    Raises:
+        StoreError: if a value is missing, unknown or of another type.
+    """
+    for key in {"task", "agent", "judge", "algo"} & config.keys():
+        if isinstance(config[key], dict) and not isinstance(config[key].get("name"), str):
+            raise _damaged(path / "config.yaml", f"{key} lacks a name")
+    try:
+        return msgspec.convert(config, kind)
+    except msgspec.ValidationError as error:
+        reason = str(error).replace("`", "'").replace("Object ", "it ").replace(" - at '$.", " at '")
+        raise _damaged(path / "config.yaml", f"{reason}; it was edited, or written by another version of swirl-env") from error
+
+
+def resumed(path: Path, stored: Config, options: RunOptions, keys: Collection[str] | None) -> Config:
+    """Returns the configuration to go on with: the stored one, with the keys that the command line sets laid over it.
+
+    Args:
+        path: the run folder.
+        stored: its configuration.
+        options: the options of the command line, defaults included.
+        keys: those that the command line sets; None for all.
+
+    Raises:
+        ConfigError: if that differs from the stored one in more than limits that have grown, or if the stored one names code
+            that the command line does not.
+    """
+    given = to_config(options)
+    before = _with_new_options(stored, given, keys or ())
+    if keys is None or any(_top(key) not in {*given, *options.FREE} for key in keys):
+        after = given
+    else:
+        after = before
+        for key in keys:
+            if _top(key) in given:
+                after = _laid_over(after, given, key.split("."))
+    _compare(path, before, after, options.GROWING)
+    if keys is not None:
+        _check_code(path, after)
+    return after
+
+
+def to_config(options: RunOptions) -> Config:
+    """Returns what config.yaml holds: everything that decides what the run ends with."""
+    config: Config = msgspec.to_builtins(options)
+    return {key: value for key, value in config.items() if key not in options.FREE}
+
+
+def to_yaml(options: RunOptions) -> str:
+    """Returns the text of the run's config.yaml."""
+    return OmegaConf.to_yaml(OmegaConf.create(to_config(options)))
+
+
+def same_run(path: Path, stored: Config, options: RunOptions) -> None:
+    """Refuses to go on with options under which other episodes would come out than those that are there.
+
+    Raises:
+        ConfigError: naming the keys that differ.
+    """
+    asked = to_config(options)
+    _compare(path, _with_new_options(stored, asked, ()), asked, options.GROWING)
+
+
+def code_names(config: Mapping[str, object]) -> list[str]:
+    """Returns the names of a configuration's plugins that run code, ``module:Attr``, each with its top-level key first."""
+    return sorted({f"{key}={name}" for key in _PLUGINS for name in _texts(config.get(key)) if _CODE.fullmatch(name)})
+
+
+def resume_command(stage: str, options: RunOptions) -> str:
+    """Returns the command that goes on with a run; it repeats the plugins that are named ``module:Attr``."""
+    config = to_config(options)
+    named = {name.partition("=")[0] for name in code_names(config)}
+    words = [word for key in ("task", "agent", "judge", "algo") if key in named for word in choice(key, config[key])]
+    if "tool" in named:
+        words += tool_choices(config["tool"])
+    if "format" in named:
+        words.append(override("format", config["format"]))
+    return command(stage, override("out", options.out), "resume=true", *words)
+
+
+def _check_code(path: Path, config: Config) -> None:
+    """Refuses code that a run folder names and the command line does not: the folder may come from somebody else."""
+    words = command_line_words()
+    unasked = [name for name in code_names(config) if not any(name.partition("=")[2] in word for word in words)]
+    if unasked:
+        raise ConfigError(
+            f"{path / 'config.yaml'} names code to run: {', '.join(unasked)}. If you trust it, name it on the command line "
+            f"too, e.g. {unasked[0]}; otherwise choose another out=."
+        )
+    trusting = [key for key in _flat(config) if key.endswith("trust_remote_code") and _flat(config)[key]]
+    if trusting and not any("trust_remote_code=" in word.lower() for word in words):
+        raise ConfigError(
+            f"{path / 'config.yaml'} lets a model's folder run code. If you trust both, add {trusting[0]}=true to the command; "
+            f"otherwise choose another out=."
+        )
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yields every text in a value, keys of mappings included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield str(key)
+            yield from _texts(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _with_new_options(stored: Config, given: Config, keys: Collection[str]) -> Config:
+    """Returns a stored configuration with the usual values of options that are newer than it and not set by `keys`."""
+    newer = {key: given[key] for key in given.keys() - stored.keys() - _SINCE_FIRST if key not in keys}
+    sections = {
+        key: _with_new_section(value, given[key], key, keys)
+        for key, value in stored.items()
+        if key not in _PLUGINS and isinstance(value, dict) and isinstance(given.get(key), dict)
+    }
+    return {**stored, **newer, **sections}
+
+
+def _with_new_section(stored: Config, given: Config, name: str, keys: Collection[str]) -> Config:
+    return {**{key: value for key, value in given.items() if f"{name}.{key}" not in keys}, **stored}
+
+
+def _laid_over(config: Config, given: Config, path: list[str]) -> Config:
+    """Returns a configuration with the value at one key taken from another.
+
+    A plugin that is named once more keeps its stored options: ``agent=my_module:MyAgent`` repeats a name, nothing else.
+    """
+    key, *rest = path
+    old, new = config.get(key), given.get(key)
+    if rest and isinstance(old, dict) and isinstance(new, dict):
+        return {**config, key: _laid_over(old, new, rest)}
+    if not rest and key in _PLUGINS and _plugin_names(old) == _plugin_names(new):
+        return config
+    return {**config, key: new}
+
+
+def _plugin_names(value: object) -> object:
+    """Returns the name of a plugin, or of several in their order."""
+    if not isinstance(value, dict):
+        return value
+    if "name" in value:
+        return value["name"]
+    return [cast("Config", plugin).get("name") if isinstance(plugin, dict) else plugin for plugin in value.values()]
+
+
+def _top(key: str) -> str:
+    return key.partition(".")[0].partition("@")[0]
+
+
+def _compare(path: Path, stored: Config, asked: Config, growing: Collection[str]) -> None:
+    """Refuses to continue a run with another configuration, unless only limits have grown."""
+    before, now = _flat(stored), _flat(asked)
+
+    def has_grown(key: str) -> bool:
+        old, new = before.get(key), now.get(key)
+        return key in growing and (new is None or (isinstance(old, int) and isinstance(new, int) and new >= old))
+
+    differ = [key for key in sorted({*before, *now}, key=_names_first) if before.get(key) != now.get(key) and not has_grown(key)]
+    if differ:
+        changes = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differ[:3])
+        more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
+        limits = f"; {' and '.join(growing)} may grow" if growing else ""
+        raise ConfigError(
+            f"{path} was begun with another configuration: {changes}{more}. Resume with the same one (`out={path} resume=true` "
+            f"alone takes it from the folder{limits}), or choose another out=."
+        )
+
+
+def _names_first(key: str) -> tuple[bool, str]:
+    return not key.endswith("name"), key
+
+
+def _flat(config: Mapping[str, object], prefix: str = "") -> Config:
+    """Returns nested keys as dotted ones: ``agent.noise``."""
+    flat: Config = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return flat
