@@ -46,6 +46,7 @@ def test_normalise(text, expected):
         ("A", ["the the"], False),
         ("", ["x"], False),
         ("5 people", ["5"], False),
+        ("Par\u200bis\ufeff", ["Paris"], True),
     ],
 )
 def test_exact_match(answer, golds, expected):
@@ -64,6 +65,12 @@ def test_exact_match(answer, golds, expected):
         ("nothing", ["something"], 0.0),
         ("x", [], 0.0),
         ("", ["x"], 0.0),
+        ("東京都", ["東京"], 0.8),  # characters: precision 2/3, recall 1
+        ("北京大学", ["清华大学"], 0.5),
+        ("서울특별시", ["서울"], 4 / 7),
+        ("ソニー Group", ["Sony Group"], 1 / 3),  # 1 of 4 and 1 of 2: words and characters in one answer
+        ("กรุงเทพ", ["กรุงเทพมหานคร"], 14 / 20),
+        ("東京。", ["東京"], 1.0),
     ],
 )
 def test_token_f1(answer, golds, expected):

@@ -18,6 +18,8 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from swirl_env.scripts import UNSEGMENTED
+
 TOKENIZER_VERSION = 2
 """Part of the index key: to be raised whenever a text may get other terms than before."""
 
@@ -40,13 +42,8 @@ _IGNORED = "\u00ad\u200c\u200d\u2060\ufeff\u0640"
 """Soft hyphen, joiners, byte order mark and the Arabic filler: they change how a word looks, not which word it is."""
 _PREPARED = {**dict.fromkeys(map(ord, _APOSTROPHES), "'"), **dict.fromkeys(map(ord, _IGNORED)), ord("_"): " "}
 
-_UNSEGMENTED = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
-    "\u1100-\u11ff\u3005-\u3007\u3021-\u3029\u3040-\u312f\u3131-\u318f\u31a0-\u31bf\u31f0-\u31ff"  # Kana, Bopomofo, Jamo
-    "\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff\uf900-\ufaff\U0001b000-\U0001b16f\U00020000-\U0003ffff"  # Han, Hangul
-)
 # The digits of Thai, Lao, Burmese and Khmer lie in these ranges too; as single characters they are found all the same.
-_RUN = re.compile(f"[{_UNSEGMENTED}]+")
+_RUN = re.compile(f"[{UNSEGMENTED}]+")
 
 _LATIN_WITH = re.compile(r"LATIN SMALL LETTER (\w) WITH ")
 _PLAIN_LETTERS = {"æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ŋ": "n", "ı": "i", "ə": "a", "ɛ": "e", "ɔ": "o", "ĸ": "k", "ȷ": "j"}
