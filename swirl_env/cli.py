@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
@@ -54,10 +55,9 @@ def _dispatch(argv: list[str]) -> int:
         return 0
     if stage not in STAGES:
         raise unknown_name("stage", stage, STAGES)
-    if stage == "check":
-        from swirl_env.stages.check import run_check
-
-        return run_check(rest)
+    if STAGES[stage].plain:
+        code: int = importlib.import_module(STAGES[stage].module).run(rest)
+        return code
     from swirl_env.config.app import run_stage
 
     return run_stage(stage, rest)

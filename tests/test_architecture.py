@@ -194,6 +194,7 @@ BROUGHT = {
     "omegaconf": "hydra-core",
     "yaml": "hydra-core",
     "mpmath": "sympy",
+    "markupsafe": "jinja2",
     "tokenizers": "transformers",
     "safetensors": "transformers",
 }

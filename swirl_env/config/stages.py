@@ -15,6 +15,8 @@ class Stage(NamedTuple):
     """What it does, in one line."""
     module: str
     """The module whose ``main`` runs it."""
+    plain: bool = False
+    """Whether it is no hydra application: ``run(argv)`` of its module then takes the arguments as they are."""
 
 
 STAGES = {
@@ -25,6 +27,8 @@ STAGES = {
     "eval": Stage("table of accuracy, step labels and errors of a run, with intervals", "swirl_env.stages.eval"),
     "bench": Stage("the main job: several agents on several tasks, judged, filtered, in one table", "swirl_env.benchmarks.bench"),
     "play": Stage("solve a task yourself in the terminal and see the reward of each step", "swirl_env.stages.play"),
-    "check": Stage("run the contract suite on a plugin: swirl check my_pkg:MyTool", "swirl_env.stages.check"),
+    "check": Stage("run the contract suite on a plugin: swirl check my_pkg:MyTool", "swirl_env.stages.check", True),
+    "view": Stage("episodes of runs as an HTML page, step by step: swirl view DIR", "swirl_env.stages.view", True),
+    "show": Stage("one episode of a run in the terminal: swirl show DIR TASK_ID", "swirl_env.stages.show", True),
 }
 """Stage by name, in the order of the help."""

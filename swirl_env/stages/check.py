@@ -18,7 +18,7 @@ Runs the contract suite on each plugin: a registered name or package.module:Attr
 Exit code 0: every promise is kept; 1: one is broken; 2: a plugin could not be found."""
 
 
-def run_check(argv: Sequence[str]) -> int:
+def run(argv: Sequence[str]) -> int:
     """Checks the plugins named in `argv`; returns 1 where a promise is broken."""
     if not argv or {"-h", "--help"} & set(argv):
         print(USAGE)

@@ -1,0 +1,1 @@
+"""Looking at trajectories: one self-contained HTML page, or one episode in the terminal."""
