@@ -309,7 +309,7 @@ def test_a_failing_job_of_a_sweep_is_named(swirl):
     assert code == 2 and "Nobody" in err
 
 
-@pytest.mark.parametrize("stage", sorted(set(STAGES) - {"check"}))
+@pytest.mark.parametrize("stage", [name for name, stage in STAGES.items() if not stage.plain])
 def test_every_shipped_config_composes_and_is_explained(swirl, stage):
     code, out, _ = swirl(stage, "--help")
     assert code == 0 and out.startswith(f"swirl {stage}: ")
