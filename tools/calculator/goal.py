@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from fractions import Fraction
 from typing import NamedTuple, TypedDict
 
-from swirl_env.tools.calculator.names import GREEK, MEASURES, UNIT_LETTERS
+from swirl_env.tools.calculator.names import ALIASES, FUNCTIONS, GREEK, LABEL_TRAPS, STOP_WORDS
 from swirl_env.tools.calculator.parser import RELATIONS, parse
 from swirl_env.tools.calculator.rational import Node
 from swirl_env.tools.calculator.text import CalcError, ErrorKind, statements
+from swirl_env.tools.calculator.units import (
+    MARKS,
+    Powers,
+    as_variables,
+    children,
+    count_numbers,
+    has_marks,
+    letters_as_variables,
+    rebuild,
+    variables,
+    without_units,
+)
 
 MAX_STATEMENTS = 50
 _PLAIN = re.compile(r"[0-9+\-*/^%!()., ]+")
 _SIGNS = frozenset(RELATIONS.values())
-_SOLVE = re.compile(r"\s*solve\s+(?!\()(?:for\s+([A-Za-z]\w*)\s*[:,]?\s*(?:in\s+|given\s+)?)?(?:the\s+equation\s+)?", re.I)
-_FOR = re.compile(r",?\s+for\s+([A-Za-z]\w*)\s*\Z")
-_LABEL = re.compile(r"\s*[A-Za-z][A-Za-z]*(?:[ _']+[A-Za-z]+)+\s*[=:]\s*(?=[\d(.\-+ $])|\s*[A-Za-z]{2,}\s*:\s*(?=[\d(.\-+])")
+_ALGEBRA = frozenset(
+    "simplify expand factor cancel together apart trigsimp diff integrate summation product limit series".split()
+)
+_ALGEBRA |= {"solve", "nsolve", "subs", "eq"}
+"""Functions of expressions rather than of numbers."""
+_SOLVE = re.compile(
+    r" ?solve (?!\()(?:for ([A-Za-z]\w*) ?[:,]? ?(?:in |given )?)?(?:the equation )?",
+    re.I,
+)
+_FOR = re.compile(r",? for ([A-Za-z]\w*) ?\Z")
+_LABEL = re.compile(r" ?([A-Za-z]+(?:[ _']+[A-Za-z]+)+) ?[=:](?= ?[\d(.\-+$])| ?([A-Za-z]{2,}) ?:(?= ?[\d(.\-+$])")
 _SYSTEM = re.compile(r",|\band\b")
+_LABEL_WORDS = frozenset(("sum", "product", "total_of", "add", "number", "max", "min", "maximum", "minimum"))
+"""Names of functions that say in a label only what follows it."""
+_NOTHING = "There is nothing to calculate: the words in the expression have no value."
 
 
 class Goal(NamedTuple):
@@ -50,7 +75,7 @@ def plan(text: str) -> Goal:
     """Reads a whole text.
 
     Raises:
-        CalcError: where it holds no calculation.
+        CalcError: if it holds no calculation.
     """
     lines = statements(text)
     if len(lines) == 1 and _PLAIN.fullmatch(lines[0]):  # the common case
@@ -60,33 +85,59 @@ def plan(text: str) -> Goal:
     nodes: list[Node] = []
     unknowns: tuple[str, ...] = ()
     for line in lines:
-        line, wanted = _asked(line)
+        line, wanted = _read_question(line.removesuffix(" ="))
         unknowns += wanted
         nodes += [parse(part) for part in _split(line)]
+    names = set().union(*map(variables, nodes))
+    nodes = [as_variables(node, names) for node in nodes]
     if unknowns:
-        return Goal("solve", tuple(symbols_for_units(node) for node in nodes), (), unknowns)
-    goal = single(nodes[0]) if len(nodes) == 1 else sequence(nodes)
-    if goal.kind == "value" and not goal.lets and names(goal.nodes[0]) == {"i"}:
+        return _equations(nodes, unknowns)
+    if lines[-1].endswith(" ="):
+        _check_question(lines[-1], nodes[-1])
+    goal = single(nodes[0], {}) if len(nodes) == 1 else sequence(nodes)
+    if lines[-1].endswith(" =") and any(variables(node) - {name for name, _ in goal.lets} for node in goal.nodes):
+        raise CalcError("The right side of an equation is missing.")
+    _check_names(goal)
+    if goal.kind == "value" and not goal.lets and variables(goal.nodes[0]) == {"i"}:
         goal = Goal("value", (_imaginary(goal.nodes[0]),))
-    if goal.kind == "value" and not goal.lets and not any(map(str.isdigit, text)) and _is_wordy(names(goal.nodes[0])):
-        raise CalcError("There is nothing to calculate: the words in the expression have no value.")
     return goal
+
+
+def _check_question(line: str, node: Node) -> None:
+    """Refuses what ends with an equals sign and is no calculation: a part of one, or a quantity to be converted."""
+    if line.startswith(("+ ", "- ")):
+        raise CalcError("An operand is missing before the first sign.")
+    value = node[2] if type(node) is tuple and node[0] == "=" and type(node[1]) is str else node
+    number = value[1] if type(value) is tuple and value[0] in ("%", "neg") else value
+    if type(number) is not tuple or number[0] == "const" or _is_quantity(number):
+        raise CalcError("There is nothing to calculate: a number stands alone.")
+    if number[0] == "*" and number[-1] == ("%", 100):
+        raise CalcError("It is unclear whether the result is to be a percentage: leave out the last factor, or write 100.")
+
+
+def _check_names(goal: Goal) -> None:
+    """Refuses words that a value would still hold, and equations for several words at once."""
+    known = {name for name, _ in goal.lets}
+    words = {name for node in goal.nodes for name in variables(node) - known if _is_word(name)}
+    if words and (goal.kind == "value" or (len(goal.nodes) == 1 and len(words) > 1)):
+        raise CalcError(_NOTHING)
+
+
+def _is_word(name: str) -> bool:
+    """Whether a name is no letter, with or without a subscript."""
+    return len(name.rstrip("0123456789").partition("_")[0]) > 1 and name not in GREEK
 
 
 def _imaginary(node: Node) -> Node:
     """Reads i as the imaginary unit, unless a function binds it, as in sum(i, i, 1, 10)."""
     if node == "i":
         return ("const", "I")
-    if type(node) is not tuple or (node[0] == "call" and len(node) > 3) or node[0] == "const":
+    if type(node) is tuple and node[0] == "call" and len(node) > 3:
         return node
-    return (node[0], *(_imaginary(child) for child in node[1:]))
+    return rebuild(node, _imaginary)
 
 
-def _is_wordy(found: set[str]) -> bool:
-    return any(len(name) > 2 and name not in GREEK for name in found)
-
-
-def _asked(line: str) -> tuple[str, tuple[str, ...]]:
+def _read_question(line: str) -> tuple[str, tuple[str, ...]]:
     """Takes "solve ... for x" or a label in words off a line."""
     asked = _SOLVE.match(line)
     if asked:
@@ -96,7 +147,19 @@ def _asked(line: str) -> tuple[str, tuple[str, ...]]:
             line, wanted = line[: tail.start()], tail[1]
         return line, (wanted,) if wanted else ()
     label = _LABEL.match(line)
-    return (line[label.end() :] if label and label.end() < len(line) else line), ()
+    if label is None:
+        return line, ()
+    for word in re.split(r"[ _']+", (label[1] or label[2]).lower()):
+        if word in LABEL_TRAPS or (word in STOP_WORDS - _LABEL_STOPS) or (_is_function(word) and word not in _LABEL_WORDS):
+            raise CalcError(_NOTHING)
+    return line[label.end() :], ()
+
+
+_LABEL_STOPS = frozenset("the a an of in for on at to is with from he she they it we you i".split())
+
+
+def _is_function(word: str) -> bool:
+    return ALIASES.get(word, word) in FUNCTIONS
 
 
 def _split(line: str) -> list[str]:
@@ -111,76 +174,113 @@ def _split(line: str) -> list[str]:
     return [line]
 
 
-def single(node: Node) -> Goal:
-    """Returns the goal of one statement."""
-    if type(node) is not tuple:
-        if type(node) is str:
-            raise CalcError("There is nothing to calculate: a name alone has no value.")
-        return Goal("value", (node,))
-    head = node[0]
+def single(node: Node, known: Mapping[str, Powers]) -> Goal:
+    """Returns the goal of one statement; `known` are the names that have a value, with their units."""
+    if type(node) is str and node not in known:
+        raise CalcError("There is nothing to calculate: a name alone has no value.")
+    head = node[0] if type(node) is tuple else ""
     if head == "call" and node[1] == "solve":
         return _solve_call(node)
-    if head == "and" and all(part[0] in ("=", "==") for part in node[1:]) and names(node):
-        return Goal("solve", tuple(symbols_for_units(part) for part in node[1:]))
     if head not in _SIGNS and head != "and":
-        return Goal("value", (without_units(node),))
+        return Goal("value", (_plain(node, known)[0],))
     if head in ("=", "=="):
-        node = symbols_for_units(node)
         left, right = node[1:]
-        _assignable(left)
-        if type(left) is str and left not in names(right):
-            return _valued(right)
-        if type(right) is str and right not in names(left):
-            return _valued(left)
-    else:
-        node = without_units(node)
-    return Goal("solve" if names(node) else "truth", (node,))
+        _check_assignable(left)
+        for name, value in ((left, right), (right, left)):
+            if type(name) is str and name not in known and name not in variables(value):
+                return _valued(value, known)
+    if variables(node) - known.keys():
+        return _equations(list(node[1:]) if head == "and" and all(part[0] in ("=", "==") for part in node[1:]) else [node], ())
+    return Goal("truth", (without_units(node, known)[0],))
 
 
-def _assignable(left: Node) -> None:
+def _plain(node: Node, known: Mapping[str, Powers]) -> tuple[Node, Powers]:
+    """Returns an expression without its units, and the units of its value."""
+    free = variables(node) - known.keys()
+    if free or _has_algebra(node):
+        node = letters_as_variables(node)
+    if not has_marks(node):
+        return without_units(node, known)
+    if free:
+        raise CalcError("Words and variables are mixed: write numbers, variables and operators.")
+    bare, powers = without_units(node, known)
+    if _is_quantity(node) and count_numbers(bare) < 2:
+        raise CalcError("There is nothing to calculate: a quantity stands alone.")
+    return bare, powers
+
+
+def _is_quantity(node: Node) -> bool:
+    """Whether a tree is a number and its unit, and nothing else."""
+    if node[0] == "neg":
+        return type(node[1]) is tuple and _is_quantity(node[1])
+    numbers = sum(type(factor) in (int, Fraction) for factor in node[1:])
+    return node[0] == "*" and numbers == 1 and all(type(f) is tuple and f[0] in MARKS for f in node[1:] if f != node[1])
+
+
+def _has_algebra(node: Node) -> bool:
+    if type(node) is tuple and node[0] == "call" and node[1] in _ALGEBRA:
+        return True
+    return any(map(_has_algebra, children(node)))
+
+
+def _equations(nodes: list[Node], unknowns: tuple[str, ...]) -> Goal:
+    nodes = [letters_as_variables(node) for node in nodes]
+    if any(map(has_marks, nodes)):
+        raise CalcError("Units and unknowns are mixed: write the equation without units.")
+    return Goal("solve", tuple(nodes), (), unknowns)
+
+
+def _check_assignable(left: Node) -> None:
     """Refuses e = 5, after which e would be two things."""
     if type(left) is tuple and left[0] == "const":
         raise CalcError("The name on the left is a constant: choose another one.")
 
 
-def _valued(node: Node) -> Goal:
-    if type(node) is str:
+def _valued(node: Node, known: Mapping[str, Powers]) -> Goal:
+    if type(node) is str and node not in known:
         raise CalcError("There is nothing to calculate: both sides are names.")
-    return Goal("value", (node,)) if type(node) is not tuple or node[:2] != ("call", "solve") else _solve_call(node)
+    if type(node) is tuple and node[:2] == ("call", "solve"):
+        return _solve_call(node)
+    return Goal("value", (_plain(node, known)[0],))
 
 
 def sequence(nodes: list[Node]) -> Goal:
     """Returns the goal of several statements: the last one's, with the assignments before it, or a system of equations."""
-    assigned_names = {node[1] for node in nodes if type(node) is tuple and node[0] in ("=", "==") and type(node[1]) is str}
-    nodes = [_known_units(node, assigned_names) for node in nodes]
-    for node in nodes:
-        _assignable(node[1] if type(node) is tuple and node[0] in ("=", "==") else 0)
     lets: dict[str, Node] = {}
-    system = type(nodes[-1]) is tuple and nodes[-1][0] in ("=", "==")
-    for node in nodes:
-        assigned = type(node) is tuple and node[0] in ("=", "==") and type(node[1]) is str and node[1] not in lets
-        if assigned and names(node[2]) <= lets.keys():
-            lets[node[1]] = without_units(node[2])
-        elif system and node is nodes[-1] and names(node) and not names(node[1]) - lets.keys() and names(node[2]) - lets.keys():
+    known: dict[str, Powers] = {}
+    system = _is_equation(nodes[-1])
+    for place, node in enumerate(nodes):
+        last = place == len(nodes) - 1
+        if _is_equation(node):
+            _check_assignable(node[1])
+        assigned = _is_equation(node) and type(node[1]) is str and node[1] not in lets
+        if assigned and variables(node[2]) <= lets.keys():
+            lets[node[1]], known[node[1]] = _assigned(node[2], known)
+        elif system and last and variables(node) and not variables(node[1]) - lets.keys() and variables(node[2]) - lets.keys():
             system = False
-        elif system or (node is not nodes[-1] and type(node) is tuple and node[0] in _SIGNS):
+        elif system or (not last and type(node) is tuple and node[0] in _SIGNS):
             return _system(nodes)
+    final = nodes[-1]
     if system:
-        name = nodes[-1][1]
-        value = lets.pop(name) if type(name) is str and name in lets else nodes[-1]
-        goal = Goal("value", (value,)) if value is not nodes[-1] else single(value)
-    else:
-        last = nodes[-1]
-        goal = Goal("value", (last,)) if type(last) is str and last in lets else single(last)
-        if goal.kind == "solve" and all(names(node) <= lets.keys() for node in goal.nodes):
-            goal = goal._replace(kind="truth")
-    return goal._replace(lets=tuple(lets.items()))
+        name = final[1]
+        if type(name) is str and name in lets:
+            return Goal("value", (lets.pop(name),), tuple(lets.items()))
+    return single(final, known)._replace(lets=tuple(lets.items()))
+
+
+def _assigned(node: Node, known: Mapping[str, Powers]) -> tuple[Node, Powers]:
+    """Returns the value of an assignment, which may be a quantity alone, and its units."""
+    return without_units(letters_as_variables(node) if _has_algebra(node) else node, known)
+
+
+def _is_equation(node: Node) -> bool:
+    return type(node) is tuple and node[0] in ("=", "==")
 
 
 def _system(nodes: list[Node]) -> Goal:
-    if not all(type(node) is tuple and node[0] in ("=", "==") for node in nodes):
+    if not all(map(_is_equation, nodes)):
         raise CalcError("Equations and expressions are mixed: write either equations to solve or one expression.")
-    return Goal("solve", tuple(symbols_for_units(node) for node in nodes))
+    return _equations(nodes, ())
 
 
 def _solve_call(node: Node) -> Goal:
@@ -189,94 +289,11 @@ def _solve_call(node: Node) -> Goal:
     def items(argument: Node) -> tuple[Node, ...]:
         return argument[1:] if type(argument) is tuple and argument[0] == "list" else (argument,)
 
-    equations = tuple(symbols_for_units(item) for item in items(node[2]))
+    equations = list(items(node[2]))
     wanted = [item for argument in node[3:] for item in items(argument)]
     options = [item for item in wanted if type(item) is tuple and item[0] == "=" and item[1] in ("dict", "set", "domain")]
     wanted = [item for item in wanted if item not in options]
     extra = [item for item in wanted if type(item) is tuple]
     if not all(type(item) is str for item in wanted if item not in extra):
         raise CalcError("solve takes equations and then the names to solve for.")
-    return Goal("solve", (*equations, *extra), (), tuple(item for item in wanted if type(item) is str))
-
-
-def names(node: Node) -> set[str]:
-    """Returns all variables of a tree, units among them."""
-    if type(node) is str:
-        return {node}
-    if type(node) is not tuple or node[0] == "const":
-        return set()
-    if node[0] == "unit":
-        return {node[1]}
-    return set().union(*(names(child) for child in node[2 if node[0] == "call" else 1 :]))
-
-
-def symbols_for_units(node: Node) -> Node:
-    """Reads units as variables, as in an equation."""
-    if type(node) is not tuple or node[0] == "const":
-        return node
-    return node[1] if node[0] == "unit" else (node[0], *(symbols_for_units(child) for child in node[1:]))
-
-
-def without_units(node: Node) -> Node:
-    """Takes the units off a tree.
-
-    Raises:
-        CalcError: where different units are added or compared.
-    """
-    if not _has_unit(node):
-        return node
-    if _bare_names(node) - UNIT_LETTERS:  # "rate * 2 / distance": words among variables are variables
-        return symbols_for_units(node)
-    return _measure(node)[0]
-
-
-def _known_units(node: Node, known: set[str]) -> Node:
-    """Reads those units as variables that were given a value."""
-    if type(node) is not tuple or node[0] == "const":
-        return node
-    if node[0] == "unit":
-        return node[1] if node[1] in known else node
-    return (node[0], *(_known_units(child, known) for child in node[1:]))
-
-
-def _bare_names(node: Node) -> set[str]:
-    """Returns the variables of a tree, without its units."""
-    if type(node) is not tuple:
-        return names(node)
-    if node[0] in ("const", "unit"):
-        return set()
-    return set().union(*(_bare_names(child) for child in node[2 if node[0] == "call" else 1 :]))
-
-
-def _has_unit(node: Node) -> bool:
-    return type(node) is tuple and (node[0] == "unit" or any(_has_unit(child) for child in node[1:]))
-
-
-def _measure(node: Node) -> tuple[Node, dict[str, int]]:
-    """Returns a tree without units and the powers of the units that it had."""
-    if type(node) is str and node in UNIT_LETTERS:
-        return 1, {node: 1}
-    if type(node) is not tuple or node[0] == "const":
-        return node, {}
-    if node[0] == "unit":
-        return 1, {_singular(node[1]): 1}
-    start = 2 if node[0] == "call" else 1
-    parts = [_measure(child) for child in node[start:]]
-    bare: Node = (*node[:start], *(part for part, _ in parts))
-    units = [unit for _, unit in parts if unit]
-    if node[0] in _SIGNS or node[0] in ("+", "pct", "call", "list", "and"):
-        if any(unit != units[0] for unit in units):
-            raise CalcError("The units differ: convert them to one unit first.")
-        if units and node[0] == "+" and len(units) < len(parts) and not MEASURES.isdisjoint(units[0]):
-            raise CalcError("A number with a unit cannot be added to one without.")
-        return bare, units[0] if units and node[0] in ("+", "pct", "call") else {}
-    sign = -1 if node[0] == "inv" else 1
-    total: dict[str, int] = {}
-    for unit in units:
-        for name, power in unit.items():
-            total[name] = total.get(name, 0) + sign * power
-    return bare, {name: power for name, power in total.items() if power}
-
-
-def _singular(name: str) -> str:
-    return name[:-1].lower() if name.endswith("s") and len(name) > 2 else name.lower()
+    return _equations([*equations, *extra], tuple(item for item in wanted if type(item) is str))

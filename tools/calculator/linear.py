@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 
 from swirl_env.tools.calculator.exact import evaluate
-from swirl_env.tools.calculator.goal import Goal, names
+from swirl_env.tools.calculator.goal import Goal
 from swirl_env.tools.calculator.rational import Irrational, Node, Number, bounded
+from swirl_env.tools.calculator.text import CalcError
+from swirl_env.tools.calculator.units import variables
 
 COMPARE: dict[str, Callable[[Number, Number], bool]] = {
     "=": operator.eq,
+    "agree": operator.eq,
     "==": operator.eq,
     "!=": operator.ne,
     "<": operator.lt,
@@ -29,7 +32,14 @@ def compare(node: Node, lets: Mapping[str, Number]) -> bool:
     """Returns whether a relation between numbers, or a chain of them, holds."""
     if node[0] == "and":
         return all([compare(part, lets) for part in node[1:]])
-    return COMPARE[node[0]](evaluate(node[1], lets), evaluate(node[2], lets))
+    return agree(node[0], COMPARE[node[0]](evaluate(node[1], lets), evaluate(node[2], lets)))
+
+
+def agree(sign: str, true: bool) -> bool:
+    """Returns whether a relation holds; one whose sides agree only if a unit is left out must hold."""
+    if sign == "agree" and not true:
+        raise CalcError("A number with a unit cannot be compared with one without.")
+    return true
 
 
 def solve_linear(goal: Goal, lets: Mapping[str, Number]) -> tuple[str, Number | str]:
@@ -41,7 +51,7 @@ def solve_linear(goal: Goal, lets: Mapping[str, Number]) -> tuple[str, Number | 
     if len(goal.nodes) != 1 or len(goal.unknowns) > 1:
         raise Irrational
     equation = as_equation(goal.nodes[0])
-    unknown = names(equation) - lets.keys()
+    unknown = variables(equation) - lets.keys()
     if len(unknown) != 1 or not set(goal.unknowns) <= unknown:
         raise Irrational
     (name,) = unknown
@@ -66,7 +76,7 @@ def degree(node: Node, name: str) -> int:
     """Returns 0, 1 or more: the degree of a tree in a variable, read off its form."""
     if node == name:
         return 1
-    if type(node) is not tuple or name not in names(node):
+    if type(node) is not tuple or name not in variables(node):
         return 0
     head = node[0]
     if head == "neg":

@@ -47,8 +47,13 @@ ALIASES: dict[str, str] = {
 }
 """What else a function is called."""
 
-SHORT_ONLY_CALLED = frozenset({"C", "P", "N", "n", "rad", "deg", "sum", "total_of", "prime", "number", "factors", "product"})
+SHORT_ONLY_CALLED = frozenset("C P N n rad deg sum total_of prime number factors product min max floor".split())
 """Names that mean a function only where a parenthesis follows: otherwise they are variables, units or plain words."""
+
+WITHOUT_BRACKETS = frozenset(
+    "sqrt cbrt exp ln log abs factorial sin cos tan sec csc cot asin acos atan sinh cosh tanh asinh acosh atanh".split()
+)
+"""Functions whose argument may follow without parentheses."""
 
 ONE_ARGUMENT = frozenset(name for name, (_, most) in FUNCTIONS.items() if most == 1)
 """Functions in whose parentheses ``1,250`` can only be one number."""
@@ -74,7 +79,7 @@ CONSTANTS = {
 } | dict.fromkeys(("oo", "inf", "infinity", "Infinity", "∞"), "oo")
 """Names of numbers."""
 
-INFIX_WORDS = {"mod": "mod", "modulo": "mod", "rem": "mod", "of": "of", "off": "off", "choose": "choose", "x": "x", "X": "x"}
+INFIX_WORDS = {"mod": "mod", "modulo": "mod", "of": "of", "off": "off", "choose": "choose", "x": "x", "X": "x"}
 """Words that stand between two operands."""
 
 GREEK = frozenset("alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi rho sigma phi chi psi omega".split())
@@ -114,22 +119,88 @@ LATEX = {
         "lvert": "|",
         "rvert": "|",
     },
-    **{"|": "|", "sum": "\\sum", "prod": "\\prod", "int": "\\int", "lim": "\\lim", "to": "->", "rightarrow": "->", "pi": "pi"},
+    **{
+        "|": "|",
+        "sum": "\\sum",
+        "prod": "\\prod",
+        "int": "\\int",
+        "lim": "\\lim",
+        "diff": "\\diff",
+        "to": "->",
+        "rightarrow": "->",
+        "pi": "pi",
+    },
     **{name: name for name in ("sin cos tan sec csc cot sinh cosh tanh arcsin arccos arctan exp ln log min max gcd lg").split()},
     **{name: name for name in GREEK},
 }
 """LaTeX command -> the token that it stands for (empty: none)."""
 
-MEASURES = frozenset(
-    "second minute hour day week month year cent penny nickel dime quarter mile yard foot feet inch inche meter metre kilometer"
-    " km cm mm m g kg mg gram kilogram pound lb ounce oz ton liter litre l ml gallon"
-    " quart pint cup h hr min sec s mph kph kmh".split()
+SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5}
+SCALES |= {"crore": 10**7} | {f"{name}s": value for name, value in SCALES.items()}
+"""Words after a number that belong to it."""
+PORTIONS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9}
+PORTIONS |= {"tenth": 10, "twelfth": 12, "twentieth": 20, "hundredth": 100, "thousandth": 1000}
+"""Parts of one: "half of", and after a number in the plural, as in "2 thirds of"."""
+MULTIPLES = {"twice": 2, "double": 2, "thrice": 3, "triple": 3}
+LISTED = {"sum": "sum", "product": "prod", "average": "mean", "mean": "mean", "median": "median", "gcd": "gcd", "lcm": "lcm"}
+"""Functions in words, as in "the sum of 3 and 4"."""
+
+DIMENSIONS = {
+    "length": "mm cm dm meter km inch foot yard mile",
+    "time": "second minute hour day night week fortnight month quarter year decade century",
+    "mass": "mg gram kg ounce pound stone ton",
+    "volume": "ml cl dl liter teaspoon tablespoon ounce cup pint quart gallon barrel",
+    "money": "cent nickel dime quarter dollar euro pence pound yen rupee peso franc yuan usd eur gbp jpy inr cny",
+    "angle": "degree radian celsius fahrenheit kelvin",
+    "data": "bit byte kb mb gb tb kilobyte megabyte gigabyte terabyte",
+    "number": "dozen pair couple score",
+}
+UNITS: dict[str, set[str]] = {}
+"""Unit (singular) -> its dimensions: two units that share one would have to be converted."""
+for _dimension, _units in DIMENSIONS.items():
+    for _unit in _units.split():
+        UNITS.setdefault(_unit, set()).add(_dimension)
+SYNONYMS = {"feet": "foot", "ft": "foot", "yd": "yard", "mi": "mile", "metre": "meter", "kilometre": "km", "kilometer": "km"}
+SYNONYMS |= {"centimeter": "cm", "millimeter": "mm", "sec": "second", "min": "minute", "hr": "hour", "yr": "year"}
+SYNONYMS |= {
+    "kilogram": "kg",
+    "kilo": "kg",
+    "milligram": "mg",
+    "oz": "ounce",
+    "lb": "pound",
+    "litre": "liter",
+    "milliliter": "ml",
+}
+SYNONYMS |= {"millilitre": "ml", "tsp": "teaspoon", "tbsp": "tablespoon", "gal": "gallon", "deg": "degree", "rad": "radian"}
+SYNONYMS |= {"penny": "cent", "buck": "dollar", "pennie": "cent", "people": "person", "children": "child", "men": "man"}
+SYNONYMS |= {"women": "woman", "mice": "mouse", "teeth": "tooth", "geese": "goose", "inche": "inch", "tonne": "ton"}
+"""Other names of units and irregular plurals."""
+RATES = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour")}
+LETTER_UNITS = {"m": "meter", "g": "gram", "l": "liter", "L": "liter", "h": "hour", "s": "second"}
+"""Letters that are units if a blank stands between them and a number."""
+LETTERS_IN_DOUBT = frozenset("mgLlhskKMBCF")
+"""Letters that may be a unit, a scale or a variable right after a number."""
+
+GLUE_WORDS = frozenset(
+    "to out in into onto from than then more less fewer as by at on off for with without within and or nor not but if else so"
+    " because since when while that this these those is are was were be been has have had do does did will would can could"
+    " per the a an of he she they it we you".split()
 )
-"""Units (singular) that cannot be added to a bare number: five dollars and twenty cents are not twenty-five."""
-UNIT_LETTERS = frozenset("mglhsL")
-"""Letters that are units beside other units."""
-SCALES = {"dozen": 12, "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-"""Words after a number that multiply it."""
+"""Words between other words: never a name."""
+STOP_WORDS = GLUE_WORDS | frozenset(
+    "any no none over under above below before after until during through between among about around approximately"
+    " roughly nearly almost exactly rounded up down plus minus equals equal negative positive ratio versus vs times doubled"
+    " tripled halved quadrupled squared cubed rooted remainder rem modulo i factorial"
+    " zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
+    " nineteen twenty thirty forty fifty sixty seventy eighty ninety ones tens score gross bps ppm ppb lambda def elif true"
+    " false".split()
+)
+"""Words that change the meaning of a number before them, so that they are never taken for its unit."""
+LABEL_TRAPS = frozenset(
+    "square squared cube cubed root half twice double triple negative opposite inverse reciprocal percent percentage absolute"
+    " power rounded round floor ceiling".split()
+)
+"""Words in front of a colon or an equals sign that ask for more than the value of what follows."""
 
 CHARACTERS = str.maketrans(
     {
@@ -137,8 +208,7 @@ CHARACTERS = str.maketrans(
         **dict.fromkeys("÷∕⁄➗", "/"),
         **dict.fromkeys("−–—‒―‐‑➖", "-"),
         **dict.fromkeys("➕", "+"),
-        **dict.fromkeys("$€£¥₹₩₽₦₫₪฿", " "),
-        **{"≤": "<=", "≥": ">=", "≠": "!=", "⩽": "<=", "⩾": ">=", "≈": "=", "≅": "=", "≡": "=", "：": ":", "˚": "°", "º": "°"},
+        **{"≤": "<=", "≥": ">=", "≠": "!=", "⩽": "<=", "⩾": ">=", "：": ":", "˚": "°", "º": "°"},
         **{"√": "√", "∛": " cbrt ", "∜": " root_4 ", "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "‰": "/1000", "→": "->"},
         **{
             "θ": "theta",

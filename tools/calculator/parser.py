@@ -1,14 +1,20 @@
 """Tokens -> syntax tree of plain data: int, Fraction, str (a variable) and tuples ``(operator, operand, ...)``.
 
     ("+", a, b, ...)   ("*", a, ("inv", b), ...)   ("neg", a)   ("^", a, b)   ("!", a)   ("%", a)   ("pct", a, b)
-    ("const", name)    ("call", name, a, ...)      ("list", a, ...)   ("unit", name)   ("dots",)   ("=", a, b)   ("<", a, b) ...
+    ("const", name)    ("call", name, a, ...)      ("list", a, ...)   ("dots",)   ("=", a, b)   ("<", a, b) ...
+    ("unit", words)    ("unit?", words)            ("per", words)     ("letter", name)
 
 Precedence climbs from relations over sums and products to signs, powers and postfixes. Sums and products are flat, and all
 that nests is counted, so neither this parser nor the walks over its trees can run out of stack.
+
+Words after a number are a unit, words after a slash the unit per which something is; ``unit?`` is one of which the form does
+not tell whether it belongs to the number or to the whole fraction before it (``8/3 pounds``). ``letter`` is a single letter
+after a number that may be a variable, a unit or a scale. What becomes of them is decided in `units`.
 """
 
 from __future__ import annotations
 
+import re
 from difflib import get_close_matches
 from fractions import Fraction
 
@@ -17,12 +23,20 @@ from swirl_env.tools.calculator.names import (
     ANY,
     CONSTANTS,
     FUNCTIONS,
+    GLUE_WORDS,
     GREEK,
     INFIX_WORDS,
+    LETTERS_IN_DOUBT,
+    LISTED,
     METHODS,
     MODULES,
+    MULTIPLES,
     ONE_ARGUMENT,
+    PORTIONS,
+    SCALES,
     SHORT_ONLY_CALLED,
+    STOP_WORDS,
+    WITHOUT_BRACKETS,
 )
 from swirl_env.tools.calculator.rational import MAX_DIGITS, Node
 from swirl_env.tools.calculator.text import CalcError
@@ -31,20 +45,9 @@ from swirl_env.tools.calculator.tokens import THOUSANDS, tokens
 RELATIONS = {"=": "=", "==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 _STARTERS = frozenset("([{√∞") | {"\\frac", "\\binom", "\\sqrt", "\\lfloor", "\\lceil", "\\sum", "\\prod", "\\int", "\\lim"}
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
-
-
-def parse(text: str) -> Node:
-    """Reads one statement.
-
-    Raises:
-        CalcError: where it is no expression, with the reason.
-    """
-    parser = Parser(tokens(text))
-    node = parser.relation()
-    if parser.token:
-        raise CalcError(parser.unexpected())
-    return node
-
+_DESK = re.compile(r"[\d.\x01]+[+-][\d.\x01]+%")
+"""``number + number%``: alone it is what a desk calculator makes of it, the number and that part of the number."""
+_WORDS = "Words are not part of an expression: write numbers, variables and operators."
 
 MAX_DEPTH = 50
 """Levels of brackets, calls and powers inside one another."""
@@ -53,20 +56,35 @@ MAX_CHAIN = 200
 _SHOWN = frozenset("+-*/^%!()[]{},=|.")
 
 
+def parse(text: str) -> Node:
+    """Reads one statement.
+
+    Raises:
+        CalcError: if it is no expression, with the reason.
+    """
+    parser = Parser(tokens(text))
+    node = parser.relation()
+    if parser.token:
+        raise CalcError(parser.unexpected())
+    return node
+
+
 class Parser:
     """Recursive descent over a list of tokens; `token` is the next one, empty at the end."""
 
-    def __init__(self, found: list[str]) -> None:
-        self.tokens = found
+    def __init__(self, tokens: list[str]) -> None:
+        self.tokens = tokens
         self.place = 0
-        self.token = found[0] if found else ""
+        self.token = tokens[0] if tokens else ""
         self.depth = 0
         self.chain = 0
         self.bars = 0
         self.arguments = False
         """Whether a comma separates here rather than groups digits."""
         self.variable = ""
-        """``dx`` where an integral waits for it."""
+        """``dx`` inside an integral that ends with it."""
+        self.listing = False
+        """Whether "and" separates here, as in "the sum of 10 and 1/2", rather than joins a mixed number."""
 
     def take(self) -> str:
         """Returns the next token and moves on."""
@@ -78,11 +96,11 @@ class Parser:
     def expect(self, wanted: str) -> None:
         """Moves past one certain token."""
         if self.token != wanted:
-            raise CalcError(f"Expected {wanted!r}, but {self.found()}.")
+            raise CalcError(f"Expected {wanted!r}, but {self.next_in_words()}.")
         self.take()
 
-    def found(self) -> str:
-        """Says what comes next, in words that are safe to show."""
+    def next_in_words(self) -> str:
+        """Returns what comes next, in words that are safe to show."""
         if not self.token:
             return "the expression ended"
         shown = self.token if self.token.isalnum() and len(self.token) <= 20 else ""
@@ -95,7 +113,7 @@ class Parser:
             return "A comma stands where none belongs: write decimals with a point, and group digits by threes."
         if self.token[:1].isdigit() or self.token[:1] == ".":
             return "Two numbers stand side by side: put an operator between them."
-        return f"The expression cannot be read: {self.found()} where an operator or the end was expected."
+        return f"The expression cannot be read: {self.next_in_words()} where an operator or the end was expected."
 
     def enter(self) -> None:
         """Counts one level of nesting."""
@@ -111,16 +129,25 @@ class Parser:
 
     def relation(self) -> Node:
         """Reads sum ((= | < | ...) sum)*."""
-        left = self.sum()
+        left = self.side()
         if self.token not in RELATIONS:
             return left
         chain: list[Node] = []
         while self.token in RELATIONS and self.token:
             sign = RELATIONS[self.take()]
-            right = self.sum()
+            right = self.side()
             chain.append((sign, left, right))
             left = right
         return chain[0] if len(chain) == 1 else ("and", *chain)
+
+    def side(self) -> Node:
+        """Reads one side of a relation, with the desk calculator's reading of ``100 + 10%`` if it is nothing else."""
+        start, depth = self.place, self.depth
+        node = self.sum()
+        if depth or self.tokens[self.place - 1] != "%" or not _DESK.fullmatch("".join(self.tokens[start : self.place])):
+            return node
+        percent = node[2]
+        return ("pct", node[1], ("neg", percent[1][1]) if percent[0] == "neg" else percent[1])
 
     def sum(self) -> Node:
         """Reads product ((+ | -) product)*."""
@@ -135,11 +162,7 @@ class Parser:
                 terms.append(("dots",))
                 continue
             term = self.product()
-            if type(term) is tuple and term[0] == "%" and not _percents(terms):
-                self.pile()
-                terms = [("pct", terms[0] if len(terms) == 1 else ("+", *terms), ("neg", term[1]) if minus else term[1])]
-            else:
-                terms.append(("neg", term) if minus else term)
+            terms.append(("neg", term) if minus else term)
         return ("+", *terms) if len(terms) > 1 else terms[0]
 
     def product(self) -> Node:
@@ -153,9 +176,8 @@ class Parser:
                 factors.append(self.sign())
             elif token == "/":
                 self.take()
-                word = self.token[:1].isalpha() and self.is_word(self.token)
-                factors.append(("inv", ("unit", self.take()) if word else self.sign()))
-            elif not token or token in "+-),=" or not (self.word_operator(factors) or self.beside(factors)):
+                factors.append(("per", self.words()) if self.at_word() else ("inv", self.sign()))
+            elif not token or token in "+-),=" or not (self.word_operator(factors) or self.juxtaposed(factors)):
                 break
         return ("*", *factors) if len(factors) > 1 else factors[0]
 
@@ -165,11 +187,15 @@ class Parser:
         if token in ("", "x"):
             return False
         self.take()
-        left = factors[0] if len(factors) == 1 else ("*", *factors)
         if token == "of":
+            # "25% of 40" binds tighter than a product; "3/4 of 24" is the same either way, "6/3/4 of 24" is not.
+            fraction = len(factors) == 2 and _is_inverse(factors[1]) and type(factors[0]) is int
+            if not fraction and not _is_part(factors[-1]):
+                raise CalcError("'of' needs a fraction or a percentage right before it, as in: 25% of 80.")
             factors.append(self.sign())
             return True
         self.pile()
+        left = factors[0] if len(factors) == 1 else ("*", *factors)
         if token == "off":
             if type(left) is not tuple or left[0] != "%":
                 raise CalcError("'off' needs a percentage before it, as in: fifteen percent off a price.")
@@ -178,45 +204,90 @@ class Parser:
             factors[:] = [("call", "binomial" if token == "choose" else token, left, self.sign())]
         return True
 
-    def beside(self, factors: list[Node]) -> bool:
+    def juxtaposed(self, factors: list[Node]) -> bool:
         """Reads a factor written without an operator: 2(3), 3x, (1+2)(3+4), 12 apples."""
-        token, last = self.token, factors[-1]
+        token, last, before = self.token, factors[-1], self.tokens[self.place - 1]
         if token == "|" and not self.bars:
             factors.append(self.power())
             return True
         if token[0].isdigit() or token[0] == ".":
-            if self.tokens[self.place - 1] not in (")", "]", "}", "!") or token == "...":
+            if before not in (")", "]", "}", "!") or token == "...":
                 return False
             factors.append(self.power())
             return True
         if token == self.variable or (token not in _STARTERS and not token[0].isalpha()):
             return False
-        if token == "\\frac" and type(last) is int and self.tokens[self.place - 1].isdigit():
+        if token == "\\frac" and type(last) is int and before.isdigit():
             factors[-1] = ("+", last, self.mixed())
             return True
-        if token[0].isalpha() and self.is_word(token):
-            if isinstance(last, str) and self.tokens[self.place - 1] == last:
-                raise CalcError("Words are not part of an expression: write numbers, variables and operators.")
-            if type(last) in (int, Fraction) or (type(last) is tuple and last[0] in ("unit", "+")):
-                factors.append(("unit", self.take()))
-                return True
-            if type(last) is tuple and last[0] == "inv" and type(last[1]) in (int, Fraction):
-                factors.append(("inv", ("unit", self.take())))
-                return True
-        if isinstance(last, tuple) and last[0] == "unit":
-            raise CalcError("Words are not part of an expression: write numbers, variables and operators.")
-        if isinstance(last, str) and len(last) > 1 and last not in GREEK and self.tokens[self.place - 1] == last:
-            raise CalcError(self.no_function(last) if token == "(" else "Two words stand side by side with no operator between.")
+        if self.at_word():
+            factors.append(self.unit(factors, before))
+            return True
+        if before[0].isalpha() and len(before) > 1 and before not in CONSTANTS and before not in GREEK:
+            raise CalcError(self.no_function(before) if token == "(" else _WORDS)
+        if (
+            token in LETTERS_IN_DOUBT
+            and before[0].isdigit()
+            and self.tokens[self.place + 1 : self.place + 2] not in (["^"], ["("])
+        ):
+            factors.append(("letter", self.take()))
+            return True
         factors.append(self.power())
         return True
 
-    def is_word(self, token: str) -> bool:
-        """Whether a name is no function, no constant and no one-letter variable."""
-        if token in CONSTANTS or token in GREEK or len(token) == 1 or token in MODULES or token in INFIX_WORDS:
+    def unit(self, factors: list[Node], before: str) -> Node:
+        """Reads the words after a number or a bracket: a unit, or parts of one as in 2 thirds."""
+        last = factors[-1]
+        number = last[1] if _is_inverse(last) else last
+        if not (before[0].isdigit() or before[0] == "." or before in (")", "]", "}") or before in SCALES) or type(number) is str:
+            raise CalcError(_WORDS)
+        part = PORTIONS.get(self.token.removesuffix("s").replace("halve", "half"))
+        if part and (self.token.endswith("s") or last == 1) and not self.token.startswith("quarter"):
+            self.take()
+            return ("inv", part)
+        words = self.words()
+        if not _is_inverse(last):
+            node: Node = ("unit", words)
+        elif any(type(factor) is tuple and factor[0] in ("unit", "per") for factor in factors[:-1]):
+            node = ("inv", ("unit", words))
+        else:
+            node = ("unit?", words)
+        if self.token not in ("^", "**"):
+            return node
+        self.take()
+        self.enter()
+        exponent = self.sign()
+        self.depth -= 1
+        return ("inv", ("^", node[1], exponent)) if node[0] == "inv" else ("^", node, exponent)
+
+    def words(self) -> str:
+        """Reads the words of a unit: "apples", "square feet", "pieces of laundry"."""
+        words: list[str] = []
+        while self.at_word() or (words and self.token == "of" and self.is_word(self.place + 1)):
+            if self.token.lower() in STOP_WORDS and self.token != "of":
+                raise CalcError(_WORDS)
+            words.append(self.take())
+        return " ".join(words)
+
+    def at_word(self) -> bool:
+        """Whether the next token is a word."""
+        return self.token[:1].isalpha() and self.is_word(self.place)
+
+    def is_word(self, place: int) -> bool:
+        """Whether the token there is no function, no constant, no operator and no one-letter variable."""
+        token, following = (*self.tokens[place : place + 2], "", "")[:2]
+        if len(token) < 2 or not token.replace("_", "").isalpha() or token == self.variable or following == "(":
+            return False
+        if token in CONSTANTS or token in GREEK or token in MODULES or token in INFIX_WORDS:
+            return False
+        lower = token.lower()
+        if lower in MULTIPLES or (following == "of" and (lower in PORTIONS or lower in LISTED)):
             return False
         name = ALIASES.get(token, token)
-        called = self.tokens[self.place + 1 : self.place + 2] == ["("]
-        return not called and (not is_function(name) or token in SHORT_ONLY_CALLED)
+        if not is_function(name) or token in SHORT_ONLY_CALLED:
+            return True
+        argument = self.starts_value(place + 1) and (len(following) < 2 or not following.isalpha() or following in CONSTANTS)
+        return following != "of" and not argument and not is_function(ALIASES.get(following, following))
 
     def mixed(self) -> Node:
         r"""The fraction of 3\frac{1}{2}, which has to be a proper one of whole numbers."""
@@ -250,15 +321,20 @@ class Parser:
         """Reads primary (! | % | ° | .method())*."""
         node = self.primary()
         while (token := self.token) and token in "!%°.":
-            if token == "%" and self.starts_value(self.place + 1):
+            if token == "%" and self.starts_value(self.place + 1) and not self.is_word(self.place + 1):
                 break
             if token == ".":
                 node = self.read_method(node)
                 continue
             self.take()
             self.pile()
-            node = ("*", node, ("inv", 180), ("const", "pi")) if token == "°" else (token, node)
+            node = self.degrees(node) if token == "°" else (token, node)
         return node
+
+    def degrees(self, node: Node) -> Node:
+        """30°, or a temperature."""
+        scale = f" {self.take().lower()}" if self.token in ("C", "F", "K") else ""
+        return ("*", node, ("unit", f"degree{scale}"))
 
     def starts_value(self, place: int) -> bool:
         """Whether the token there begins an operand (words like "of" do not)."""
@@ -295,7 +371,8 @@ class Parser:
         self.depth -= 1
         if not items:
             raise CalcError("The brackets are empty: an operand is missing.")
-        return items[0] if len(items) == 1 else ("list", *items)
+        listed = opener == "[" and type(items[0]) in (int, Fraction, str)  # [0] * 9 is a list, [(2 + 3) * 4] / 2 is not
+        return ("list", *items) if listed or len(items) > 1 else items[0]
 
     def items(self, closer: str) -> list[Node]:
         """Comma-separated relations up to the closing bracket, which is taken."""
@@ -312,20 +389,33 @@ class Parser:
         return items
 
     def read_number(self) -> Node:
-        """A literal: thousands groups, blanks between groups and mixed numbers belong to it."""
+        """A literal: thousands groups, blanks between groups, mixed numbers and scales belong to it."""
         text = self.take()
         token = self.token
         following = self.tokens[self.place + 1 : self.place + 2] if token == THOUSANDS else []
         if following and (not self.arguments or following[0][0] == "0"):  # no argument begins with 000
             text = self.grouped(text)
             token = self.token
-        if token and token[0].isdigit() and text.isdigit():
-            if len(text) <= 3 and text[0] != "0":
-                while len(self.token) == 3 and self.token.isdigit():
-                    text += self.take()
-            if self.token.isdigit() and self.tokens[self.place + 1 : self.place + 2] == ["/"]:
-                return self.mixed_number(literal(text))
-        return literal(text)
+        if not token or not (token[0].isdigit() or token[0].isalpha()):
+            return literal(text)
+        if text.isdigit() and len(text) <= 3 and text[0] != "0":
+            while len(self.token) == 3 and self.token.isdigit():
+                text += self.take()
+        joined = self.token == "and" and not self.listing
+        top = self.place + joined
+        if (
+            text.isdigit()
+            and self.tokens[top : top + 1]
+            and self.tokens[top].isdigit()
+            and self.tokens[top + 1 : top + 2] == ["/"]
+        ):
+            if joined:
+                self.take()
+            return self.mixed_number(literal(text))
+        value = literal(text)
+        while self.token.lower() in SCALES:
+            value = value * SCALES[self.take().lower()]
+        return value.numerator if value.denominator == 1 else value
 
     def grouped(self, text: str) -> str:
         """Joins 1,250,000."""
@@ -358,6 +448,16 @@ class Parser:
                 raise CalcError("A function name has to follow the dot.")
             return self.read_name()
         name = ALIASES.get(token, token)
+        lower = token.lower()
+        if self.token == "of" and (lower in LISTED or (is_function(name) and name in ONE_ARGUMENT)):
+            return self.function_of(LISTED.get(lower, name))
+        if lower in MULTIPLES or (lower in PORTIONS and self.token == "of"):
+            if self.token == "of":
+                self.take()
+            self.enter()
+            operand = self.power()
+            self.depth -= 1
+            return ("*", MULTIPLES[lower], operand) if lower in MULTIPLES else ("*", operand, ("inv", PORTIONS[lower]))
         if is_function(name) and (self.token == "(" or token not in SHORT_ONLY_CALLED):
             self.enter()
             node = self.function(name)
@@ -367,11 +467,46 @@ class Parser:
             return ("const", CONSTANTS[token])
         if self.token == "(" and (len(token) > 1 or token in "fgh"):
             raise CalcError(self.no_function(token))
+        if lower in GLUE_WORDS and len(token) > 1:
+            raise CalcError(_WORDS)
         if len(token) > 30:
             raise CalcError("A name is too long to be a variable.")
         if token in INFIX_WORDS and token not in "xX":
             raise CalcError("An operand is missing before a word that joins two.")
         return token
+
+    def function_of(self, name: str) -> Node:
+        """A function in words: "square root of 81", "the sum of 10 and 1/2".
+
+        Its operands are single numbers, fractions or brackets, and what follows them has to end the expression, for in "the
+        square root of 16 + 9" the words do not tell how far the root reaches.
+        """
+        self.take()
+        outer, self.listing = self.listing, True
+        items = [self.operand()]
+        while name not in ONE_ARGUMENT and self.token in (",", THOUSANDS, "and"):
+            self.take()
+            if self.token == "and":
+                self.take()
+            items.append(self.operand())
+        self.listing = outer
+        if self.token and self.token not in ")]}=|" and not (outer and self.token in (",", "and")):
+            raise CalcError("It is unclear how far the words reach: use parentheses.")
+        if name not in ONE_ARGUMENT and len(items) < 2:
+            raise CalcError(f"{name} needs at least two numbers.")
+        return call(name, items)
+
+    def operand(self) -> Node:
+        """A signed number, fraction, call or bracket, with its unit."""
+        self.enter()
+        factors = [self.sign()]
+        if self.token == "/" and type(factors[0]) is int:
+            self.take()
+            factors.append(("inv", self.power()))
+        if self.at_word() and self.token != "and":
+            factors.append(self.unit(factors, self.tokens[self.place - 1]))
+        self.depth -= 1
+        return factors[0] if len(factors) == 1 else ("*", *factors)
 
     def no_function(self, token: str) -> str:
         """The sentence for a call of something unknown."""
@@ -395,7 +530,7 @@ class Parser:
         if self.token == "(":
             arguments = self.call_arguments(name)
         else:
-            if not self.starts_value(self.place) and self.token not in ("-", "|"):
+            if name not in WITHOUT_BRACKETS or (not self.starts_value(self.place) and self.token not in ("-", "|")):
                 raise CalcError(f"{name} needs an argument in parentheses.")
             arguments = [self.loose_argument()]
         if base is not None:
@@ -417,7 +552,7 @@ class Parser:
             self.take()
             return ("neg", self.power())
         node = self.power()
-        if type(node) in (int, Fraction) and self.token[:1].isalpha() and not self.is_word(self.token):
+        if type(node) in (int, Fraction) and self.token[:1].isalpha() and not self.at_word() and self.token not in INFIX_WORDS:
             return ("*", node, self.power())
         return node
 
@@ -453,13 +588,21 @@ class Parser:
         if token == "∞":
             return ("const", "oo")
         if token == "\\frac":
+            if self.token.isdigit() and len(self.token) > 2:
+                raise CalcError("A fraction lacks its braces: write them around numerator and denominator.")
             top = self.group()
             return ("*", top, ("inv", self.group()))
+        if token == "\\diff":
+            return self.derivative()
         if token == "\\binom":
             return call("binomial", [self.group(), self.group()])
         if token == "\\sqrt":
-            degree = self.bracket() if self.token == "[" else None
-            return call("sqrt", [self.group()]) if degree is None else call("root", [self.group(), degree])
+            if self.token.isdigit() and len(self.token) > 1:
+                raise CalcError("A root lacks its braces: write them around what is under it.")
+            if self.token != "[":
+                return call("sqrt", [self.group()])
+            degree = self.bracket()
+            return call("root", [self.group(), degree[1] if type(degree) is tuple and degree[0] == "list" else degree])
         if token in ("\\lfloor", "\\lceil"):
             node = self.sum()
             self.expect("\\r" + token[2:])
@@ -472,7 +615,7 @@ class Parser:
             return self.limit()
         self.place -= 1
         self.token = token
-        raise CalcError(f"The expression cannot be read: {self.found()} where an operand was expected.")
+        raise CalcError(f"The expression cannot be read: {self.next_in_words()} where an operand was expected.")
 
     def group(self) -> Node:
         """The argument of a LaTeX command: {...}, or one digit or name."""
@@ -493,6 +636,16 @@ class Parser:
         self.expect("^")
         high = self.group()
         return call(name, [self.product(), ("list", variable, low, high)])
+
+    def derivative(self) -> Node:
+        """The body after d/dx, of which variable and order come first; a sum needs brackets."""
+        variable = self.take()
+        order = int(self.take()) if self.token.isdigit() else 1
+        bracket = self.token in _CLOSERS
+        body = self.product()
+        if self.token in ("+", "-") and not (bracket and self.tokens[self.place - 1] in _CLOSERS.values()):
+            raise CalcError("It is unclear how far the derivative reaches: put its body in parentheses.")
+        return call("diff", [body, *[variable] * order])
 
     def limit(self) -> Node:
         """Reads _{x to a} and the body, after a limit sign."""
@@ -556,5 +709,18 @@ def call(name: str, arguments: list[Node]) -> Node:
     return ("call", name, *arguments)
 
 
-def _percents(terms: list[Node]) -> bool:
-    return all(type(term) is tuple and (term[0] == "%" or (term[0] == "neg" and _percents([term[1]]))) for term in terms)
+def _is_inverse(node: Node) -> bool:
+    return type(node) is tuple and node[0] == "inv" and type(node[1]) in (int, Fraction)
+
+
+def _is_part(node: Node) -> bool:
+    """Whether a factor is a percentage, a decimal or a fraction in brackets."""
+    if type(node) is Fraction:
+        return True
+    if type(node) is not tuple:
+        return False
+    return (
+        node[0] == "%"
+        or (node[0] == "*" and any(map(_is_inverse, node[1:])))
+        or (node[0] == "+" and any(map(_is_part, node[1:])))
+    )

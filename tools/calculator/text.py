@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
 from typing import Literal
 
-from swirl_env.tools.calculator.names import CHARACTERS, SCALES
+from swirl_env.tools.calculator.names import CHARACTERS, LETTER_UNITS, UNITS
 
 ErrorKind = Literal["invalid", "timeout", "limit", "unavailable"]
 """The kinds of `swirl_env.types.ToolError`, which the worker does without importing."""
@@ -24,92 +23,57 @@ class CalcError(Exception):
 _PLAIN = re.compile(r"[0-9+\-*/^%!()., ]+")
 """Text that is arithmetic already."""
 _OWN_TAGS = "math_exp|math|calculator|calc|expression|expr"
-_UNWRAP = re.compile(rf"\s*<(?:{_OWN_TAGS})>(.*)", re.S | re.I)
-_CLOSE = re.compile(rf"</(?:{_OWN_TAGS})>", re.I)
-_THINK = re.compile(r"<(think|thinking|reasoning)>.*?</\1>", re.S | re.I)
-_TAG = re.compile(r"</?[A-Za-z][\w:-]{2,}\s*/?>|</[A-Za-z]|<[!?]|<\|")
+_OPENING = re.compile(rf"\s*<(?:{_OWN_TAGS})>(.*)", re.S | re.I)
+_CLOSING = re.compile(rf"</(?:{_OWN_TAGS})>", re.I)
+_THINK = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.I)
+_TAG = re.compile(r"</?[A-Za-z][\w:-]{2,40}\s?/?>|</[A-Za-z]|<[!?]|<\|")
 _ENTITY = re.compile(r"&(lt|gt|amp|le|ge|ne|times|divide|minus|nbsp|pi|deg|#\d{1,5});")
 _ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "le": "<=", "ge": ">=", "ne": "!=", "times": "*", "divide": "/", "minus": "-"}
 _ENTITIES |= {"nbsp": " ", "pi": "pi", "deg": "°"}
-_ANNOTATION = re.compile(r"\s*<<([^<>=]+)=[^<>]*>>\s*\Z")
-_FENCE = re.compile(r"\A\s*```[a-zA-Z]*\n?|```\s*\Z|\A\s*`+|`+\s*\Z")
+_ANNOTATION = re.compile(r"<<([^<>=]+)=[^<>]*>>")
+_FENCE = re.compile(r"```(?:[a-zA-Z]*\n)?")
 _COMMENT = re.compile(r"#[^\n]*")
 _SUPERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿˣ", "0123456789+-=()nx")
 _SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ]+")
 _VULGAR = re.compile("([0-9]?) ?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
-_CENTS = re.compile(r"(\d[\d.,]*)\s*[¢￠]")
-_CENT_WORDS = re.compile(r"(\d[\d.,]*)\s*cents?\b", re.I)
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_ASK = re.compile(
-    r"\A\s*(?:please\s+)?(?:what(?:'s|\s+is|\s+are)|how\s+much\s+is|calculate|compute|evaluate|find|determine|work\s+out|answer\s*:"
-    r"|result\s*:|expression\s*:|calc\s*:)\s*:?\s*(?:the\s+(?:value|result)\s+of\s+)?",
-    re.I,
-)
-_DANGLING = re.compile(r"(?:\s*(?:=|is))*\s*[?_]*\s*\Z")
-
-
-def _calculus(name: str) -> Callable[[re.Match[str]], str]:
-    return lambda found: f"{name}({found[1]}, {found[2]})" if found[2] else f"{name}({found[1]})"
-
-
-_TABLE: list[tuple[str, str | Callable[[re.Match[str]], str]]] = [
-    (r"\b(?:the\s+)?square\s+root\s+of\b", " sqrt "),
-    (r"\b(?:the\s+)?cube\s+root\s+of\b", " cbrt "),
-    (r"\b(?:the\s+)?absolute\s+value\s+of\b", " abs "),
-    (r"\b(?:the\s+)?factorial\s+of\b", " factorial "),
-    (r"\b(?:the\s+)?(sum|product|average|mean|median|gcd|lcm)\s+of\s+([\d., ]+?),?\s+and\s+([\d.]+)", r" \1([\2, \3])"),
-    (r"\A\s*(?:the\s+)?derivative\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("diff")),
-    (r"\A\s*(?:the\s+)?integral\s+of\s+(.+?)(?:\s+with\s+respect\s+to\s+([a-z]))?\s*\Z", _calculus("integrate")),
-    (r"\bdivided\s+by\b", " / "),
-    (r"\bmultiplied\s+by\b", " * "),
-    (r"\b(?:raised\s+)?to\s+the\s+power\s+(?:of\s+)?", " ^ "),
-    (r"\bplus\b", " + "),
-    (r"\bminus\b", " - "),
-    (r"\btimes\b", " * "),
-    (r"(?<=[\d)\s])over(?=[\s(\d])", " / "),
-    (r"\bsquared\b", "^2 "),
-    (r"\bcubed\b", "^3 "),
-    (r"\b(?:a\s+)?half\s+of\b", " 1/2 of "),
-    (r"\b(?:a\s+)?(?:third)\s+of\b", " 1/3 of "),
-    (r"\b(?:a\s+)?(?:quarter|fourth)\s+of\b", " 1/4 of "),
-    (r"\b(?:twice|double)\b", " 2 * "),
-    (r"\bpercent(?:age)?\b", " % "),
-    (r"\bequals\b", " = "),
-    (r"(?<=\d)\s*(?:degrees?|deg)\b(?!\s*\()", "°"),
-    (r"(?<=[\d)])\s*(dozen|hundred|thousand|million|billion|trillion)s?\b", lambda found: f"*{SCALES[found[1].lower()]} "),
-    (r"(?<=[\w)])\s+per\s+(?=[A-Za-z])", " / "),
-    (r"\band\s+(?=\d+\s*/\s*\d)", " "),
-]
-"""Words that models write for operators. A phrase that is not here stays as it is and is refused, never guessed."""
-_PHRASES = [(re.compile(pattern, re.I), meaning) for pattern, meaning in _TABLE]
+_BLANKS = re.compile(r"[ \t\xa0\u2000-\u200a\u202f\u205f\u3000]+")
+_CURRENCY = re.compile("[$€£¥₹₩₽₦₫₪฿₱]")
+_FOREIGN = re.compile(r"\b(?:euros?|pence|yen|rupees?|pesos?|francs?|yuan|usd|eur|gbp|jpy|inr|cny)\b", re.I)
+_SCALED = re.compile(r"[$€£¥₹₩₽₦₫₪฿₱] ?([\d.,]+) ?(k|mn|mm|m|bn|b|tn)\b", re.I)
+_SCALE = {"k": "thousand", "m": "million", "mn": "million", "mm": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
+_CENTS = re.compile(r"(?<![\d.,])(\d[\d.,]*) ?cents?\b", re.I)
+_RATE = re.compile(r"[*/x]|\btimes\b|\bper\b")
+_DOLLARS = re.compile(r"(?<=\d) ?dollars?\b", re.I)
 
 
 def statements(text: str) -> list[str]:
     """Returns the statements of a text, in order, each one line of plain notation.
 
     Raises:
-        CalcError: where the text holds what no expression has: foreign tags, control characters, quotes.
+        CalcError: if the text holds what no expression has: foreign tags, control characters, quotes.
     """
     if _PLAIN.fullmatch(text):
-        return [text]
-    text = _unicode(_unwrap(text.replace("\r\n", "\n")))
+        text = _BLANKS.sub(" ", text) if "  " in text else text
+        return [_checked(text) if "%" in text else text]
+    text = _spell_money(_BLANKS.sub(" ", _fold(_unwrap(text.replace("\r\n", "\n")))))
     if any(quote in text for quote in "\"'`@&"):
         raise CalcError("Quotes, code and references are not part of an expression: write plain arithmetic or algebra.")
     text = _COMMENT.sub("", text).replace("\\\\", "\n")
-    lines = [_words(line) for line in re.split(r"[\n;]+", text)]
-    return [line for line in lines if line.strip(" \t=")] or [""]
+    lines = [_spell_operators(line) for line in re.split(r"[\n;]+", text)]
+    return [line for line in lines if line.strip(" =")] or [""]
 
 
 def _unwrap(text: str) -> str:
     """Takes off tags around the expression, fences and escapes; any other tag is refused."""
-    text = _THINK.sub(" ", text)
+    text = _without_thoughts(text)
     for _ in range(3):
-        inner = _UNWRAP.match(text)
+        inner = _OPENING.match(text)
         if inner is None:
             break
         text = inner.group(1)
-    text = _CLOSE.split(text, maxsplit=1)[0] if not _CLOSE.sub("", text).count("</") else text
-    annotation = _ANNOTATION.match(text)
+    text = _CLOSING.split(text, maxsplit=1)[0] if not _CLOSING.sub("", text).count("</") else text
+    annotation = _ANNOTATION.fullmatch(text.strip())
     if annotation:
         text = annotation.group(1)
     if _TAG.search(text):
@@ -118,9 +82,18 @@ def _unwrap(text: str) -> str:
         text = _ENTITY.sub(_entity, text)
         if _TAG.search(text):
             raise CalcError("The expression holds a tag: write the bare expression.")
-    while (bare := _FENCE.sub("", text)) != text:
-        text = bare
-    return text
+    text = text.strip()
+    fence = _FENCE.match(text)
+    return (text[fence.end() :] if fence else text).strip("` \t\n")
+
+
+def _without_thoughts(text: str) -> str:
+    """Takes out the first to the last of the think tags, if they are balanced."""
+    marks = list(_THINK.finditer(text)) if "<" in text else []
+    if len(marks) < 2 or any(bool(mark[1]) != bool(i % 2) for i, mark in enumerate(marks)) or len(marks) % 2:
+        return text
+    places = [0, *(place for mark in marks for place in mark.span()), len(text)]
+    return " ".join(text[places[i] : places[i + 1]] for i in range(0, len(places), 4))
 
 
 def _entity(match: re.Match[str]) -> str:
@@ -128,22 +101,20 @@ def _entity(match: re.Match[str]) -> str:
     return chr(int(name[1:])) if name[0] == "#" and 31 < int(name[1:]) < 127 else _ENTITIES.get(name, " ")
 
 
-def _unicode(text: str) -> str:
+def _fold(text: str) -> str:
     """Folds look-alikes, digits of any script, superscripts and fractions into ASCII; drops invisible characters."""
-    if "$" in text:
-        text = _CENT_WORDS.sub(r"(\1/100)", text)
     if text.isascii() and not _CONTROL.search(text):
-        return text.replace("$", " ").replace("\t", " ") if "\\$" not in text else text.replace("\\$", " ").replace("$", " ")
+        return text
     text = "".join(char for char in text if unicodedata.category(char) != "Cf" and char not in "\ufe0f\ufe0e\u20e3")
     if _CONTROL.search(text):
         raise CalcError("The expression holds control characters: write plain text.")
-    text = text.replace("\t", " ")
-    text = _CENTS.sub(r"(\1/100)", text)
-    text = _VULGAR.sub(_vulgar, text)
+    text = _VULGAR.sub(_vulgar, _BLANKS.sub(" ", text))
     text = _SUPER_RUN.sub(lambda run: f"^({run.group().translate(_SUPERS)})", text)
-    text = unicodedata.normalize("NFKC", text.replace("º", "°")).translate(CHARACTERS)
-    text = "".join(char if char < "\x80" else _digit(char) for char in text)
-    return text.replace("\\$", " ")
+    text = text.replace("￠", "¢")
+    text = text.rstrip("¢ ") if text.rstrip("¢ ").endswith("=") else text.replace("¢", " cents")
+    text = text.replace("º", "°")
+    text = unicodedata.normalize("NFKC", text).translate(CHARACTERS)
+    return "".join(char if char < "\x80" else _digit(char) for char in text)
 
 
 def _vulgar(match: re.Match[str]) -> str:
@@ -157,11 +128,109 @@ def _digit(char: str) -> str:
     return char if value is None else str(value)
 
 
-def _words(line: str) -> str:
-    """Takes off the question around an expression and writes phrases as operators."""
-    line = _ASK.sub("", line, count=1) if line[:1].isalpha() or line[:1] == " " else line
-    line = _DANGLING.sub("", line.rstrip(" .?").lstrip(" ="))
-    if any(char.isalpha() for char in line):
-        for pattern, meaning in _PHRASES:
-            line = pattern.sub(meaning, line)
+def _spell_money(text: str) -> str:
+    """Drops the sign of the one currency that there is, after what depends on it: $2.5k, $5 + 25 cents."""
+    signs = set(_CURRENCY.findall(text))
+    if not signs:
+        return text
+    if len(signs) > 1 or _FOREIGN.search(text):
+        raise CalcError("The currencies differ: convert them to one first.")
+    text = _SCALED.sub(lambda match: f"{match[1]} {_SCALE[match[2].lower()]}", text.replace("\\$", "$"))
+    if signs == {"$"} and not _RATE.search(text):
+        text = _CENTS.sub(r"(\1/100)", _DOLLARS.sub("", text))
+    return _CURRENCY.sub(" ", text)
+
+
+_ASK = re.compile(
+    r" ?(?:please )?(?:what(?: ?is| are)|how much is|calculate|compute|evaluate|find|determine|work out|answer ?:"
+    r"|result ?:|expression ?:|calc ?:) ?:? ?(?:the (?:value|result) of )?",
+    re.I,
+)
+_ARTICLE = re.compile(
+    r"\b(?:the|an?) (?=(?:half|third|quarter|fourth|square|cube|absolute|factorial|sum|product|average)\b)", re.I
+)
+_ARTICLE_2 = re.compile(r"\bthe (?=(?:mean|median|gcd|lcm|derivative|integral)\b)", re.I)
+_CALCULUS = re.compile(r" ?(derivative|integral) of (.+?)(?: with respect to ([a-z]))? ?", re.I)
+_AFTER_NUMBER = re.compile(r"(?<=\d)(?: [A-Za-z]+(?:-[A-Za-z]{2,})*)+(?![\w(])|(?<=/)[A-Za-z]+(?:-[A-Za-z]{2,})+(?![\w(])")
+_LETTER_UNIT = re.compile(r"(?<=\d) ([mglLhs])(?![\w(])")
+_UNIT_PER_LETTER = re.compile(r"(?<=\d) ?([A-Za-z]{1,5}) ?/ ?([mglLhs])(?![\w(^])")
+_GROUPED = re.compile(r"(?<=\d)(?:\{,\}|\\[,;: ])(?=\d{3}(?!\d))")
+_DERIVATIVE = re.compile(
+    r"\\[dt]?frac ?\{ ?(?:d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}? ?)?\} ?\{ ?(?:d|\\partial) ?([a-z]) ?(?:\^ ?\{? ?\d ?\}? ?)?\}"
+)
+_D_BY_DX = re.compile(r"(?<![\w.])d(?:\^(\d))? ?/ ?d([a-z])(?:\^\d)?(?!\w)")
+_PERCENT_THEN = re.compile(r"\d% +[\d(.]")
+_OTHER_BASE = re.compile(r"(?<![\w.])0[xXbBoO]\w")
+_GLUED = re.compile(r"\d(?:[A-Za-z]+\d+[A-Za-z_]|(?:h|hr|hrs|m|min|ft|lb|lbs|kg|km|d)\d)")
+_REMAINDER = re.compile(r"\d ?[rR] ?\d")
+
+_TABLE: list[tuple[str, str]] = [
+    (r"\bsquare root of\b", " sqrt of "),
+    (r"\bcube root of\b", " cbrt of "),
+    (r"\babsolute value of\b", " abs of "),
+    (r"\bdivided by\b", " / "),
+    (r"\bmultiplied by\b", " * "),
+    (r"\b(?:raised )?to the power (?:of )?", " ^ "),
+    (r"\bplus\b", " + "),
+    (r"\bminus\b", " - "),
+    (r"\btimes\b", " * "),
+    (r"(?<=[\d) ])over(?=[ (\d])", " / "),
+    (r"\bsquared\b", "^2 "),
+    (r"\bcubed\b", "^3 "),
+    (r" ?\bpercent\b", "% "),
+    (r"\bequals\b", " = "),
+    (r"(?<=[\w)]) per (?=[A-Za-z])", " / "),
+]
+"""Words that models write for operators. A phrase that is not here stays as it is and is refused, never guessed.
+
+All of these patterns are matched on text whose runs of blanks are one blank, and none has a repeat that could run over the same
+text from many starts: reading stays linear in the length of the input."""
+_PHRASES = [(re.compile(pattern, re.I), meaning) for pattern, meaning in _TABLE]
+
+
+def _spell_operators(line: str) -> str:
+    """Takes the question off an expression and writes phrases as operators; of signs that ask for the value one "=" is left."""
+    asked = _ASK.match(line)
+    line = (line[asked.end() :] if asked else line).lstrip(" =").rstrip(" .?")
+    stem = line.removesuffix(" is").rstrip(" =?_≈")
+    return _without_phrases(stem) + (" =" if len(stem) < len(line) else "")
+
+
+def _without_phrases(line: str) -> str:
+    """Writes phrases as operators."""
+    if "\\" in line or "{" in line:
+        line = _DERIVATIVE.sub(_derivative, _GROUPED.sub(",", line))
+    if not any(char.isalpha() for char in line):
+        return _checked(line)
+    line = _ARTICLE_2.sub("", _ARTICLE.sub("", line))
+    for pattern, meaning in _PHRASES:
+        line = pattern.sub(meaning, line)
+    line = _BLANKS.sub(" ", _D_BY_DX.sub(_derivative, line))
+    calculus = _CALCULUS.fullmatch(line)
+    if calculus:
+        name = {"derivative": "diff", "integral": "integrate"}[calculus[1].lower()]
+        line = f"{name}({calculus[2]}, {calculus[3]})" if calculus[3] else f"{name}({calculus[2]})"
+    _checked(line)
+    line = _AFTER_NUMBER.sub(lambda words: words.group().replace("-", "_"), line)
+    line = _UNIT_PER_LETTER.sub(_unit_per_letter, line)
+    return line if "=" in line else _LETTER_UNIT.sub(lambda match: f" {LETTER_UNITS[match[1]]}", line)
+
+
+def _derivative(match: re.Match[str]) -> str:
+    return f" \\diff {match[2]} {match[1] or 1} "
+
+
+def _unit_per_letter(match: re.Match[str]) -> str:
+    unit = LETTER_UNITS.get(match[1], match[1])
+    return f" {unit}/{LETTER_UNITS[match[2]]}" if unit.lower().removesuffix("s") in UNITS else match[0]
+
+
+def _checked(line: str) -> str:
+    """Refuses numbers that cannot be told from something else, before blanks are forgotten."""
+    if _PERCENT_THEN.search(line):
+        raise CalcError("A number stands right after a percentage: put an operator between them.")
+    if _OTHER_BASE.search(line):
+        raise CalcError("A number is not written in base ten: write it with decimal digits.")
+    if _GLUED.search(line) or _REMAINDER.search(line):
+        raise CalcError("Numbers and letters are written together: put operators between them.")
     return line

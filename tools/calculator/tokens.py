@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 
-from swirl_env.tools.calculator.names import ALIASES, FUNCTIONS, LATEX, SHORT_ONLY_CALLED
+from swirl_env.tools.calculator.names import ALIASES, FUNCTIONS, GREEK, INFIX_WORDS, LATEX, SHORT_ONLY_CALLED, STOP_WORDS
 from swirl_env.tools.calculator.text import CalcError
 
 THOUSANDS = "\x01"
 """Token of a comma that may group digits: a digit right before it, exactly three right after."""
 
 _TOKEN = re.compile(
-    r"\s*("
+    r" ?("
     r"\.\.\.|\d[\d_]*(?:\.(?!\.)\d*)?(?:[eE][+-]?\d+(?![\w.]))?|\.\d+(?:[eE][+-]?\d+(?![\w.]))?"
     r"|[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*|\\[A-Za-z]+|\\.|\*\*|//|<=|>=|==|!=|->|:=|[^\s])"
 )
 _COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SUBSCRIPT = re.compile(r"(?<=[A-Za-z])_\{(\w+)\}")
-_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox)\s*\{([^{}]*)\}")
-_CHOOSE = re.compile(r"(?<![\w.])(\d+)\s*([CP])\s*(\d+)(?!\w)")
-_DEGREE = re.compile(r"\^\s*(?:\{\s*)?\\circ(?:\s*\})?")
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox) ?\{([^{}]*)\}")
+_CHOOSE = re.compile(r"(?<![\w.])(\d+) ?([CP]) ?(\d+)(?!\w)")
+_DEGREE = re.compile(r"\^ ?(?:\{ ?)?\\circ(?: ?\})?")
 _STARTS_VALUE = re.compile(r"[\d(√]|\.\d|\\(?:frac|sqrt|binom)")
 _ALLOWED = frozenset("+-*/^%!()[]{},=<>|√°∞_" + THOUSANDS) | {"**", "//", "<=", ">=", "==", "!=", "->", "...", ":="}
 
@@ -33,16 +33,16 @@ def tokens(text: str) -> list[str]:
     if "," in text:
         text = _COMMA.sub(THOUSANDS, text)
     if text.isascii() and "\\" not in text and not any(map(str.isalpha, text)):
-        found = _TOKEN.findall(text)
+        result = _TOKEN.findall(text)
     else:
-        found = _rich(text)
-    for token in found:
+        result = _rich(text)
+    for token in result:
         if not (token in _ALLOWED or token[0].isalnum() or token[0] in ".\\"):
-            raise CalcError(_stranger(token))
-    return found
+            raise CalcError(_refusal(token))
+    return result
 
 
-def _stranger(token: str) -> str:
+def _refusal(token: str) -> str:
     shown = f" {token!r}" if token.isascii() and token.isprintable() and token not in "<>&\"'`" else ""
     return f"The character{shown} is not part of an expression." if shown else "A character is not part of an expression."
 
@@ -51,29 +51,29 @@ def _rich(text: str) -> list[str]:
     if "\\" in text:
         text = _DEGREE.sub("°", _TEXT.sub(r" \1 ", text))
     text = _CHOOSE.sub(lambda m: f"({'binomial' if m[2] == 'C' else 'perm'}({m[1]}, {m[3]}))", _SUBSCRIPT.sub(r"_\1", text))
-    found: list[str] = []
+    result: list[str] = []
     for token in _TOKEN.findall(text):
         if token[0] != "\\":
-            found.append(token)
+            result.append(token)
             continue
         if token[1:] not in LATEX:
             raise CalcError("The expression holds a LaTeX command that the calculator does not know.")
         if LATEX[token[1:]]:
-            found.append(LATEX[token[1:]])
-    return _times(found)
+            result.append(LATEX[token[1:]])
+    return _read_x_as_times(result)
 
 
-def _times(found: list[str]) -> list[str]:
-    """Reads ``x`` as times where every one of them stands between operands, or where numbers stand on both sides."""
-    if not any(token[0] in "xX" for token in found):
-        return found
+def _read_x_as_times(tokens: list[str]) -> list[str]:
+    """Reads ``x`` as times if every one of them stands between operands, or if numbers stand on both sides."""
+    if not any(token[0] in "xX" for token in tokens):
+        return tokens
     split: list[str] = []
-    equation = any(token in ("=", "==") for token in found[:-1])
-    for token in found:  # "3x4": the digits are no part of a name
+    equation = any(token in ("=", "==") for token in tokens[:-1])
+    for token in tokens:  # "3x4": the digits are no part of a name
         tight = token[0] in "xX" and token[1:].isdigit() and split and split[-1][0].isdigit() and not equation
         split += [token[0], token[1:]] if tight else [token]
     places = [i for i, token in enumerate(split) if token in ("x", "X")]
-    infix = {i for i in places if 0 < i < len(split) - 1 and _ends(split[i - 1]) and _starts(split, i + 1)}
+    infix = {i for i in places if 0 < i < len(split) - 1 and _ends_operand(split[i - 1]) and _starts_operand(split, i + 1)}
     everywhere = len(infix) == len(places)
     for i in infix:
         if everywhere or split[i + 1][0].isdigit():
@@ -81,11 +81,18 @@ def _times(found: list[str]) -> list[str]:
     return split
 
 
-def _ends(token: str) -> bool:
-    return token[0].isdigit() or token[0] == "." or token in (")", "]", "}", "%", "!", "|", "°")
+def _ends_operand(token: str) -> bool:
+    """Whether a number, a bracket or a unit ends with this token."""
+    word = len(token) > 1 and token[0].isalpha() and token not in GREEK and token.lower() not in STOP_WORDS
+    return (
+        (word and token not in INFIX_WORDS)
+        or token[0].isdigit()
+        or token[0] == "."
+        or token in (")", "]", "}", "%", "!", "|", "°")
+    )
 
 
-def _starts(found: list[str], i: int) -> bool:
-    name = ALIASES.get(found[i], found[i])
-    function = name in FUNCTIONS and (name not in SHORT_ONLY_CALLED) and found[i + 1 : i + 2] == ["("]
-    return bool(_STARTS_VALUE.match(found[i])) or function
+def _starts_operand(tokens: list[str], i: int) -> bool:
+    name = ALIASES.get(tokens[i], tokens[i])
+    function = name in FUNCTIONS and (name not in SHORT_ONLY_CALLED) and tokens[i + 1 : i + 2] == ["("]
+    return bool(_STARTS_VALUE.match(tokens[i])) or function

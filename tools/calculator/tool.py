@@ -1,14 +1,16 @@
 """The calculator tool: what models write as arithmetic and algebra -> exact values, without ever evaluating it as code.
 
-text -> statements (text) -> tokens (tokens) -> tree of plain data (parser) -> goal (goal)
+text -> statements (text) -> tokens (tokens) -> tree of plain data (parser) -> goal (goal, units)
      -> exact rationals in process (exact, linear), or SymPy in a killable worker (worker/client, worker/answer)
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache, partial
 
+from swirl_env.errors import ConfigError
 from swirl_env.tools.calculator.exact import evaluate
 from swirl_env.tools.calculator.format import number_text
 from swirl_env.tools.calculator.goal import Goal, plan
@@ -42,6 +44,11 @@ class Calculator:
     )
 
     def __init__(self, timeout_s: float = 0.7, memory_mb: int = 512, max_chars: int = 10_000, cache: int = 1024) -> None:
+        if not (0 < timeout_s < math.inf and memory_mb > 0 and max_chars > 0 and cache >= 0):  # a comparison with nan is false
+            raise ConfigError(
+                "The calculator needs a positive, finite timeout_s, positive memory_mb and max_chars, and cache of at least 0; "
+                f"got timeout_s={timeout_s}, memory_mb={memory_mb}, max_chars={max_chars}, cache={cache}."
+            )
         self.timeout_s = timeout_s
         self.memory_mb = memory_mb
         self.max_chars = max_chars

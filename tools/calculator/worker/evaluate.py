@@ -11,7 +11,7 @@ from fractions import Fraction
 import sympy as sp
 
 from swirl_env.tools.calculator.functions import EXACT, OPERATORS
-from swirl_env.tools.calculator.linear import COMPARE
+from swirl_env.tools.calculator.linear import COMPARE, agree
 from swirl_env.tools.calculator.rational import MAX_LOG_BITS, Irrational, Node, add, bounded, divide, guard, too_large
 from swirl_env.tools.calculator.text import CalcError
 from swirl_env.tools.calculator.worker.functions import FUNCTIONS, Value
@@ -184,14 +184,14 @@ def holds(node: Node, lets: dict[str, Value]) -> bool:
         return all([holds(part, lets) for part in node[1:]])
     left, right = (evaluate(side, lets) for side in node[1:3])
     if type(left) in (int, Fraction) and type(right) in (int, Fraction):
-        return COMPARE[node[0]](left, right)
+        return agree(node[0], COMPARE[node[0]](left, right))
     gap = scalar(left) - scalar(right)
     if gap.has(sp.nan, sp.zoo) or gap.free_symbols:
         raise CalcError(UNDEFINED)
     if gap.equals(0):
         return COMPARE[node[0]](0, 0)
-    if node[0] in ("=", "==", "!="):
-        return bool(node[0] == "!=")
+    if node[0] in ("=", "==", "!=", "agree"):
+        return agree(node[0], bool(node[0] == "!="))
     value = gap.evalf(20)
     if not value.is_real:
         raise CalcError("Complex numbers cannot be ordered.")

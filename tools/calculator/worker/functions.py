@@ -57,13 +57,13 @@ def ranges(expression: Value, rest: tuple[Value, ...], need_limits: bool) -> lis
         rest = (variable_of(expression),)
     if not any(isinstance(part, list) for part in rest) and len(rest) == 3 and not isinstance(rest[1], sp.Symbol):
         rest = (list(rest),)
-    found: list[Value] = []
+    result: list[Value] = []
     for part in rest:
         items = part if isinstance(part, list) else [part]
         if len(items) not in ((3,) if need_limits else (1, 3)):
             raise CalcError("Limits are written as (k, first, last).")
-        found.append((symbol(items[0]), *items[1:]) if len(items) == 3 else symbol(items[0]))
-    return found
+        result.append((symbol(items[0]), *items[1:]) if len(items) == 3 else symbol(items[0]))
+    return result
 
 
 def limit(expression: Value, variable: Value, point: Value) -> Value:
@@ -109,10 +109,10 @@ def root_near(expression: Value, variable: Value, start: Value) -> Value:
 
     with mpmath.workdps(30):
         try:
-            found = mpmath.findroot(at, mpmath.mpf(str(sp.Float(start, 30))), tol=1e-40)
+            root = mpmath.findroot(at, mpmath.mpf(str(sp.Float(start, 30))), tol=1e-40)
         except (ValueError, TypeError, ZeroDivisionError) as error:
             raise CalcError("No numerical solution was found.") from error
-        return sp.Float(str(found), 30)
+        return sp.Float(str(root), 30)
 
 
 def round_to(value: Value, places: Value = sp.S.Zero) -> Value:
@@ -165,22 +165,88 @@ def spread(values: tuple[Value, ...]) -> list[Value]:
 
 def factors(value: Value) -> list[Value]:
     """Prime factors with repetition."""
-    found = sp.factorint(whole(value))
-    return [sp.Integer(prime) for prime, power in sorted(found.items()) for _ in range(power)]
+    powers = sp.factorint(whole(value))
+    return [sp.Integer(prime) for prime, power in sorted(powers.items()) for _ in range(power)]
 
 
-def total(*values: Value) -> Value:
-    """sum([a, b]), or a sum over a range as in sum(k, (k, 1, 10))."""
-    if len(values) == 2 and isinstance(values[1], list) and len(values[1]) == 3 and not isinstance(values[0], list):
-        return summation(*values)
-    if len(values) == 4 and isinstance(values[1], sp.Symbol):
-        return summation(*values)
-    return sp.Add(*spread(values))
+def over_list_or_range(of_list: Callable[..., Value], of_range: Callable[..., Value]) -> Callable[..., Value]:
+    """Makes a function of sum([a, b]) as well as of a range, as in sum(k, (k, 1, 10)) and sum(k, k, 1, 10)."""
+
+    def either(*values: Value) -> Value:
+        listed = len(values) == 2 and isinstance(values[1], list) and len(values[1]) == 3 and not isinstance(values[0], list)
+        if listed or (len(values) == 4 and isinstance(values[1], sp.Symbol)):
+            return of_range(*values)
+        return of_list(*spread(values))
+
+    return either
 
 
 def summation(expression: Value, *rest: Value) -> Value:
     """A sum over ranges."""
     return sp.summation(expression, *ranges(expression, rest, need_limits=True))
+
+
+def product(expression: Value, *rest: Value) -> Value:
+    """A product over ranges."""
+    return sp.product(expression, *ranges(expression, rest, need_limits=True))
+
+
+def integral(expression: Value, *rest: Value) -> Value:
+    """An integral, which numerical evaluation must not contradict: SymPy's are wrong now and then, as over |sin(x)|.
+
+    Raises:
+        CalcError: if it is contradicted, or if nothing confirms one whose integrand has corners or jumps.
+    """
+    limits = ranges(expression, rest, need_limits=False)
+    result = sp.integrate(expression, *limits)
+    if len(limits) != 1 or result.has(sp.Integral, sp.nan, sp.zoo):
+        return result
+    definite = isinstance(limits[0], tuple)
+    agrees = _agrees_over(result, expression, *limits[0]) if definite else _agrees(result, expression, limits[0])
+    if agrees is False or (agrees is None and _has_corners(expression)):
+        raise CalcError("No integral was found that numerical evaluation confirms.")
+    return result
+
+
+def _has_corners(expression: Value) -> bool:
+    return bool(expression.has(sp.Abs, sp.sign, sp.floor, sp.ceiling, sp.Mod, sp.Max, sp.Min, sp.re, sp.im))
+
+
+def _agrees(result: Value, expression: Value, variable: Value) -> bool | None:
+    """Whether the derivative of an antiderivative is the integrand at some points, None if no point tells."""
+    gap = sp.diff(result, variable) - expression
+    if gap.free_symbols - {variable}:
+        return None
+    values = [gap.subs(variable, sp.Rational(point, 100)).evalf(15, maxn=50) for point in (-731, -237, -41, 37, 121, 283, 911)]
+    sizes = [abs(value) for value in values if value.is_number and value.is_finite and value.is_comparable]
+    return all(size < 1e-8 for size in sizes) if sizes else None
+
+
+def _agrees_over(result: Value, expression: Value, variable: Value, low: Value, high: Value) -> bool | None:
+    """Whether a definite integral is near what two Gauss rules of different fineness agree on, None if they do not."""
+    if not (low.is_number and high.is_number and low.is_finite and high.is_finite and low.is_real and high.is_real):
+        return None
+    if expression.free_symbols - {variable} or not result.is_number:
+        return None
+    panels = 100 if _has_corners(expression) else 30
+    (fine, size), (coarse, _) = (_gauss(expression, variable, low, high, count) for count in (panels * 3 // 2, panels))
+    if not abs(fine - coarse) <= 1e-3 * size:  # nor for nan
+        return None
+    return bool(abs(complex(result) - fine) <= 5e-3 * size)
+
+
+def _gauss(expression: Value, variable: Value, low: Value, high: Value, panels: int) -> tuple[complex, float]:
+    """Returns the integral and that of the magnitude, by the two-point Gauss rule on equal panels; nan if it has no values."""
+    start, width = float(low), (float(high) - float(low)) / panels
+    total, size = 0j, 0.0
+    for panel in range(panels):
+        for offset in (0.5 - 12**-0.5, 0.5 + 12**-0.5):
+            value = expression.evalf(15, subs={variable: sp.Float(start + (panel + offset) * width)})
+            if not (value.is_number and value.is_finite):
+                return complex("nan"), 0.0
+            total += complex(value)
+            size += abs(complex(value))
+    return total * width / 2, size * abs(width) / 2
 
 
 FUNCTIONS: dict[str, Callable[..., Value]] = {
@@ -206,15 +272,15 @@ FUNCTIONS: dict[str, Callable[..., Value]] = {
     "max": lambda *values: sp.Max(*spread(values)),
     "gcd": lambda *values: sp.gcd_list(spread(values)),
     "lcm": lambda *values: sp.lcm_list(spread(values)),
-    "sum": total,
-    "prod": lambda *values: sp.Mul(*spread(values)),
+    "sum": over_list_or_range(sp.Add, summation),
+    "prod": over_list_or_range(sp.Mul, product),
     "mean": mean,
     "apart": lambda value, *rest: sp.apart(value, *map(symbol, rest)),
     "doit": lambda value: value.doit(),
     "diff": derivative,
-    "integrate": lambda value, *rest: sp.integrate(value, *ranges(value, rest, need_limits=False)),
+    "integrate": integral,
     "summation": summation,
-    "product": lambda value, *rest: sp.product(value, *ranges(value, rest, need_limits=True)),
+    "product": product,
     "limit": limit,
     "series": series,
     "nsolve": nsolve,

@@ -44,6 +44,8 @@ def solve(relations: list[Relation], unknowns: list[Value]) -> Outcome:
     """Returns what solves all of the relations; `unknowns` empty: solve for all that is unknown."""
     gaps = [left - right for _, left, right in relations]
     free = sorted(set().union(*(gap.free_symbols for gap in gaps)), key=str)
+    if not unknowns and len(free) > len(gaps):
+        raise CalcError("There are more unknowns than equations: say what to solve for, as in: solve a*x = b for x.")
     unknowns = unknowns or free
     if not free:
         return ANYTHING if all(gap.equals(0) for gap in gaps) else NO_SOLUTION
@@ -66,6 +68,8 @@ def _one(gap: Value, unknown: Value) -> Outcome:
     if gap.free_symbols == {unknown}:
         real = [root for root in roots if _is_real(root)]
         roots = sorted(real, key=lambda root: root.evalf(20)) or roots
+    if not roots and gap.free_symbols != {unknown}:
+        raise CalcError(NO_CLOSED_FORM)  # SymPy returns no root as well if it knows no way to one
     return Solutions([[(unknown, root)] for root in roots]) if roots else NO_SOLUTION
 
 
@@ -146,8 +150,18 @@ def _system(gaps: list[Value], unknowns: list[Value]) -> Outcome:
     except NotImplementedError as error:
         raise CalcError(NO_CLOSED_FORM) from error
     if not solutions:
-        return NO_SOLUTION
+        if _is_inconsistent(gaps):
+            return NO_SOLUTION
+        raise CalcError(NO_CLOSED_FORM)
     return Solutions([sorted(solution.items(), key=lambda pair: str(pair[0])) for solution in solutions])
+
+
+def _is_inconsistent(gaps: list[Value]) -> bool:
+    """Whether polynomial equations have no common root, not even a complex one."""
+    free = sorted(set().union(*(gap.free_symbols for gap in gaps)), key=str)
+    if not all(gap.is_polynomial(*free) for gap in gaps):
+        return False
+    return bool(sp.groebner(gaps, *free).exprs == [sp.S.One])
 
 
 def _inequality(relations: list[Relation], free: list[Value]) -> Outcome:
