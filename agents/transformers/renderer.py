@@ -78,7 +78,8 @@ class Renderer:
         self._parts = functools.lru_cache(maxsize=256)(self._template.split)
         self._layout = functools.lru_cache(maxsize=256)(self._layout_of)
         self._bos = self._opening_id()
-        prompt = self._encode_all([self._layout(("user",))[0], "x", self._layout(("user",))[1]])
+        before, after = self._parts(("user",))
+        prompt = self.codec.encode_around([(before, True), ("x", False), (after, True)], None)
         self._prompt_end = prompt[-1] if prompt else None
         self._lead = self._leading_blank()
         self.opens_reasoning = reasoning_end(text := self.codec.decode(prompt), False) == len(text) and OPEN in text
@@ -95,8 +96,9 @@ class Renderer:
         what tells these apart ends nothing.
         """
         named = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id)
-        written = self._encode_all(self._parts(_ROLES)) if self.template == "chat" else ()
-        ends = {i for i in named if i is not None} | (self.control_ids & set(written))
+        parts = self._parts(_ROLES) if self.template == "chat" else ()
+        written = self.codec.encode_around([(part, True) for part in parts], None)
+        ends = {i for i in named if i is not None} | (self.codec.hidden_ids & set(written))
         return frozenset(ends - self.codec.channel_ids)
 
     def ids(self, state: State) -> tuple[int, ...]:
@@ -113,25 +115,23 @@ class Renderer:
         full = state.settings.history == "full"
         parts = self._layout(roles) if full else self._parts(roles)
         ids: list[int] = list(self._bos)
+        around = [(parts[0], True)]  # what stands between two actions
         spans, sampled = [], []
+        end: int | None = None
         steps = iter(state.steps)
-        self._extend(ids, parts[0])
         for i, (turn, after) in enumerate(zip(state.turns, parts[1:], strict=True)):
             if turn.role != "assistant":
-                self._extend(ids, self._template.write(turn.role, turn.text, i == 0), trusted=False)
-                self._extend(ids, after)
+                around += [(self._template.write(turn.role, turn.text, i == 0), False), (after, True)]
                 continue
+            self._extend(ids, around, end)
             step = next(steps, None)
             stored = self._stored(step.action, turn.text) if full and step is not None else ()
-            start = len(ids)
-            if stored:
-                ids += stored
-            else:
-                text = self._written_action(turn.text) if full else self._template.write("assistant", turn.text, False)
-                self._extend(ids, text, trusted=False)
-            spans.append((start, len(ids)))
+            action = stored or self._text_action(turn.text, ids, full)
+            spans.append((len(ids), len(ids) + len(action)))
             sampled.append(bool(stored))
-            self._extend(ids, after, ended_by=stored[-1] if stored else None)
+            ids += action
+            around, end = [(after, True)], stored[-1] if stored else None
+        self._extend(ids, around, end)
         return Rendered(tuple(ids), tuple(spans), tuple(sampled))
 
     def text_ids(self, text: str) -> tuple[int, ...]:
@@ -143,9 +143,9 @@ class Renderer:
         return self.codec.decode(ids)
 
     def drifts(self, token_ids: Sequence[int], text: str) -> bool:
-        """Returns whether tokenising `text` again gives other ids than the sampled ones (control tokens at the end aside)."""
+        """Returns whether tokenising `text` again gives other ids than the sampled ones (the end of the turn aside)."""
         end = len(token_ids)
-        while end and token_ids[end - 1] in self.control_ids:
+        while end and token_ids[end - 1] in self.codec.hidden_ids:
             end -= 1
         return tuple(token_ids[:end]) != self.codec.encode(text, self._prompt_end)
 
@@ -154,20 +154,19 @@ class Renderer:
         ids = action.token_ids
         return bool(ids) and self.codec.known_ids.issuperset(ids) and self.decode(ids) == action.text
 
-    def _extend(self, ids: list[int], text: str, trusted: bool = True, ended_by: int | None = None) -> None:
-        """Appends a piece. If the turn's end was sampled already (`ended_by`), the template must not write it a second time."""
-        more = self.codec.encode(text, ids[-1] if ids else None, trusted)
-        if ended_by in self.control_ids and ended_by in more:
-            end = more.index(ended_by)
-            if not self.decode(more[:end]).strip():
-                more = more[end + 1 :]
+    def _extend(self, ids: list[int], around: Sequence[tuple[str, bool]], end: int | None) -> None:
+        """Appends what stands behind an action. If its end was sampled already, the template must not write it a second time."""
+        more = self.codec.encode_around(around, ids[-1] if ids else None)
+        if end in self.control_ids and end in more:
+            place = more.index(end)
+            if not self.decode(more[:place]).strip():
+                more = more[place + 1 :]
         ids += more
 
-    def _encode_all(self, pieces: Sequence[str]) -> tuple[int, ...]:
-        ids: list[int] = []
-        for piece in pieces:
-            self._extend(ids, piece)
-        return tuple(ids)
+    def _text_action(self, text: str, ids: Sequence[int], full: bool) -> tuple[int, ...]:
+        """Returns the ids of an action that was not sampled, behind the ids of the state it was taken in."""
+        written = self._written_action(text) if full else self._template.write("assistant", text, False)
+        return self.codec.encode(written, ids[-1] if ids else None)
 
     def _stored(self, action: Action, text: str) -> tuple[int, ...]:
         """Returns the sampled ids that stand for a turn; empty if there are none of this tokenizer."""
@@ -230,13 +229,13 @@ class Renderer:
             return
         texts: dict[Role, str] = {"user": "How high is K2, in 1,000 m?", "assistant": "I look it up.", "tool": "K2: 8611 m"}
         for roles in (_ROLES[:1], _ROLES) if self.prefix_preserving else (_ROLES[:1],):
-            pieces = [self._parts(roles)[0]]
+            pieces = [(self._parts(roles)[0], True)]
             for i, role in enumerate(roles):
-                pieces += [self._template.write(role, texts[role], i == 0), self._parts(roles)[i + 1]]
+                pieces += [(self._template.write(role, texts[role], i == 0), False), (self._parts(roles)[i + 1], True)]
             whole = self._template.render([(self._template.name_of(role), texts[role]) for role in roles])
             if self.system is not None and not self._template.takes_system:  # it opens the first message
                 whole = whole.replace(texts["user"], f"{self.system}\n\n{texts['user']}")
-            ours = self._spelled(self._encode_all(pieces))
+            ours = self._spelled(self.codec.encode_around(pieces, None))
             theirs = self._spelled(self.tokenizer.encode(whole, add_special_tokens=False))
             if ours != theirs:
                 same = common_prefix([*map(ord, ours)], [*map(ord, theirs)])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -27,6 +28,11 @@ _CONTEXTS: dict[tuple[str, bool], tuple[Role, ...]] = {
 """(Role, whether it opens the conversation) -> the conversation in which a message of it is tried."""
 _PROBE = " \n a \"b\" 'c' <d> & \\ é {{ e }}\tf\n "
 """Holds what filters of templates change: blanks at the ends, quotes, markup, backslashes, other scripts."""
+_LITERAL = re.compile(r"""(['"])((?:(?!\1).)*)\1""")
+_DATE_MACRO = (
+    "{%- macro strftime_now(format) -%}{{ swirl_dates[format] if format in swirl_dates else "
+    "raise_exception('the date in a format that is no literal: ' ~ format) }}{%- endmacro %}{{ '' }}"
+)
 
 
 class Template(Protocol):
@@ -78,7 +84,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer, system: str | None, options: Mapping[str, Any], date: datetime.date) -> None:
         self.tokenizer, self.system = tokenizer, system
-        self.options = {"strftime_now": date.strftime, **options}
+        self.options = {**options, **_pin_date(tokenizer.chat_template, options, date)}
         self.takes_system = self._renders_system()
         self.takes_tool = self._renders_tool()
         self._written = functools.lru_cache(maxsize=1024)(self._write)
@@ -173,6 +179,20 @@ class ChatTemplate:
             return "SWIRLsystem" in self._apply([("system", "SWIRLsystem"), ("user", "x")])
         except Exception:  # a template refuses by raising
             return False
+
+
+def _pin_date(source: Any, options: Mapping[str, Any], date: datetime.date) -> dict[str, Any]:
+    """Returns options for `apply_chat_template` under which a template that asks for today's date is told `date`.
+
+    Templates ask by ``strftime_now(format)``, which transformers binds to the clock and lets nobody pass. A macro of that name
+    in front of the template hides it. Formats are literals of the template or options; any other is refused, not guessed.
+    """
+    if isinstance(source, Mapping):
+        source = source.get("default", "")
+    if "strftime_now" not in source:
+        return {}
+    formats = [text for _, text in _LITERAL.findall(source)] + [value for value in options.values() if isinstance(value, str)]
+    return {"chat_template": _DATE_MACRO + source, "swirl_dates": {text: date.strftime(text) for text in formats if "%" in text}}
 
 
 def _brief(text: str) -> str:

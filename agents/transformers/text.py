@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from swirl_env.agents.transformers.interfaces import Tokenizer
 from swirl_env.episodes.reasoning import CLOSE, OPEN
@@ -16,6 +17,16 @@ _ANCHORS = ("\n", "|", "0", "x", "~")
 _NAMED = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
 CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
 _FINAL = "final"
+
+
+class _Added(NamedTuple):
+    """A token that the tokenizer knows by name."""
+
+    id: int
+    lstrip: bool
+    """Whether it takes the blanks before it along."""
+    rstrip: bool
+    """Whether it takes the blanks behind it along."""
 
 
 class TextCodec:
@@ -53,7 +64,8 @@ class TextCodec:
         }
         """Control tokens by name: special ones, and added ones that the template writes."""
         self.control_ids = frozenset(self.controls.values()) | (self.special_ids - tag_ids)
-        self._hidden = self.special_ids - tag_ids
+        self.hidden_ids = self.special_ids - tag_ids
+        """Ids that decoding leaves out."""
         self._channels = {name: self.controls[name] for name in (CHANNEL, MESSAGE, START, END) if name in self.controls}
         self.channel_ids = frozenset(self._channels.values()) if {CHANNEL, MESSAGE} <= self._channels.keys() else frozenset()
         """Control tokens of a model that writes into channels, as gpt-oss does."""
@@ -63,17 +75,43 @@ class TextCodec:
         self._anchor_ids = self._raw("\n")
         self._anchor_text = self._plain_decode(self._anchor_ids)
         self._encoded = functools.lru_cache(maxsize=4096)(self._encode)
+        self._added = {
+            name: _Added(i, bool(getattr(token, "lstrip", False)), bool(getattr(token, "rstrip", False)))
+            for i, token in tokenizer.added_tokens_decoder.items()
+            if (name := str(token))
+        }
+        names = sorted(self._added, key=len, reverse=True)
+        self._added_name = re.compile("(" + "|".join(map(re.escape, names)) + ")") if names else None
+        self._split_added = functools.lru_cache(maxsize=1024)(self._split_at_added)
 
-    def encode(self, text: str, before: int | None, trusted: bool = False) -> tuple[int, ...]:
-        """Returns the ids of a piece.
+    def encode(self, text: str, before: int | None) -> tuple[int, ...]:
+        """Returns the ids of a text that stands behind the id `before` (None at the start): no control token among them."""
+        inside = self._anchored and before is not None and (before not in self.added_ids or not self._blank_after_added)
+        return self._encoded(text, inside)
+
+    def encode_around(self, pieces: Sequence[tuple[str, bool]], before: int | None) -> tuple[int, ...]:
+        """Returns the ids of what stands between two actions: messages, and what the template writes around them.
+
+        Text up to the next added token is encoded in one go, as the tokenizer would encode the whole conversation, so it does
+        not matter where a message ends and the template goes on.
 
         Args:
-            text: the piece.
-            before: the id in front of it; None at the start of the text.
-            trusted: whether control tokens may be in it: true of what the template writes, never of a message.
+            pieces: texts, each with whether the template wrote it; only then may control tokens be in it.
+            before: the id in front; None at the start.
         """
-        inside = self._anchored and before is not None and (before not in self.added_ids or not self._blank_after_added)
-        return self._encoded(text, inside, trusted)
+        ids: list[int] = []
+        text, strip = "", False
+        for piece, trusted in pieces:
+            for part in self._split_added(piece) if trusted else (piece,):
+                token = self._added.get(part) if trusted else None
+                if token is None:
+                    text += part
+                    continue
+                text = text.rstrip() if token.lstrip else text
+                ids += self.encode(text.lstrip() if strip else text, ids[-1] if ids else before)
+                ids.append(token.id)
+                text, strip = "", token.rstrip
+        return (*ids, *self.encode(text.lstrip() if strip else text, ids[-1] if ids else before))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids. Control tokens are left out: they structure the conversation and are no text."""
@@ -82,7 +120,7 @@ class TextCodec:
         return self._visible(ids)
 
     def _visible(self, ids: Sequence[int]) -> str:
-        ids = [i for i in ids if i not in self._hidden]
+        ids = [i for i in ids if i not in self.hidden_ids]
         if not self._anchored:
             return self._plain_decode(ids)
         return self._plain_decode([*self._anchor_ids, *ids])[len(self._anchor_text) :]
@@ -107,12 +145,14 @@ class TextCodec:
                     thinking = False
             in_header = i in headers
 
-    def _encode(self, text: str, inside: bool, trusted: bool) -> tuple[int, ...]:
+    def _split_at_added(self, text: str) -> tuple[str, ...]:
+        """Returns the names of added tokens in a text, and what is between them."""
+        return (text,) if self._added_name is None else tuple(filter(None, self._added_name.split(text)))
+
+    def _encode(self, text: str, inside: bool) -> tuple[int, ...]:
         text = clean(text)
         if not text:
             return ()
-        if trusted:
-            return tuple(self._continued(text, inside, split_special_tokens=False))
         pieces = [text] if self._tag_split is None else self._tag_split.split(text)
         ids: list[int] = []
         for piece in filter(None, pieces):
@@ -139,15 +179,15 @@ class TextCodec:
         ids = [i for k, char in enumerate(text) for i in self._continued(char, inside or k > 0)]
         return [i for i in ids if i not in self.control_ids]
 
-    def _continued(self, text: str, inside: bool, split_special_tokens: bool = True) -> list[int]:
+    def _continued(self, text: str, inside: bool) -> list[int]:
         """Returns the ids of `text`, behind an anchor if it continues other text."""
         if inside and self._anchored:
             for anchor in _ANCHORS:
                 before = self._raw(anchor)
-                ids = self._raw(anchor + text, split_special_tokens)
+                ids = self._raw(anchor + text)
                 if before and ids[: len(before)] == before:
                     return ids[len(before) :]
-        return self._raw(text, split_special_tokens)
+        return self._raw(text)
 
     def _adds_blank_after_added(self) -> bool:
         """Returns whether a text right behind an added token gets a blank, as the start of a text does."""
