@@ -1,7 +1,9 @@
 """Tiny language models and tokenizers for tests, random weights, nothing downloaded; an agent of them."""
 
 import functools
+import json
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +26,15 @@ GEMMA = (
     "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' + m['content'] | trim }}"
     "{{ '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
 )
+LLAMA2 = (
+    "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"
+    "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+)
+TRIMMING = CHATML.replace("m['content']", "(m['content'] | trim)")
+QUOTING = CHATML.replace("m['content']", "(m['content'] | tojson)")
+UPPER = CHATML.replace("m['content']", "(m['content'] | upper)")
+DEMANDING = "{% if messages[0]['role'] != 'system' %}{{ raise_exception('a system message, please') }}{% endif %}" + CHATML
+DATED = "{{ 'Today is ' + strftime_now('%d %b %Y') + '.\n' }}" + CHATML
 TOOL_ROLE = CHATML.replace("m['role'] + '\n'", "('ipython' if m['role'] == 'tool' else m['role']) + '\n'")
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<bos>", "<start_of_turn>", "<end_of_turn>")
@@ -32,8 +43,13 @@ LESSON = "I look it up. <search_query>Acme Works</search_query>\nand more"
 
 
 @functools.cache
-def tokenizer(template: str = CHATML, plain_tokens: tuple[str, ...] = (), widths: bool = False) -> Any:
-    """A byte-level BPE tokenizer; `plain_tokens` are added without being special, `widths` folds wide characters (NFKC)."""
+def tokenizer(
+    template: str = CHATML, plain_tokens: tuple[str, ...] = (), widths: bool = False, special: tuple[str, ...] = ()
+) -> Any:
+    """A byte-level BPE tokenizer.
+
+    `plain_tokens` are added without being special, `special` as special ones; `widths` folds wide characters (NFKC).
+    """
     lines = [LESSON, "<search_query>Oslo</search_query>\n", "<answer>Oslo</answer>\n", "QUERY -> RESULT. No tool call", "12 + 30"]
     inner = Tokenizer(models.BPE())
     # Without the usual split into words, a token may reach over the end of a tag.
@@ -45,8 +61,34 @@ def tokenizer(template: str = CHATML, plain_tokens: tuple[str, ...] = (), widths
     trainer = trainers.BpeTrainer(vocab_size=310, special_tokens=list(SPECIAL), initial_alphabet=alphabet, show_progress=False)
     inner.train_from_iterator(lines * 5, trainer)
     inner.add_tokens([AddedToken(text, special=False, normalized=widths) for text in plain_tokens])
+    inner.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
     bos, eos = ("<bos>", "<end_of_turn>") if template == GEMMA else ("<|endoftext|>", "<|im_end|>")
     made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=bos, eos_token=eos, pad_token="<|endoftext|>")
+    made.chat_template = template
+    return made
+
+
+@functools.cache
+def sentencepiece(template: str = CHATML, legacy: bool = False) -> Any:
+    """A BPE tokenizer like SentencePiece's: blanks are "▁", and one is put before a text (`legacy`: behind any token too)."""
+    lines = [LESSON, "Who wrote Emma? I look it up. Emma is a novel by Austen.", "user assistant system", "Oslo, a city"]
+    inner = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
+    if legacy:
+        inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    else:
+        inner.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
+    inner.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    bytes_ = [f"<0x{i:02X}>" for i in range(256)]
+    names = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=[*names, *bytes_], show_progress=False)
+    inner.train_from_iterator(lines * 5, trainer)
+    # Only the names are special: bytes are ordinary tokens.
+    content = json.loads(inner.to_str())
+    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] in names]
+    inner = Tokenizer.from_str(json.dumps(content))
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>")
     made.chat_template = template
     return made
 
@@ -122,6 +164,31 @@ def taught(prompts: Sequence[Sequence[int]], said: Sequence[int], vocab: int) ->
         loss.backward()
         optimizer.step()
     return ready(model)
+
+
+class Parrot(torch.nn.Module):
+    """A model that says one and the same thing after any prompt, whatever is drawn."""
+
+    def __init__(self, words: Any, said: Sequence[int]) -> None:
+        super().__init__()
+        self.said, self.config = list(said), LlamaConfig(vocab_size=len(words), num_hidden_layers=1)
+        self.device = torch.device("cpu")
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, input_ids: torch.Tensor, past_key_values: Any = None, **inputs: Any) -> Any:
+        """Logits of the next word at the last position, and a cache that counts the passes."""
+        cache = past_key_values or SimpleNamespace(passes=0, reorder_cache=lambda rows: None)
+        logits = torch.zeros(len(input_ids), 1, self.config.vocab_size)
+        logits[:, :, self.said[min(cache.passes, len(self.said) - 1)]] = 100.0
+        cache.passes += 1
+        return SimpleNamespace(logits=logits, past_key_values=cache)
+
+
+def parrot(text: str, words: Any = None, **options: Any) -> TransformersAgent:
+    """An agent that says a text (tokens by name are tokens) and then goes on with its last word."""
+    words = words or tokenizer()
+    said = words.encode(text, add_special_tokens=False)
+    return TransformersAgent(Parrot(words, said), tokenizer=words, **{"max_new_tokens": len(said) + 8, **options})
 
 
 def ready(model: Any) -> Any:

@@ -19,7 +19,7 @@ from swirl_env.agents.transformers.text import TextCodec
 from swirl_env.episodes.reasoning import OPEN, reasoning_end
 from swirl_env.errors import ConfigError
 from swirl_env.sequences import common_prefix
-from swirl_env.types import Action, Role, State
+from swirl_env.types import Action, Role, State, Turn
 
 TemplateName = Literal["chat", "plain"]
 _ROLES: tuple[Role, ...] = ("user", "assistant", "tool")
@@ -81,7 +81,7 @@ class Renderer:
         before, after = self._parts(("user",))
         prompt = self.codec.encode_around([(before, True), ("x", False), (after, True)], None)
         self._prompt_end = prompt[-1] if prompt else None
-        self._lead = self._leading_blank()
+        self._lead = self._action_lead()
         self.opens_reasoning = reasoning_end(text := self.codec.decode(prompt), False) == len(text) and OPEN in text
         """Whether the generation prompt ends inside a think block, so that actions begin in one."""
         self.prefix_preserving = self._template_preserves()
@@ -126,7 +126,7 @@ class Renderer:
             self._extend(ids, around, end)
             step = next(steps, None)
             stored = self._stored(step.action, turn.text) if full and step is not None else ()
-            action = stored or self._text_action(turn.text, ids, full)
+            action = stored or (self.text_ids(turn.text) if full else self._written(turn, ids))
             spans.append((len(ids), len(ids) + len(action)))
             sampled.append(bool(stored))
             ids += action
@@ -135,8 +135,13 @@ class Renderer:
         return Rendered(tuple(ids), tuple(spans), tuple(sampled))
 
     def text_ids(self, text: str) -> tuple[int, ...]:
-        """Returns the ids of an action's text behind the generation prompt: no control token among them, whatever it holds."""
-        return self.codec.encode(self._written_action(text), self._prompt_end)
+        """Returns the ids of an action's text behind the generation prompt; nothing in the text becomes a control token.
+
+        They include what the template itself writes between its generation prompt and an action (a blank, a channel).
+        """
+        written = self._template.write("assistant", text, False)
+        lead = "" if self._lead.isspace() and written[:1].isspace() else self._lead
+        return self.codec.encode_around([(lead, True), (written, False)], self._prompt_end)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids (see `TextCodec.decode`)."""
@@ -163,11 +168,6 @@ class Renderer:
                 more = more[place + 1 :]
         ids += more
 
-    def _text_action(self, text: str, ids: Sequence[int], full: bool) -> tuple[int, ...]:
-        """Returns the ids of an action that was not sampled, behind the ids of the state it was taken in."""
-        written = self._written_action(text) if full else self._template.write("assistant", text, False)
-        return self.codec.encode(written, ids[-1] if ids else None)
-
     def _stored(self, action: Action, text: str) -> tuple[int, ...]:
         """Returns the sampled ids that stand for a turn; empty if there are none of this tokenizer."""
         if not self.owns(action):
@@ -177,11 +177,6 @@ class Renderer:
             return ids
         # Written past the first complete call: ids end with the one that completes it, found by halving.
         return ids[: 1 + bisect_left(range(1, len(ids)), True, key=lambda n: self.decode(ids[:n]).startswith(text))]
-
-    def _written_action(self, text: str) -> str:
-        """Returns the text of an action without ids as the template writes it behind its generation prompt."""
-        written = self._template.write("assistant", text, False)
-        return written if written[:1].isspace() else self._lead + written
 
     def _layout_of(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
         """Returns the strings around the messages, as they were written when each action was about to be sampled."""
@@ -195,11 +190,14 @@ class Renderer:
             parts += self._parts(roles[:end])[len(parts) :]
         return tuple(parts)
 
-    def _leading_blank(self) -> str:
-        """Returns the blanks that the template writes between its generation prompt and an action."""
+    def _written(self, turn: Turn, ids: Sequence[int]) -> tuple[int, ...]:
+        """Returns the ids of an earlier action as the template writes it behind `ids`."""
+        return self.codec.encode(self._template.write(turn.role, turn.text, False), ids[-1] if ids else None)
+
+    def _action_lead(self) -> str:
+        """Returns what the template writes between its generation prompt and an action."""
         prompt, before = self._parts(("user",))[1], self._parts(_ROLES)[1]
-        lead = before[len(prompt) :]
-        return lead if before.startswith(prompt) and lead.isspace() else ""
+        return before[len(prompt) :] if before.startswith(prompt) else ""
 
     def _opening_id(self) -> tuple[int, ...]:
         """Returns what opens a text without a template, if the tokenizer is used to such an id."""

@@ -30,18 +30,22 @@ class Stopper:
             ConfigError: if the tokenizer marks tokens as special that the format writes.
         """
         stops = self._stops_of(settings)
+        if not stops:
+            return lambda ids: False
         longest = max(map(len, (*stops, CLOSE)))
-        thinking = opened
+        thinking, read = opened, 0
 
         def ended(ids: list[int]) -> bool:
-            nonlocal thinking
+            nonlocal thinking, read
             # Few tokens hold the end of a tag, so few are looked at more closely.
-            if not any(self._holds(stop[-1], ids[-1]) for stop in stops):
+            if not any(self._holds(mark[-1], ids[-1]) for mark in (*stops, CLOSE)):
                 return False
             tail = self.codec.decode(ids[-longest:])  # a token is a byte at least, so this holds a whole tag
-            if not any(stop in tail for stop in stops) or (thinking and CLOSE not in tail):
-                return False
             # A block that was open goes on until its end is written: no need to read all of it again before.
+            news, read = ids[read:], len(ids)
+            thinking = thinking and CLOSE not in tail and self.codec.channel_ids.isdisjoint(news)
+            if thinking or not any(stop in tail for stop in stops):
+                return False
             text = self.codec.decode(ids)
             thinking = 0 < len(text) == reasoning_end(text, opened)
             return completes(text, stops, opened, len(tail))

@@ -28,6 +28,7 @@ _CONTEXTS: dict[tuple[str, bool], tuple[Role, ...]] = {
 """(Role, whether it opens the conversation) -> the conversation in which a message of it is tried."""
 _PROBE = " \n a \"b\" 'c' <d> & \\ é {{ e }}\tf\n "
 """Holds what filters of templates change: blanks at the ends, quotes, markup, backslashes, other scripts."""
+_MARK = 770_001
 _LITERAL = re.compile(r"""(['"])((?:(?!\1).)*)\1""")
 _DATE_MACRO = (
     "{%- macro strftime_now(format) -%}{{ swirl_dates[format] if format in swirl_dates else "
@@ -131,7 +132,7 @@ class ChatTemplate:
         return str(self.tokenizer.apply_chat_template(conversation, tokenize=False, **options))
 
     def _cut(self, names: Sequence[str]) -> tuple[str, ...]:
-        marks = [f"SWIRLmessage{i}SWIRL" for i in range(len(names))]
+        marks = [f"@{_MARK + i}@" for i in range(len(names))]  # no letters: a filter might change them
         text = self.render(list(zip(names, marks, strict=True)))
         parts = []
         for mark in marks:
@@ -152,14 +153,14 @@ class ChatTemplate:
         roles = _CONTEXTS[context]
         place = roles.index(context[0]) if context[1] or context[0] != "user" else len(roles) - 1
         parts = self.split(roles)
-        messages = [(self.name_of(role), "x") for role in roles]
+        messages = [(self.name_of(role), "7") for role in roles]
         messages[place] = (messages[place][0], text)
         whole = self.render(messages)
-        before = "x".join(parts[: place + 1])
-        after = "x".join(parts[place + 1 :])
+        before = "7".join(parts[: place + 1])
+        after = "7".join(parts[place + 1 :])
         if len(whole) < len(before) + len(after) or not (whole.startswith(before) and whole.endswith(after)):
             raise ConfigError(
-                f"The chat template writes something else around a {roles[place]} message because of its text: expected "
+                f"The chat template writes something else around a message of the {roles[place]} because of its text: expected "
                 f"{_brief(before)} ... {_brief(after)}, got {_brief(whole)}. Use template='plain', or another template."
             )
         return whole[len(before) : len(whole) - len(after)]
@@ -176,7 +177,7 @@ class ChatTemplate:
 
     def _renders_system(self) -> bool:
         try:
-            return "SWIRLsystem" in self._apply([("system", "SWIRLsystem"), ("user", "x")])
+            return f"@{_MARK}@" in self._apply([("system", f"@{_MARK}@"), ("user", "x")])
         except Exception:  # a template refuses by raising
             return False
 
