@@ -1,5 +1,6 @@
 """Where an action ends: at the first closing tag outside reasoning, or with the end of a turn, and with nothing else."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def act(agent: Any, **settings: Any) -> Any:
         "<think>first I thought <answer>Paris</answer>, but </think> ",
         f"<think>{CALL} and <answer>x</answer></think>\nSo ",
         "<think></think>",
-        f"<think>{CALL}</think> and so, after all that was said about it, I search for the town once more: ",
+        f"<think>{CALL}</think> and so, after all that was said about it, I search for the town again: ",
         "<think>a</think> then <think><answer>b</answer></think>",
         "<think>1 < 2 </search_query></answer> <think> again </think>",
     ],
@@ -70,14 +71,34 @@ PIECES = ["<think>", "</think>", "<answer>", "</answer>", "<search_query>", "</s
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=14), st.booleans())
-def test_generation_never_runs_past_what_the_format_reads(pieces: list[str], opened: bool) -> None:
-    """Oracle: the format itself. Once it reads a call or an answer, the text is complete at that very end."""
+def test_a_text_is_complete_with_its_first_closing_tag_outside_reasoning(pieces: list[str], opened: bool) -> None:
+    """Two oracles: a walk over the tags, and the format, which never reads an element beyond that point."""
     text = "".join(pieces)
     form = XmlFormat(SETTINGS.tools)
+    inside, first = opened, None
+    for tag in re.finditer("</?(?:think|answer|search_query)>", text):
+        if "think" in tag.group():
+            inside = tag.group() == "<think>"
+        elif tag.group() in form.stop and not inside:
+            first = tag.end()
+            break
+    assert next((n for n in range(len(text) + 1) if completes(text[:n], form.stop, opened)), None) == first
     call = form.parse(text, opened)
     if isinstance(call, ToolCall | Answer):
-        assert completes(text[: call.end], form.stop, opened)
-        assert not any(completes(text[:n], form.stop, opened) for n in range(call.start + 1))
+        assert first is not None and first <= call.end
+
+
+@given(st.lists(st.sampled_from([*PIECES, "some words", "\n"]), max_size=24), st.booleans())
+def test_asked_token_by_token_the_answer_is_the_same(pieces: list[str], opened: bool) -> None:
+    words = tiny_lm.tokenizer()
+    ended = Stopper(Renderer(words).codec).test(begin("q").settings, opened)
+    ids = words.encode("".join(pieces), add_special_tokens=False)
+    stops = XmlFormat(SETTINGS.tools).stop
+    for n in range(1, len(ids) + 1):
+        expected = completes(words.decode(ids[:n]), stops, opened)
+        assert ended(ids[:n]) == expected
+        if expected:
+            break
 
 
 def test_long_reasoning_is_not_read_again_for_each_tag_in_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,7 @@ class Stopper:
             if thinking or not any(stop in tail for stop in stops):
                 return False
             text = self.codec.decode(ids)
-            thinking = 0 < len(text) == reasoning_end(text, opened)
+            thinking = 0 < len(text) == reasoning_end(text, opened) and not text.endswith(CLOSE)
             return completes(text, stops, opened, len(tail))
 
         return ended
