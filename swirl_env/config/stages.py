@@ -29,6 +29,7 @@ STAGES = {
     "play": Stage("solve a task yourself in the terminal and see the reward of each step", "swirl_env.stages.play"),
     "check": Stage("run the contract suite on a plugin: swirl check my_pkg:MyTool", "swirl_env.stages.check", True),
     "view": Stage("episodes of runs as an HTML page, step by step: swirl view DIR", "swirl_env.stages.view", True),
+    "export": Stage("a run as chat JSONL, Parquet, or rows for SFT, DPO and PRM trainers", "swirl_env.stages.export", True),
     "show": Stage("one episode of a run in the terminal: swirl show DIR TASK_ID", "swirl_env.stages.show", True),
 }
 """Stage by name, in the order of the help."""

@@ -51,7 +51,7 @@ def chat_row(trajectory: Trajectory) -> Row:
 def to_chat(trajectories: Iterable[Trajectory], path: str | os.PathLike[str]) -> int:
     """Writes chat JSONL, one `chat_row` per line, and returns how many."""
     count = 0
-    with _draft(path) as draft, draft.open("wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
         for trajectory in trajectories:
             file.write(msgspec.json.encode(chat_row(trajectory)) + b"\n")
             count += 1
@@ -69,7 +69,7 @@ def to_parquet(trajectories: Iterable[Trajectory], path: str | os.PathLike[str],
     arrow, parquet = _import("pyarrow", "Parquet"), _import("pyarrow.parquet", "Parquet")
     schema = _schema(arrow)
     rest, count = iter(trajectories), 0
-    with _draft(path) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+    with replacing(path) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
         while group := list(islice(rest, batch)):
             rows = [{**chat_row(t), "record": encode_trajectory(t).decode()} for t in group]
             writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
@@ -128,7 +128,7 @@ def _schema(arrow: Any) -> Any:
 
 
 @contextlib.contextmanager
-def _draft(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a file to write to; it replaces `path` once it is whole."""
     target = Path(path)
     draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
