@@ -33,14 +33,9 @@ json_values = st.recursive(
 )
 ids = st.lists(st.integers(0, 300_000), max_size=8).map(tuple)
 finite = st.floats(allow_nan=False, allow_infinity=False)
-verdicts = st.builds(
-    Verdict,
-    st.sampled_from(["scored", "unscored", "failed"]),
-    st.none() | finite,
-    st.sampled_from([None, "GOOD", "BAD"]),
-    st.text(),
-    st.text(),
-    st.dictionaries(st.text(), finite, max_size=2),
+words = (st.text(), st.text(), st.dictionaries(st.text(), finite, max_size=2))
+verdicts = st.builds(Verdict, st.just("scored"), finite, st.sampled_from([None, "GOOD", "BAD"]), *words) | st.builds(
+    Verdict, st.sampled_from(["unscored", "failed"]), st.none(), st.none(), *words
 )
 spans = st.integers(0, 100)
 actions = st.builds(Action, st.text(), ids, st.lists(finite, max_size=4).map(tuple), ids, st.integers(0, 1))

@@ -150,6 +150,6 @@ def _take_stock(store: Store, table: str | None) -> Tally:
 
 
 def _store_episode(store: Store, table: str | None, trajectory: Trajectory) -> None:
-    store.append(trajectory)
+    store.append(trajectory, trajectory.sample)
     if table is not None and trajectory.ended != "error":
         store.append_verdicts(table, trajectory.key, [step.verdict for step in trajectory.steps])

@@ -96,6 +96,10 @@ _decode_version = msgspec.json.Decoder(_Version).decode
 _FIELDS = Trajectory.__struct_fields__
 
 
+_WITHDRAWN = b',"error":true,"verdicts":[]}\n'
+"""End of a line that takes back a judge's verdicts on an episode: they are as if they had never been."""
+
+
 class BadLine(ValueError):
     """A line that cannot be read; the store adds file and line number."""
 
@@ -113,7 +117,7 @@ def read_head(line: bytes) -> Head:
             return Head((match[1].decode(), int(match[2])), match[3] is not None)
         check_version(line)
         head = _decode_head(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadLine(str(error)) from error
     return Head(head.key, head.error)
 
@@ -122,7 +126,7 @@ def check_version(line: bytes) -> None:
     """Raises `BadLine` if a line is no JSON object, `VersionError` if another version wrote it."""
     try:
         version = _decode_version(line).v
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BadLine(str(error)) from error
     if version == SCHEMA_VERSION:
         return
@@ -223,11 +227,21 @@ def encode_verdicts(key: Key, verdicts: Sequence[Verdict]) -> bytes:
     return line
 
 
+def encode_withdrawal(key: Key) -> bytes:
+    """Returns the line that takes back a judge's verdicts on one trajectory, newline included."""
+    return b'{"v":%d,"key":%b' % (SCHEMA_VERSION, _encode(key)) + _WITHDRAWN
+
+
+def is_withdrawal(line: bytes) -> bool:
+    """Whether a line of a verdict table takes verdicts back."""
+    return line.endswith(_WITHDRAWN)
+
+
 def decode_verdicts(line: bytes) -> tuple[Verdict, ...]:
     """Returns the verdicts of a line; raises as `decode_trajectory`."""
     try:
         return _decode_verdicts(line).verdicts
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         check_version(line)
         raise BadLine(str(error)) from error
 
@@ -236,7 +250,7 @@ def decode_verdict_summaries(line: bytes) -> tuple[VerdictSummary, ...]:
     """Returns the part of the verdicts of a line that filters read; raises as `decode_trajectory`."""
     try:
         return _decode_verdict_summaries(line).verdicts
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         check_version(line)
         raise BadLine(str(error)) from error
 

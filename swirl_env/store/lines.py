@@ -44,6 +44,30 @@ def read_lines(path: Path, until: int | None = None) -> Iterator[tuple[int, int,
             offset += len(line)
 
 
+def read_file(path: Path) -> bytes | None:
+    """Returns the content of a small file; None if it is absent."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def list_files(folder: Path, ending: str) -> list[Path]:
+    """Returns the files of a folder with an ending, sorted; none if the folder is absent.
+
+    Raises:
+        StoreError: if the folder cannot be read, which must not look like an empty one.
+    """
+    try:
+        return sorted(folder / name for name in os.listdir(folder) if name.endswith(ending) and not name.startswith("."))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be read: {error.strerror}.") from error
+
+
 def read_line(path: Path, offset: int) -> bytes:
     """Returns the line that begins at a byte of a file."""
     with path.open("rb") as file:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 
-from swirl_env.errors import ConfigError, DuplicateKey, StoreError, VersionError, unknown_name
+from swirl_env.errors import ConfigError, StoreError, VersionError, unknown_name
 from swirl_env.store.codec import BadLine, Head, Key, StepSummary, Summary, VerdictSummary, decode_summary, decode_trajectory
 from swirl_env.store.filters import FILTERS, Filter, Selection, make_filter, subsample, why_not
-from swirl_env.store.verdicts import VerdictTable, line_error, read_heads
+from swirl_env.store.lines import list_files, read_file, read_line
+from swirl_env.store.verdicts import VerdictTable, duplicate_error, line_error, read_heads, warn_of_copies
 from swirl_env.types import Step, Trajectory, Verdict
 
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,199}")
@@ -66,7 +69,7 @@ class Reader:
 
     def judges(self) -> list[str]:
         """Returns the fingerprints of the judges that have a table of verdicts."""
-        return sorted(file.stem for file in (self.path / "verdicts").glob("*.jsonl"))
+        return [file.stem for file in list_files(self.path / "verdicts", ".jsonl")]
 
     def verdicts(self, judge: str) -> VerdictTable:
         """Returns a judge's table: key -> verdicts, one per step, as it is now (empty for a judge that has none).
@@ -121,11 +124,10 @@ class Reader:
     def selection(self, filter: str, judge: str | None = None) -> Selection | None:
         """Returns the saved selection of a filter; None if there is none."""
         file = self._selection_file(make_filter(filter)[0], judge)
+        content = read_file(file)
         try:
-            return msgspec.json.decode(file.read_bytes(), type=Selection)
-        except FileNotFoundError:
-            return None
-        except msgspec.MsgspecError as error:
+            return None if content is None else msgspec.json.decode(content, type=Selection)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise StoreError(f"{file} is no selection: {error}. Delete it; `swirl filter` writes it again.") from error
 
     def select(self, filter: str | Filter | Selection, judge: str | None = None) -> Iterator[Trajectory]:
@@ -154,13 +156,10 @@ class Reader:
 
     def config(self) -> str:
         """Returns the text of ``config.yaml``; empty if there is none."""
-        try:
-            return (self.path / "config.yaml").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
+        return (read_file(self.path / "config.yaml") or b"").decode(errors="replace")
 
     def _shards(self) -> list[Path]:
-        return sorted((self.path / "trajectories").glob("*.jsonl"))
+        return list_files(self.path / "trajectories", ".jsonl")
 
     def _sizes(self) -> list[tuple[Path, int]]:
         """Returns the trajectory files with their sizes: a reader keeps to these, whatever is appended meanwhile."""
@@ -171,7 +170,7 @@ class Reader:
         sizes = self._sizes()
         old = _superseded(sizes)
         for path, size in sizes:
-            for number, _, head, line in read_heads(path, size):
+            for number, _, head, line in read_heads(path, size, decode_trajectory):
                 if (path, number) not in old:
                     yield path, number, head, line
 
@@ -212,30 +211,71 @@ class Reader:
 
 
 def _superseded(sizes: Sequence[tuple[Path, int]]) -> set[tuple[Path, int]]:
-    """Returns file and line number of every error record whose key has a later record."""
+    """Returns file and line number of every record that does not count: errors that were run again, and copies.
+
+    Memory is 8 bytes per record: keys are compared by hash first, and only those that clash by content.
+
+    Raises:
+        DuplicateKey: if two records of one finished episode differ.
+    """
     waiting: dict[Key, tuple[Path, int]] = {}
     old: set[tuple[Path, int]] = set()
-    for path, size in sizes:
-        for number, _, head, _ in read_heads(path, size):
-            if head.key in waiting:
-                old.add(waiting.pop(head.key))
-            if head.failed:
-                waiting[head.key] = (path, number)
+    hashes = array("q")
+    for path, number, _, head in _heads(sizes):
+        if head.key in waiting:
+            old.add(waiting.pop(head.key))
+        if head.failed:
+            waiting[head.key] = (path, number)
+        hashes.append(hash(head.key))
+    if len(clashes := _repeated(hashes)):
+        old |= _copies(sizes, set(clashes))
     return old
+
+
+def _heads(sizes: Sequence[tuple[Path, int]]) -> Iterator[tuple[Path, int, int, Head]]:
+    """Yields file, line number, offset and head of every record."""
+    for path, size in sizes:
+        for number, offset, head, _ in read_heads(path, size, decode_trajectory):
+            yield path, number, offset, head
+
+
+def _repeated(hashes: array[int]) -> list[int]:
+    """Returns the numbers that occur more than once."""
+    values, counts = np.unique(np.frombuffer(hashes, dtype=np.int64), return_counts=True)
+    return [int(value) for value in values[counts > 1]]
+
+
+def _copies(sizes: Sequence[tuple[Path, int]], clashes: set[int]) -> set[tuple[Path, int]]:
+    """Returns file and line number of the records that are copies of an earlier one, of the keys with these hashes."""
+    finished: dict[Key, tuple[Path, int, int]] = {}
+    copies: list[tuple[Path, int]] = []
+    for path, number, offset, head in _heads(sizes):
+        if hash(head.key) not in clashes:
+            continue
+        if head.key in finished:
+            first, line, start = finished[head.key]
+            if read_line(first, start) != read_line(path, offset):
+                raise duplicate_error(path, number, head.key, (first, line))
+            copies.append((path, number))
+        elif not head.failed:
+            finished[head.key] = (path, number, offset)
+    for path in {path for path, _ in copies}:
+        warn_of_copies(path, [number for copy, number in copies if copy == path])
+    return set(copies)
 
 
 def _read(path: Path, number: int, line: bytes) -> Trajectory:
     try:
         return decode_trajectory(line)
     except (BadLine, VersionError) as error:
-        raise line_error(path, number, error) from error
+        raise line_error(path, number, error, decode_trajectory) from error
 
 
 def _read_summary(path: Path, number: int, line: bytes) -> Summary:
     try:
         return decode_summary(line)
     except (BadLine, VersionError) as error:
-        raise line_error(path, number, error) from error
+        raise line_error(path, number, error, decode_trajectory) from error
 
 
 def _summary(summary: Summary, table: VerdictTable | None) -> Summary:
@@ -281,14 +321,14 @@ def _size(path: Path) -> int:
 
 def _read_index(sizes: Sequence[tuple[Path, int]]) -> dict[Key, bool]:
     known: dict[Key, bool] = {}
-    for path, size in sizes:
-        for number, _, head, _ in read_heads(path, size):
-            if known.get(head.key) is False:
-                raise DuplicateKey(
-                    f"{path}, line {number} holds task {head.key[0]!r}, sample {head.key[1]} a second time. "
-                    f"Delete one of the lines."
-                )
+    clashes: set[int] = set()
+    for _, _, _, head in _heads(sizes):
+        if known.get(head.key) is False:
+            clashes.add(hash(head.key))
+        else:
             known[head.key] = head.failed
+    if clashes:
+        _copies(sizes, clashes)
     return known
 
 

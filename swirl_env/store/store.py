@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -23,7 +23,7 @@ from typing import Literal, Self
 import msgspec
 
 from swirl_env.errors import ConfigError, DuplicateKey, StoreError
-from swirl_env.store.codec import Key, encode_trajectory, encode_verdicts
+from swirl_env.store.codec import Key, encode_trajectory, encode_verdicts, encode_withdrawal
 from swirl_env.store.filters import Filter, Selection
 from swirl_env.store.lines import Appender, WriterLock, make_folder, replace_file
 from swirl_env.store.reader import Reader
@@ -61,11 +61,23 @@ class Store(Reader):
         self._shard: Appender | None = None
         self._known: dict[Key, bool] | None = None  # key -> whether its record is an error
         self._tables: dict[str, VerdictTable] = {}
+        self._samples: dict[str, int] = {}  # task -> the sample after its last; filled when it is first needed
+        self._orphans: dict[str, set[Key]] = {}  # judge -> keys with verdicts, but without an episode
         if mode == "r" and not self.path.is_dir():
             raise StoreError(f"There is no run folder at {self.path}. Give the folder that `swirl generate` wrote to.")
 
-    def append(self, trajectory: Trajectory) -> None:
+    def append(self, trajectory: Trajectory, sample: int | None = None) -> Key:
         """Stores an episode; once this returns, no kill and no full disk loses it.
+
+        Episodes of a loop of your own are all sample 0. If the task has a finished episode already, such a one is stored as
+        its next sample.
+
+        Args:
+            trajectory: the episode.
+            sample: the number to store it under, which must be free; None numbers it as above.
+
+        Returns:
+            The key under which it is stored: task id and sample.
 
         Raises:
             DuplicateKey: if an episode of this task and sample is stored already (and did not end in an error).
@@ -73,6 +85,10 @@ class Store(Reader):
             StoreLocked: if another process is writing.
         """
         known = self._write_index()
+        if sample is None and trajectory.sample == 0 and known.get(trajectory.key) is False:
+            sample = self._next_sample(trajectory.task.id)
+        if sample is not None and sample != trajectory.sample:
+            trajectory = msgspec.structs.replace(trajectory, sample=sample)
         key = trajectory.key
         if known.get(key) is False:
             raise DuplicateKey(
@@ -81,11 +97,14 @@ class Store(Reader):
             )
         line = encode_trajectory(trajectory)
         try:
+            self._withdraw_orphans(key)
             self._append_line(line)
             known[key] = trajectory.ended == "error"
+            self._samples[key[0]] = max(self._samples.get(key[0], 0), key[1] + 1)
         except BaseException:
             self._known = None  # an interrupt may have come between file and index: the file decides
             raise
+        return key
 
     def append_verdicts(self, judge: str, key: Key, verdicts: Sequence[Verdict]) -> None:
         """Stores a judge's verdicts on the steps of one episode; if one of them is ``failed``, they may be stored again.
@@ -106,10 +125,27 @@ class Store(Reader):
             raise DuplicateKey(f"The judge {judge!r} has judged task {key[0]!r}, sample {key[1]}, already.")
         line = encode_verdicts(key, verdicts)
         try:
-            table.add(key, line, self._appender(table.path))
+            table.add(line, self._appender(table.path))
         except BaseException:
             self._tables.pop(judge, None)  # as in `append`
             raise
+
+    def withdraw_verdicts(self, judge: str, keys: Iterable[Key]) -> int:
+        """Takes back a judge's verdicts, so that the episodes can be judged again; the lines stay in the table's file.
+
+        Args:
+            judge: fingerprint of the judge.
+            keys: the episodes; those that it has not judged are left alone.
+
+        Returns:
+            How many episodes had verdicts.
+        """
+        self.lock()
+        table = self.verdicts(judge)
+        judged = [key for key in keys if key in table]
+        for key in judged:
+            table.add(encode_withdrawal(key), self._appender(table.path))
+        return len(judged)
 
     def write_config(self, config: str) -> None:
         """Writes ``config.yaml``, the text of the run's resolved configuration."""
@@ -146,6 +182,7 @@ class Store(Reader):
         """Flushes everything to the device and releases the lock; the store can still be read, and written to again."""
         self._open.close()
         self._shard, self._known, self._tables = None, None, {}
+        self._samples, self._orphans = {}, {}
 
     def verdicts(self, judge: str) -> VerdictTable:
         """Returns a judge's table: key -> verdicts, one per step (see `Reader`); the writer's grows with each append."""
@@ -168,14 +205,39 @@ class Store(Reader):
         return super()._index() if self._known is None else self._known
 
     def _write_index(self) -> dict[Key, bool]:
-        """Takes the lock, removes what an earlier writer left torn, and returns the index."""
+        """Takes the lock, removes what an earlier writer left torn, and returns the index.
+
+        If the folder turns out to be damaged, a lock taken for this is released: the user is about to repair it.
+        """
+        was_locked = self._open.lock is not None
         self.lock()
         if self._known is None:
-            self._shard = None
-            for path in self._shards():
-                Appender(path).close()
-            self._known = super()._index()
+            try:
+                self._shard = None
+                for path in self._shards():
+                    Appender(path).close()
+                known = super()._index()
+                self._orphans = {judge: self.verdicts(judge).keys() - known.keys() for judge in self.judges()}
+                self._samples, self._known = {}, known
+            except BaseException:
+                if not was_locked:
+                    self.close()
+                raise
         return self._known
+
+    def _next_sample(self, task: str) -> int:
+        """Returns the number after the last sample of a task."""
+        if task not in self._samples:
+            for task_id, sample in self._write_index():
+                self._samples[task_id] = max(self._samples.get(task_id, 0), sample + 1)
+        return self._samples.get(task, 0)
+
+    def _withdraw_orphans(self, key: Key) -> None:
+        """Takes back verdicts on an episode that is gone (its line was damaged and deleted) before another takes its key."""
+        for judge, orphans in self._orphans.items():
+            if key in orphans:
+                self.withdraw_verdicts(judge, [key])
+                orphans.discard(key)
 
     def _append_line(self, line: bytes) -> None:
         """Appends to the last shard, or to a new one if that is full."""
