@@ -6,11 +6,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.episodes.transcript import clean, escape
 from swirl_env.protocols import Agent, Tool
 from swirl_env.types import Action, Malformed, Settings, State, Task, Turn
 
-_OWN_TAGS = ("answer", "tool_call", "think")
+_OWN_TAGS = ("answer", "tool_call")
+"""Tags that stay readable in a quotation. Those of think blocks do not: a model that repeats one would hide its own verdict."""
 _HEADINGS = "verdict|rating|judge?ment|decision|label|answer"
 
 
@@ -58,26 +60,34 @@ def ask(agent: Agent, prompts: Sequence[str], seed: int = 0) -> list[Action]:
     return agent.act(states) if states else []
 
 
-def quote(text: str, tags: Sequence[str] = ()) -> str:
-    """Returns `text` as a quotation, each line behind a bar, so that no line of it looks like one of the prompt's own.
-
-    Markup is escaped, except for the tags of the action formats, which the model should see as they were written.
+def readable(text: str, tags: Sequence[str] = ()) -> str:
+    """Returns `text` with markup escaped, except for the tags of the action formats, which the model is to see as written.
 
     Args:
         text: text from a policy, a tool or a task.
-        tags: names of the tags to leave readable, in addition to those of answers and reasoning.
+        tags: names of the tags to leave readable, in addition to those of answers and calls.
     """
     names = "|".join(re.escape(tag) for tag in (*tags, *_OWN_TAGS))
-    quotation = "".join(part if i % 2 else escape(part) for i, part in enumerate(re.split(f"(</?(?:{names})>)", text)))
-    return "\n".join(f"| {line}" for line in quotation.splitlines() or [""])
+    return "".join(part if i % 2 else escape(part) for i, part in enumerate(re.split(f"(</?(?:{names})>)", text)))
 
 
-def read_choice(text: str, choices: Sequence[str]) -> tuple[str | None, str]:
+def quote(text: str, tags: Sequence[str] = ()) -> str:
+    """Returns `readable` text as a quotation, each line behind a bar, so that no line of it looks like one of the prompt's own."""
+    return "\n".join(f"| {line}" for line in readable(text, tags).splitlines() or [""])
+
+
+def read_choice(text: str, choices: Sequence[str], opened: bool = False) -> tuple[str | None, str]:
     """Returns the word that the last line consists of, and the text before it; None where it consists of none of them.
 
     Before the word may stand a heading (``Verdict:``), and marks of emphasis around both; nothing else. So a word that was
-    quoted, or that fell inside a sentence, does not count.
+    quoted, or that fell inside a sentence, does not count. Nor does anything in a think block, closed or cut off.
+
+    Args:
+        text: what the model wrote.
+        choices: the words it was to choose from.
+        opened: whether the generation prompt had opened a think block.
     """
+    text = text[reasoning_end(text, opened) :]
     said, _, last = text.strip().rpartition("\n")
     word = "|".join(map(re.escape, choices))
     found = re.fullmatch(rf"[*_#`\s]*(?:(?:final )?(?:{_HEADINGS})[*_]*\s*:[*_\s]*)?({word})[*_`.!\s]*", last, re.IGNORECASE)

@@ -80,7 +80,7 @@ class LlmJudge:
     def _read(self, action: Action) -> Verdict:
         if action.error is not None:
             return Verdict.failed(f"The judge's model gave no answer ({action.error}).", self.name)
-        label, explanation = read_choice(action.text, ("GOOD", "BAD"))
+        label, explanation = read_choice(action.text, ("GOOD", "BAD"), action.opened)
         if label is None:
             return Verdict.failed(f"No verdict on the last line of: {explanation[-500:]}", self.name)
         if label == "GOOD":

@@ -1,0 +1,26 @@
+"""What differs between versions and families of transformers models in how they keep keys and values."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+
+def cache_option(model: Any) -> str:
+    """Returns the name under which a model's forward pass takes keys and values: newer transformers renamed it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what peft wrapped
+    return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
+
+
+def cache_of(output: Any) -> Any:
+    """Returns the keys and values of a forward pass, by either name."""
+    return output.cache if hasattr(output, "cache") else output.past_key_values
+
+
+def attends_to_all(config: Any) -> bool:
+    """Returns whether every layer attends to all earlier tokens: no windows, no recurrent layers."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    kinds = getattr(text, "layer_types", None)
+    if kinds is not None:
+        return all(kind == "full_attention" for kind in kinds)
+    return getattr(text, "sliding_window", None) is None and getattr(text, "num_attention_heads", None) is not None
