@@ -146,6 +146,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
         judge_of(**options)
 
 
+@pytest.mark.slow
 def test_both_judges_pass_the_contract(classifier: Path) -> None:
     words = tiny_lm.tokenizer()
     assert_contract("judge", judge_of(tiny_lm.llama(len(words), context=1024)))

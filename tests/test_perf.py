@@ -6,7 +6,7 @@ import pytest
 from swirl_env.benchmarks.perf import __main__ as perf
 from swirl_env.benchmarks.perf.timing import Report, Row, row
 
-NEEDS_WEIGHTS = {"train", "generate"}
+NEEDS_WEIGHTS = {"train", "generate", "likelihood"}
 """Benchmarks of real language models, too slow for a test even when tiny."""
 
 

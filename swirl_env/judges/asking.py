@@ -72,7 +72,7 @@ def readable(text: str, tags: Sequence[str] = ()) -> str:
 
 
 def quote(text: str, tags: Sequence[str] = ()) -> str:
-    """Returns `readable` text as a quotation, each line behind a bar, so that no line of it looks like one of the prompt's own."""
+    """Returns `readable` text as a quotation, each line behind a bar, so that none looks like a line of the prompt's own."""
     return "\n".join(f"| {line}" for line in readable(text, tags).splitlines() or [""])
 
 
