@@ -7,9 +7,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from swirl_env.config.stages import STAGES
 from swirl_env.errors import SwirlError, unknown_name
+
+if TYPE_CHECKING:
+    from swirl_env.config.app import Sweep
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C."""
@@ -60,7 +64,23 @@ def _dispatch(argv: list[str]) -> int:
         return code
     from swirl_env.config.app import run_stage
 
-    return run_stage(stage, rest)
+    sweep = run_stage(stage, rest)
+    if sweep is not None:
+        _show_sweep(sweep)
+    return 0
+
+
+def _show_sweep(sweep: Sweep) -> None:
+    """Prints the table that a sweep ends with; raises the error of the cell that failed, if one did."""
+    from swirl_env.stages.sweeps import show_sweep
+
+    try:
+        show_sweep(sweep.folder)
+    except SwirlError:
+        if sweep.error is None:
+            raise
+    if sweep.error is not None:
+        raise sweep.error
 
 
 def usage() -> str:

@@ -143,8 +143,9 @@ def _warm_start(options: argparse.Namespace) -> Stage:
     task = (*first.words, _split(options.train_split, options.warm[0], first.train))
     folders = ",".join(str(Path(options.out, "demos", name)) for name in options.warm)
     algo = ("algo=rft", "algo.states=stored", "algo.filter=outcome", f"algo.episodes_per_update={each}", f"stored=[{folders}]")
+    several = ("allow_other_settings=true",) if len(options.warm) > 1 else ()
     rate = (f"trainer.lr={options.warm_lr}", "trainer.warmup=5", "trainer.schedule=cosine", f"updates={updates}")
-    words = (*_policy(options), f"lora.rank={options.rank}", *task, "prompt=question", *algo, *rate)
+    words = (*_policy(options), f"lora.rank={options.rank}", *task, "prompt=question", *algo, *several, *rate)
     return Stage(WARM, ("train", *words, *_training(options), *_folder(options, "warm")))
 
 

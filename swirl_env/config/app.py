@@ -6,59 +6,121 @@ import functools
 import importlib
 import logging
 import os
-import re
-import shlex
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from swirl_env.config.arguments import Arguments, read_arguments, tools_of_task
 from swirl_env.config.errors import explained
 from swirl_env.config.help import stage_help
 from swirl_env.config.hydra_plugins import register
+from swirl_env.config.overrides import command, override
 from swirl_env.config.stages import STAGES
-from swirl_env.errors import ConfigError, SwirlError
-from swirl_env.registry import load, missing
+from swirl_env.config.sweep import reads_run, sweep_folders
+from swirl_env.errors import ConfigError, Interrupted, SwirlError
+from swirl_env.registry import missing
 
 TREE = "pkg://swirl_env.conf"
-"""Where the config tree lies."""
+"""Where the config tree is."""
 _FULL = "HYDRA_FULL_ERROR"
 _RUN_KEYS = ("out", "resume")
-_PLAIN_KEY = re.compile(r"[+~]{0,2}[\w./@-]+")
-_SWEEP = ("-m", "--multirun")
-_HELP = ("-h", "--help")
+
+Main = Callable[[DictConfig], float | None]
+"""What runs a stage; returns the number that a sweeper optimises."""
 
 
-def run_stage(stage: str, argv: Sequence[str]) -> int:
-    """Composes the configuration of a stage and runs it; returns the exit code."""
+class Sweep(NamedTuple):
+    """A sweep that has made run folders."""
+
+    folder: Path
+    error: SwirlError | None
+    """Why one of its cells failed; None if all of them ended well."""
+
+
+def run_stage(stage: str, argv: Sequence[str]) -> Sweep | None:
+    """Composes the configuration of a stage and runs it; returns the sweep if that made run folders."""
     register()
-    argv = [_readable(arg) for arg in argv]
-    if any(arg in _HELP for arg in argv):
-        with _one_line_errors(stage):
-            print(stage_help(stage, [arg for arg in argv if arg not in _HELP]))
-        return 0
-    argv = [*_tools_of_task(argv), *argv]
-    if any(arg in _SWEEP for arg in argv):
-        argv = [arg for arg in argv if arg not in _SWEEP]
-        fixed = ",".join(_fixed_keys(argv))
-        argv = [f"hydra.job.config.override_dirname.exclude_keys=[{fixed}]", *argv, "--multirun"]  # flags last, for argparse
-    sweeps: list[str] = []
-    with _one_line_errors(stage), _program(f"swirl {stage}", argv):
-        hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage, sweeps))()
-    if len(sweeps) > 1:
-        compare = (
-            f"evaluation.json in each folder of {sweeps[0]}" if stage == "train" else f"swirl eval out={shlex.quote(sweeps[0])}"
-        )
-        print(f"next, to compare the {len(sweeps)} runs: {compare}")
-    return 0
+    with _one_line_errors(stage):
+        arguments = read_arguments(argv)
+        if arguments.help:
+            print(stage_help(stage, arguments))
+            return None
+        tools = tools_of_task(stage, arguments)
+        if not arguments.multirun:
+            _run(stage, arguments.for_hydra(*tools))
+            return None
+        return _sweep(stage, arguments, tools)
+
+
+def _run(stage: str, argv: Sequence[str]) -> None:
+    with _program(f"swirl {stage}", argv):
+        hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage))()
+
+
+def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | None:
+    """Runs every cell of a sweep; commands that read run folders leave nothing but what they write into those."""
+    if reads_run(stage, arguments.keys()):
+        with tempfile.TemporaryDirectory(prefix="swirl-sweep-") as folder:  # hydra wants a folder for its notes
+            notes = [override("hydra.sweep.dir", folder), "hydra.sweep.subdir=${hydra.job.num}"]
+            _run(stage, arguments.for_hydra(*notes, *tools))
+        return None
+    _refuse_swept_folder(arguments)
+    fixed = [override("hydra.job.config.override_dirname.exclude_keys", _fixed_keys(arguments))]
+    before, error = len(sweep_folders), None
+    try:
+        _run(stage, arguments.for_hydra(*fixed, *tools))
+    except SwirlError as failure:
+        error = failure
+    except KeyboardInterrupt:
+        raise Interrupted(f"To go on: {_again(stage, arguments, sweep_folders[before:])}") from None
+    except BaseException:
+        _remove_if_empty(sweep_folders[before:])
+        raise
+    folders = sweep_folders[before:]
+    if error is not None and (not folders or _remove_if_empty(folders)):
+        raise error
+    return Sweep(folders[0], error) if folders else None
+
+
+def _refuse_swept_folder(arguments: Arguments) -> None:
+    for word in arguments.parsed():
+        if word.key_or_group in _RUN_KEYS and word.is_sweep_override():
+            raise ConfigError(f"{word.input_line}: a sweep has one folder, out=..., in which each of its runs gets its own.")
+
+
+def _fixed_keys(arguments: Arguments) -> list[str]:
+    """Returns the keys that are the same in every cell of a sweep: they say nothing in the name of a cell's folder."""
+    fixed = [word.key_or_group for word in arguments.parsed() if not word.is_sweep_override()]
+    return sorted({*fixed, *_RUN_KEYS})
+
+
+def _again(stage: str, arguments: Arguments, folders: Sequence[Path]) -> str:
+    """Returns the command that goes on with a sweep."""
+    kept = [word for word in arguments.overrides if word.partition("=")[0] not in _RUN_KEYS]
+    flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in arguments.flags.items()]
+    out = [override("out", str(folders[0]))] if folders else []
+    return command(stage, "-m", *flags, *kept, *out, "resume=true")
+
+
+def _remove_if_empty(folders: Sequence[Path]) -> bool:
+    """Removes the folder of a sweep none of whose cells was begun; returns whether it did."""
+    for folder in folders:
+        if folder.is_dir() and [path.name for path in folder.iterdir()] in ([], ["multirun.yaml"]):
+            shutil.rmtree(folder)
+            return True
+    return False
 
 
 class _Failed(BaseException):
@@ -68,67 +130,26 @@ class _Failed(BaseException):
         self.error = error
 
 
-def _task(stage: str, sweeps: list[str]) -> Callable[[DictConfig], None]:
-    """Returns the stage's task function; it notes in `sweeps` the folder of the sweep that it is run for.
+def _task(stage: str) -> Main:
+    """Returns the stage's task function.
 
-    In a sweep errors are left to hydra: it says which job failed and runs the others.
+    In a sweep errors are left to hydra: it says which cell failed and runs the others.
     """
     try:
-        main: Callable[[DictConfig], None] = importlib.import_module(STAGES[stage].module).main
+        main: Main = importlib.import_module(STAGES[stage].module).main
     except ModuleNotFoundError as error:
         raise missing("stage", stage, error) from error
 
     @functools.wraps(main)
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> float | None:
         try:
-            main(config)
+            return main(config)
         except SwirlError as error:
             if HydraConfig.get().mode == RunMode.RUN:
                 raise _Failed(error) from error
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            sweeps.append(HydraConfig.get().sweep.dir)
 
     return task
-
-
-def _readable(arg: str) -> str:
-    """Returns an argument as hydra can read it.
-
-    It has no words for ``judge=null``, and takes ``=`` or spaces in a value only in quotes, which a shell takes away
-    (``out=runs/agent.noise=0.2`` is the folder of a sweep's job).
-    """
-    arg = {"judge=null": "judge=none", "tool=none": "tool=[]"}.get(arg, arg)
-    key, equals, value = arg.partition("=")
-    if not equals or arg.startswith("-") or not value or value[0] in "[{('\"" or not _PLAIN_KEY.fullmatch(key):
-        return arg
-    try:
-        OverridesParser.create().parse_overrides([arg])
-    except HydraException:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}='{escaped}'"
-    return arg
-
-
-def _tools_of_task(argv: Sequence[str]) -> list[str]:
-    """Returns the override that chooses the task's own tools where options of tools are set but no tools are chosen.
-
-    So ``task=hotpotqa tool.search.top_k=10`` means what it says.
-    """
-    if any(arg.startswith("tool=") for arg in argv) or not any(arg.startswith("tool.") for arg in argv):
-        return []
-    task = next((arg.partition("=")[2] for arg in reversed(argv) if arg.startswith("task=")), "atlas")
-    tools = getattr(load("task", task), "tools", None)
-    if not isinstance(tools, tuple):
-        raise ConfigError(f"The tools of the task {task!r} are known when it is made: choose them too, tool=[search,...].")
-    return [f"tool=[{','.join(tools)}]"]
-
-
-def _fixed_keys(argv: Sequence[str]) -> list[str]:
-    """Returns the keys that are the same in every job of a sweep: they say nothing in the name of a job's folder."""
-    given = [arg for arg in argv if "=" in arg and not arg.startswith("-")]
-    fixed = [o.key_or_group for o in OverridesParser.create().parse_overrides(given) if not o.is_sweep_override()]
-    return sorted({*fixed, *_RUN_KEYS})
 
 
 @contextmanager

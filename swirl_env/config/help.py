@@ -6,22 +6,23 @@ import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
+from swirl_env.config.arguments import Arguments, compose_stage, tools_of_task
 from swirl_env.config.plugins import GROUPS, LISTS, choices, docs, factory, section, summary
 from swirl_env.config.stages import STAGES
 
 _KEY = re.compile(r"(  )?(\w+):(?:.*?#\s*(.+))?")
 
 
-def stage_help(stage: str, overrides: Sequence[str]) -> str:
-    """Returns the help of a stage with the choices of `overrides`."""
-    with initialize_config_module("swirl_env.conf", version_base="1.3"):
-        config = compose(stage, overrides=[o for o in overrides if not o.startswith("-")], return_hydra_config=True)
+def stage_help(stage: str, arguments: Arguments) -> str:
+    """Returns the help of a stage with the choices and the config files of the arguments."""
+    tools = tools_of_task(stage, arguments)
+    config = compose_stage(stage, replace(arguments, overrides=(*tools, *arguments.overrides)))
     choices_made = config.hydra.runtime.choices
     config = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     groups = [group for group in GROUPS if group in config or group in choices_made]

@@ -12,7 +12,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from swirl_env.config.errors import missing_value
+from swirl_env.config.overrides import command_line_keys
 from swirl_env.config.plugins import spec
+from swirl_env.config.sweep import reads_run
 from swirl_env.config.typed import describe_mismatch
 from swirl_env.episodes.prompts import Prompt
 from swirl_env.errors import ConfigError, unknown_name
@@ -31,7 +33,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class RunOptions(Options, frozen=True, kw_only=True):
     """What runs of episodes and of training share: the engine of their episodes, a seed and a folder."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("out", "resume", "slots")
+    FREE: ClassVar[tuple[str, ...]] = ("out", "resume", "slots", "objective")
     """Keys that do not change what a run ends with; it may be continued with others."""
     GROWING: ClassVar[tuple[str, ...]] = ()
     """Limits that a run may be continued beyond."""
@@ -48,6 +50,8 @@ class RunOptions(Options, frozen=True, kw_only=True):
     slots: Count
     resume: bool
     out: Folder | None
+    objective: str | None
+    """The figure that a sweeper optimises."""
 
 
 class EpisodeOptions(RunOptions, frozen=True, kw_only=True):
@@ -83,6 +87,7 @@ class JudgeOptions(Options, frozen=True, kw_only=True):
     judge: Plugin
     out: Folder
     batch: Count
+    force: bool
 
 
 class FilterOptions(Options, frozen=True, kw_only=True):
@@ -135,7 +140,7 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
         plain[group] = {name: spec(group, chosen) for name, chosen in plain[group].items()}
     if "tool" in kind.__struct_fields__ and "tool" not in plain and _no_tools():
         plain["tool"] = {}
-    if "out" in plain and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if "out" in plain and in_sweep() and not reads_run(stage, command_line_keys()):
         plain["out"] = os.path.relpath(HydraConfig.get().runtime.output_dir)
     if unknown := plain.keys() - set(kind.__struct_fields__):  # added with +key=value
         raise unknown_name(f"key of `swirl {stage}`", sorted(unknown)[0], kind.__struct_fields__)
@@ -164,6 +169,11 @@ def episode_defaults() -> dict[str, Any]:
     keys: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
     judge = next(entry["judge"] for entry in keys.pop("defaults") if "judge" in entry)
     return {**keys, "judge": {"name": judge}}
+
+
+def in_sweep() -> bool:
+    """Whether this is a cell of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def _no_tools() -> bool:

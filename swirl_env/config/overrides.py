@@ -7,10 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
 from swirl_env.config.plugins import LISTS, NONE, defaults, section
 
+_PLAIN_KEY = re.compile(r"[+~]{0,2}[\w./@-]+")
 _BARE = re.compile(r"[A-Za-z_./][\w./:@+-]*")
 """Text that hydra reads as it stands."""
 _WORDS = re.compile(r"(?i)null|true|false|nan|inf")
@@ -33,7 +36,35 @@ def overrides(config: Mapping[str, object], prefix: str = "") -> Iterator[str]:
 
 def override(key: str, value: object) -> str:
     """Returns the argument ``key=value`` that sets a key to a value, mappings and lists included."""
-    return f"{key}={write_value(value)}"
+    word = f"{key}={value}"
+    return word if isinstance(value, str) and _is_read_as(word, value) else f"{key}={write_value(value)}"
+
+
+def _is_read_as(word: str, text: str) -> bool:
+    """Whether the command line reads an argument as it stands as this text: a path may hold ``=``, for one."""
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([readable(word)])
+    except HydraException:
+        return False
+    return not parsed.is_sweep_override() and parsed.value() == text and "${" not in text
+
+
+def readable(word: str) -> str:
+    """Returns an override as hydra can read it.
+
+    It has no words for ``judge=null``, and takes ``=`` or spaces in a value only in quotes, which a shell takes away
+    (``out=runs/agent.noise=0.2`` is the folder of a sweep's run).
+    """
+    word = {"judge=null": "judge=none", "tool=none": "tool=[]"}.get(word, word)
+    key, equals, value = word.partition("=")
+    if not equals or not value or value[0] in "[{('\"" or not _PLAIN_KEY.fullmatch(key):
+        return word
+    try:
+        OverridesParser.create().parse_overrides([word])
+    except HydraException:
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}='{escaped}'"
+    return word
 
 
 def write_value(value: object) -> str:
@@ -43,13 +74,17 @@ def write_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{write_value(str(key))}:{write_value(item)}" for key, item in value.items()) + "}"
+        return "{" + ",".join(f"{_write_key(str(key))}:{write_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
         return "[" + ",".join(map(write_value, value)) + "]"
     text = str(value)
     if not isinstance(value, str) or (_BARE.fullmatch(text) and not _WORDS.fullmatch(text)):
         return text
     return QuotedString(text, Quote.single).with_quotes().replace("${", "\\${")
+
+
+def _write_key(key: str) -> str:
+    return re.sub(r"[\\()\[\]{}:=, \t]", r"\\\g<0>", key)  # keys of mappings take no quotes
 
 
 def choice(group: str, config: Mapping[str, object] | None) -> list[str]:

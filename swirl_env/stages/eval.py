@@ -1,71 +1,95 @@
-"""``swirl eval``: accuracy, labels and errors of a run, with intervals; of a sweep, one row per run."""
+"""``swirl eval``: accuracy, labels and errors of a run, with intervals; of a sweep, one row per run or setting."""
 
 from __future__ import annotations
 
+from collections.abc import Set
 from pathlib import Path
 
+import msgspec
 from omegaconf import DictConfig
 
 from swirl_env.config.options import EvalOptions, read
 from swirl_env.config.overrides import command, command_line_keys, override
+from swirl_env.config.sweep import reads_run
 from swirl_env.errors import ConfigError
 from swirl_env.evaluate import Evaluation, evaluate
-from swirl_env.stages import runs, tables
+from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.stages.generate import generate, make_engine_and_agent
+from swirl_env.stages.sweeps import show_sweep
 from swirl_env.store import Store
 
-_HOW = {"out", "verdicts"}
+_HOW = {"out", "verdicts", "objective"}
 """Keys that say what to evaluate rather than what to run."""
 
 
-def main(config: DictConfig) -> None:
-    """Runs the stage."""
-    options = read("eval", EvalOptions, config)
+def main(config: DictConfig) -> float | None:
+    """Runs the stage; returns the figure that ``objective`` names."""
+    options, keys = read("eval", EvalOptions, config), command_line_keys()
+    evaluations.check_objective(options.objective, "greedy")
     path = Path(options.out or "")
-    nested = runs.below(path)
-    if nested:
-        if command_line_keys() - _HOW:
-            raise ConfigError(f"{path} holds {len(nested)} runs of a sweep: `swirl eval out={path}` compares them, as they are.")
-        _compare(path, nested, options.verdicts)
-        return
-    if not (runs.exists(path) and command_line_keys() <= _HOW):
+    if not reads_run("eval", keys):
         _generate(options)
-    _evaluate(path, options.verdicts)
+        return evaluations.objective_value(options.objective, {"episodes": _evaluate(path, options.verdicts)})
+    if "out" not in keys:
+        raise ConfigError("`swirl eval` needs the run to evaluate, out=...; or agent=... or task=... to run episodes first.")
+    return evaluations.objective_value(options.objective, _read(path, options.verdicts, keys))
+
+
+def _read(path: Path, verdicts: str | None, keys: Set[str]) -> dict[str, Evaluation]:
+    """Evaluates what is there; writes nothing but an evaluation next to the episodes."""
+    kind = folders.kind_of(path)
+    if kind is None and not (path.is_dir() and any(folders.runs_below(path))):
+        raise folders.no_run(path)
+    if more := sorted(key for key in keys - _HOW if not key.startswith("hydra")):
+        raise ConfigError(
+            f"{path} is evaluated as it is: {', '.join(more)} would change what is run. To run episodes first, name agent=... "
+            f"or task=... and a new out=..."
+        )
+    if kind == "episodes":
+        return {"episodes": _evaluate(path, verdicts)}
+    if kind == "training":
+        return _training(path, verdicts)
+    show_sweep(path, verdicts)
+    return {}
 
 
 def _generate(options: EvalOptions) -> None:
     """Runs the episodes that are to be evaluated."""
-    options = runs.settle(options, command_line_keys() - {"verdicts"})
+    options = runs.settle(options, command_line_keys())
     engine, agent = make_engine_and_agent(options)
     with runs.open_run(options) as store:
         generate(options, store, engine, agent)
 
 
-def _evaluate(path: Path, verdicts: str | None) -> None:
+def _evaluate(path: Path, verdicts: str | None) -> Evaluation:
     store = Store(path, "r")
     table = runs.table_of(store, verdicts)
     evaluation = evaluate(store.with_verdicts(table))
     rows = [dict(zip(("", "value", "95 % interval", "n"), row, strict=True)) for row in evaluation.table()]
-    by = f", judged by {table}" if table else ""
-    tables.show(rows, f"{path}{by}")
-    file = _write(path, {"verdicts": table, **evaluation.to_dict()})
-    print(f"written to {file}")
-    out = override("out", str(path))
-    print(f"next: {command('filter', out)}   or   {command('judge', out, 'judge=outcome')}")
+    tables.show(rows, f"{path}{f', judged by {table}' if table else ''}")
+    print(f"written to {evaluations.write(path, table, evaluation)}")
+    words = [override("out", str(path)), *([] if table is None else [override("verdicts", table)])]
+    print(f"next: {command('filter', *words)}   or   {command('judge', words[0], 'judge=outcome')}")
+    return evaluation
 
 
-def _compare(path: Path, nested: list[Path], verdicts: str | None) -> None:
-    rows: list[dict[str, str]] = []
-    for run in nested:
-        store = Store(run, "r")
-        evaluation: Evaluation = evaluate(store.with_verdicts(runs.table_of(store, verdicts)))
-        _write(run, {"verdicts": verdicts, **evaluation.to_dict()})
-        rows.append({"run": str(run.relative_to(path)), **tables.cells(evaluation)})
-    tables.show(rows, f"{len(rows)} runs in {path}")
-    print(f"next: {command('eval', override('out', str(nested[0])))}   for one of them in full")
-
-
-def _write(path: Path, content: dict[str, object]) -> Path:
-    file = path / "evaluation.json"
-    runs.write_json(file, content)
-    return file
+def _training(path: Path, verdicts: str | None) -> dict[str, Evaluation]:
+    """Shows what a training run measured itself."""
+    if verdicts is not None:
+        raise ConfigError(f"{path} is a training run, which has no tables of verdicts: leave verdicts= out.")
+    results = folders.training_results(path)
+    at_tokens = {f"at {tokens} tokens": at for tokens, at in results.get("at", {}).items()}
+    by_time: dict[str, dict[str, Evaluation]] = {}
+    for when, measured in {"before": results.get("before"), **at_tokens, "after": results.get("after")}.items():
+        if measured:
+            by_time[when] = {how: msgspec.convert(measured[how], Evaluation) for how in ("sampled", "greedy") if how in measured}
+    if by_time:
+        rows = [{"policy": when, **tables.policy_cells(of["sampled"], of.get("greedy"))} for when, of in by_time.items()]
+        tables.show(rows, f"{path}, held-out questions")
+    else:
+        print(f"{path} has no evaluation" + ("" if "spent" in results else " yet"))
+    if "spent" in results:
+        print(f"the trained policy is in {path / 'policy'}")
+    else:
+        print(f"next: {command('train', override('out', str(path)), 'resume=true')}")
+    return by_time.get("after", {})

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import sys
+
 from omegaconf import DictConfig
 
-from swirl_env.config.options import EpisodeOptions, read
+from swirl_env.config.options import EpisodeOptions, in_sweep, read
 from swirl_env.config.overrides import choice, command, command_line_keys, override
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
-from swirl_env.errors import ConfigError, Interrupted
+from swirl_env.errors import ConfigError, Interrupted, PluginError
+from swirl_env.evaluate import evaluate
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
-from swirl_env.stages import runs
+from swirl_env.stages import evaluations, runs
 from swirl_env.stages.engines import engine_for
 from swirl_env.stages.progress import progress
 from swirl_env.stages.run_config import resume_command
@@ -20,39 +23,41 @@ from swirl_env.store.codec import Key
 from swirl_env.types import Trajectory
 
 
-def main(config: DictConfig) -> None:
-    """Runs the stage."""
-    options = runs.settle(read("generate", EpisodeOptions, config), command_line_keys())
+def main(config: DictConfig) -> float | None:
+    """Runs the stage; in a sweep, or with an ``objective``, returns the figure that it names."""
+    options = read("generate", EpisodeOptions, config)
+    evaluations.check_objective(options.objective)
+    options = runs.settle(options, command_line_keys())
     engine, agent = make_engine_and_agent(options)
     with runs.open_run(options) as store:
         tally = generate(options, store, engine, agent)
+        measured = evaluate(store) if options.objective or in_sweep() else None
     print(f"{tally} in {store.path}")
     for gap in gaps(tally, options):
         print(gap)
     out = override("out", str(store.path))
     print(f"next: {command('eval', out)}   or   {command('filter', out)}")
+    return None if measured is None else evaluations.objective_value(options.objective, {"episodes": measured})
 
 
 def make_engine_and_agent(options: EpisodeOptions) -> tuple[Engine, Agent]:
     """Returns engine and agent; whatever is wrong with the options is raised here, before anything is written."""
     engine, agent = engine_for(options.task, options), make_agent(options.agent)
-    count_of(options, engine)
+    if not len(engine.tasks):
+        raise ConfigError(f"The task {str(options.task['name'])!r} has no questions. Check its file, split and limit.")
+    if options.n is not None and options.n > count_episodes(options, engine):
+        questions, episodes = len(engine.tasks), count_episodes(options, engine)
+        samples = "" if options.samples == 1 else f" with {options.samples} samples each"
+        print(
+            f"n={options.n}: the task has {questions:,} questions{samples}, so all {episodes:,} episodes are run", file=sys.stderr
+        )
     return engine, agent
 
 
-def count_of(options: EpisodeOptions, engine: Engine) -> int:
-    """Returns how many episodes to run: ``n``, or all.
-
-    Raises:
-        ConfigError: if there are fewer questions.
-    """
+def count_episodes(options: EpisodeOptions, engine: Engine) -> int:
+    """Returns how many episodes to run: ``n``, or all if there are not so many."""
     room = len(engine.tasks) * options.samples
-    if options.n is not None and options.n > room:
-        raise ConfigError(
-            f"n={options.n} episodes were asked for, but {len(engine.tasks)} questions x {options.samples} samples give {room}. "
-            f"Ask for fewer (n=null for all), or raise samples."
-        )
-    return room if options.n is None else options.n
+    return room if options.n is None else min(options.n, room)
 
 
 class Tally:
@@ -91,9 +96,10 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
 
     Raises:
         Interrupted: at Ctrl-C; every episode that had ended is stored.
+        PluginError: if every episode failed, or the judge failed on every step; what there is is stored.
     """
     table = None if options.judge is None else runs.table_name(options.judge, engine.judge)
-    episodes = count_of(options, engine)
+    episodes = count_episodes(options, engine)
     try:
         tally = _take_stock(store, table)
         trajectories = collect(
@@ -119,7 +125,34 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
         verdicts = store.verdicts(table)
         for key in verdicts.keys() - verdicts.judged():
             tally.unjudged += sum(verdict.status == "failed" for verdict in verdicts[key])
+    _refuse_failure_everywhere(tally, store, table, options)
     return tally
+
+
+def _refuse_failure_everywhere(tally: Tally, store: Store, table: str | None, options: EpisodeOptions) -> None:
+    """Raises an error for a run in which nothing went well: it must not look like a result."""
+    if tally.episodes and tally.errors == tally.episodes:
+        raise PluginError(
+            f"All {tally.episodes:,} episodes failed: the agent could not act (the log above says why). Once that is fixed, "
+            f"{resume_command('generate', options)}   runs them again."
+        )
+    refuse_failed_judge(store, table)
+
+
+def refuse_failed_judge(store: Store, table: str | None) -> None:
+    """Raises the judge's own words if it failed on every step of a run.
+
+    Raises:
+        PluginError: with the critique of the first verdict, and how to judge again.
+    """
+    if table is None or not (verdicts := store.verdicts(table)):
+        return
+    if all(verdict.status == "failed" for of_one in verdicts.values() for verdict in of_one):
+        critique = next((verdict.critique for of_one in verdicts.values() for verdict in of_one), "")
+        raise PluginError(
+            f"The judge failed on every step of {store.path}: {critique} The episodes are stored: once that is fixed, "
+            f"`swirl judge` with the same judge asks for these verdicts again."
+        )
 
 
 def gaps(tally: Tally, options: EpisodeOptions) -> list[str]:

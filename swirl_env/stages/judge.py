@@ -4,45 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from swirl_env.config.options import JudgeOptions, read
-from swirl_env.config.overrides import command, override
+from swirl_env.config.overrides import choice, command, override
 from swirl_env.episodes.guarded import run_judge
 from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.errors import Interrupted
 from swirl_env.protocols import Judge
 from swirl_env.registry import make_judge
-from swirl_env.stages import runs
+from swirl_env.stages import folders, runs
+from swirl_env.stages.generate import refuse_failed_judge
 from swirl_env.stages.progress import progress
 from swirl_env.store import Store
 from swirl_env.types import Trajectory, Verdict
 
 
 def main(config: DictConfig) -> None:
-    """Runs the stage."""
+    """Runs the stage on a run, or on every run of a sweep."""
     options = read("judge", JudgeOptions, config)
-    runs.config_of(options.out)
+    paths = folders.episode_runs(Path(options.out))
     judge = make_judge(options.judge)
-    table = runs.table_name(options.judge, judge)
-    with Store(options.out) as store:
-        new, failed = judge_run(store, judge, table, options.batch)
+    name = runs.table_name(options.judge, judge)
+    for path in paths:
+        _judge_folder(path, judge, name, options)
+    if len(paths) > 1:
+        words = (override("out", options.out), override("verdicts", name))
+        print(f"next: {command('eval', *words)}   or   {command('filter', *words)}")
+
+
+def _judge_folder(path: Path, judge: Judge, name: str, options: JudgeOptions) -> None:
+    with Store(path) as store:
+        table = _table(store, name, options.force)
+        new, failed = judge_run(store, judge, table, options)
         total = len(store.verdicts(table))
-    broken = f"; {failed:,} hold failed verdicts, the same command asks for those again" if failed else ""
-    print(f"{new:,} episodes judged, {total:,} in the table {table} of {store.path}{broken}")
-    words = (override("out", str(store.path)), override("verdicts", table))
+        if new and failed == new:
+            refuse_failed_judge(store, table)
+    again = f"; {failed:,} hold failed verdicts, the same command asks for those again" if failed else ""
+    print(f"{new:,} episodes judged, {total:,} in the table {table} of {path}{again}")
+    words = (override("out", str(path)), override("verdicts", table))
     print(f"next: {command('filter', *words)}   or   {command('eval', *words)}")
 
 
-def judge_run(store: Store, judge: Judge, table: str, batch: int = 64) -> tuple[int, int]:
-    """Judges the episodes that a table lacks, or holds failed verdicts on.
+def _table(store: Store, name: str, force: bool) -> str:
+    """Returns the newest table of a judge in a run; to judge everything again, the name of a new one.
+
+    Tables are never rewritten: the second one of a judge ends in ``.2``, and so on.
+    """
+    number = 1
+    while f"{name}.{number + 1}" in store.judges():
+        number += 1
+    if force and name in store.judges():
+        number += 1
+    return name if number == 1 else f"{name}.{number}"
+
+
+def judge_run(store: Store, judge: Judge, table: str, options: JudgeOptions) -> tuple[int, int]:
+    """Judges the episodes that a table lacks, or holds failed verdicts on; every batch is stored before the next is judged.
 
     Args:
         store: the run folder, open for writing.
         judge: the judge.
         table: its table's name.
-        batch: episodes whose steps go to the judge together.
+        options: how many steps go to the judge together, and which judge it is.
 
     Returns:
         How many episodes were judged, and how many of these hold a failed verdict.
@@ -53,15 +79,30 @@ def judge_run(store: Store, judge: Judge, table: str, batch: int = 64) -> tuple[
     waiting = (trajectory for trajectory in store if trajectory.key in wanted)
     try:
         with progress("judge", len(wanted)) as advance:
-            while group := list(islice(waiting, batch)):
+            for group in _batches(waiting, options.batch):
                 for trajectory, verdicts in zip(group, _verdicts(judge, group), strict=True):
                     store.append_verdicts(table, trajectory.key, verdicts)
                     failed += any(verdict.status == "failed" for verdict in verdicts)
-                done += len(group)
+                    done += 1
                 advance(len(group))
     except KeyboardInterrupt:
-        raise Interrupted(f"{done} of {len(wanted)} episodes are judged; the same command goes on.") from None
+        again = command("judge", override("out", str(store.path)), *choice("judge", options.judge))
+        raise Interrupted(f"{done} of {len(wanted)} episodes are judged. To go on: {again}") from None
     return done, failed
+
+
+def _batches(trajectories: Iterator[Trajectory], steps: int) -> Iterator[list[Trajectory]]:
+    """Yields whole episodes in groups of about so many steps."""
+    group: list[Trajectory] = []
+    size = 0
+    for trajectory in trajectories:
+        group.append(trajectory)
+        size += len(trajectory.steps)
+        if size >= steps:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 def _verdicts(judge: Judge, group: Sequence[Trajectory]) -> Iterator[list[Verdict]]:

@@ -21,7 +21,7 @@ from swirl_env.registry import make_agent
 from swirl_env.seeding import episode_seed
 from swirl_env.stages import runs
 from swirl_env.stages.engines import engine_for
-from swirl_env.stages.generate import count_of
+from swirl_env.stages.generate import count_episodes
 from swirl_env.types import Step, Task
 
 _STYLES = {"GOOD": "green", "BAD": "red"}
@@ -77,7 +77,7 @@ def _episodes(engine: Engine, options: PlayOptions) -> Iterator[tuple[Task, int]
     if options.task_id is not None:
         yield from ((find_task(engine.tasks, options.task_id), sample) for sample in range(options.samples))
         return
-    for k in range(count_of(options, engine)):
+    for k in range(count_episodes(options, engine)):
         yield engine.tasks[k // options.samples], k % options.samples
 
 

@@ -42,14 +42,14 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Advance]:
 @contextmanager
 def _bar(what: str, total: int, done: int, console: Console) -> Iterator[Advance]:
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(compact=True),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=total, completed=done, rate="", note="")

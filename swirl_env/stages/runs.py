@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import TypeVar
@@ -139,6 +140,8 @@ def table_of(store: Store, judge: str | None) -> str | None:
     if judge is None or judge in tables:
         return judge
     matches = [table for table in tables if table.rpartition("-")[0] == judge]
+    if len({re.sub(r"\.\d+$", "", table) for table in matches}) == 1:
+        return max(matches, key=lambda table: (len(table), table))  # judged again: the newest
     if len(matches) > 1:
         raise ConfigError(
             f"{judge!r} has judged {store.path} with different options or code; say which table: {', '.join(matches)}."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -9,43 +11,69 @@ from rich.console import Console
 from rich.markup import escape
 from rich.measure import Measurement
 from rich.table import Table
+from rich.text import Text
 
-from swirl_env.evaluate import Estimate, Evaluation
+from swirl_env.evaluate import Estimate, Evaluation, t975
 
 PLAIN = 200
-"""Width of a table where there is no terminal to fit it to."""
+"""Width of a table if there is no terminal to fit it to."""
 
 
-def percent(found: Estimate, digits: int = 1) -> str:
-    """Returns a share in percent, ``-`` where nothing was counted."""
-    return "-" if found.value is None else f"{100 * found.value:.{digits}f}"
+def percent(estimate: Estimate, digits: int = 1) -> str:
+    """Returns a share in percent, ``-`` if nothing was counted."""
+    return "-" if estimate.value is None else f"{100 * estimate.value:.{digits}f}"
 
 
-def interval(found: Estimate) -> str:
+def interval(estimate: Estimate) -> str:
     """Returns the 95 % interval of a share in percent."""
-    return "" if found.low is None or found.high is None else f"{100 * found.low:.1f} to {100 * found.high:.1f}"
+    if estimate.low is None or estimate.high is None:
+        return ""
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f}"
 
 
-def mean(found: Estimate) -> str:
-    """Returns a mean, ``-`` where nothing was counted."""
-    if found.value is None:
+def mean(estimate: Estimate) -> str:
+    """Returns a mean, ``-`` if nothing was counted."""
+    if estimate.value is None:
         return "-"
-    return f"{found.value:.2f}" if found.value < 100 else f"{found.value:,.0f}"
+    return f"{estimate.value:.2f}" if estimate.value < 100 else f"{estimate.value:,.0f}"
 
 
-def cells(found: Evaluation) -> dict[str, str]:
-    """Returns the columns that stand for an evaluation in a table with one row a run; shares in percent."""
+def cells(evaluation: Evaluation) -> dict[str, str]:
+    """Returns the columns that stand for an evaluation in a table with one row per run; shares in percent."""
     return {
-        "episodes": f"{found.episodes:,}" + (f" ({found.failed:,} failed)" if found.failed else ""),
-        "accuracy %": percent(found.accuracy),
-        "95 % interval": interval(found.accuracy),
-        "F1": percent(found.f1),
-        "GOOD steps": percent(found.process),
-        "valid actions": percent(found.valid_actions),
-        "tool errors": percent(found.tool_errors),
-        "steps": mean(found.steps),
-        "tokens": mean(found.tokens),
+        "episodes": f"{evaluation.episodes:,}" + (f" ({evaluation.failed:,} failed)" if evaluation.failed else ""),
+        "accuracy %": percent(evaluation.accuracy),
+        "95 % interval": interval(evaluation.accuracy),
+        "F1": percent(evaluation.f1),
+        "GOOD steps": percent(evaluation.process),
+        "valid actions": percent(evaluation.valid_actions),
+        "tool errors": percent(evaluation.tool_errors),
+        "steps": mean(evaluation.steps),
+        "tokens": mean(evaluation.tokens),
     }
+
+
+def policy_cells(sampled: Evaluation, greedy: Evaluation | None) -> dict[str, str]:
+    """Returns the columns that stand for a trained policy, sampled and greedy; shares in percent."""
+    return {
+        "success %": percent(sampled.accuracy),
+        "95 % interval": interval(sampled.accuracy),
+        "greedy %": "-" if greedy is None else percent(greedy.accuracy),
+        "GOOD steps": percent(sampled.process),
+        "valid actions": percent(sampled.valid_actions),
+        "steps": mean(sampled.steps),
+    }
+
+
+def percent_over_seeds(shares: Sequence[float], spread: bool = True) -> str:
+    """Returns a mean in percent, for several seeds with half the width of its 95 % interval (Student's t); ``-`` for none."""
+    if not shares:
+        return "-"
+    mean = f"{100 * statistics.fmean(shares):.1f}"
+    if len(shares) < 2 or not spread:
+        return mean
+    half = t975(len(shares) - 1) * statistics.stdev(shares) / math.sqrt(len(shares))
+    return f"{mean} ± {100 * half:.1f}"
 
 
 def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sections: Sequence[int] = ()) -> None:
@@ -53,8 +81,8 @@ def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sec
 
     Args:
         rows: column -> cell, the same columns in each.
-        title: stands above it.
-        words: how many of the first columns are names; the others are numbers and stand right.
+        title: text above it, taken as it is.
+        words: how many of the first columns are names; the others are numbers and are right-aligned.
         sections: indices of rows after which a line is drawn.
     """
     console = Console(highlight=False)
@@ -81,7 +109,12 @@ _SPARE = ("tool errors", "F1", "tokens", "valid actions", "steps", "seconds", "k
 
 def _table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], title: str, words: int, sections: Sequence[int]) -> Table:
     table = Table(
-        title=title or None, title_justify="left", title_style="bold", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False
+        title=Text(title) if title else None,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     for i, column in enumerate(columns):
         first, _, last = column.rpartition(" ")

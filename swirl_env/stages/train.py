@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import os
 import shutil
 import sys
@@ -27,24 +26,23 @@ from omegaconf import DictConfig
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import quiet
-from swirl_env.algos.embedded import MAX_NEW_TOKENS, WORDS, get_setting
 from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
 from swirl_env.algos.trainer import TrainConfig, Trainer, shut_down
 from swirl_env.algos.warm_start import one_thread
-from swirl_env.config.options import episode_defaults, read
-from swirl_env.config.overrides import choice, command, command_line_keys, overrides, tool_choices
-from swirl_env.errors import ConfigError, Interrupted, MissingExtra, unknown_name
+from swirl_env.config.options import read
+from swirl_env.config.overrides import command_line_keys
+from swirl_env.errors import Interrupted, MissingExtra, unknown_name
 from swirl_env.evaluate import Evaluation
 from swirl_env.registry import make
-from swirl_env.stages import runs, tables
+from swirl_env.stages import evaluations, folders, runs, tables
+from swirl_env.stages.next_command import next_command
 from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
 from swirl_env.stages.progress import progress
 from swirl_env.stages.run_config import resume_command
+from swirl_env.stages.stored import load_stored
 from swirl_env.stages.train_options import TrainOptions, checked
-from swirl_env.store import Store
 from swirl_env.store.lines import WriterLock, make_folder
-from swirl_env.types import Trajectory
 
 ONE_PROCESS = (
     "swirl: accelerate launch was asked for several processes, but started one: on CPUs it starts more under MPI alone. "
@@ -53,22 +51,25 @@ ONE_PROCESS = (
 """What a run says that was meant for more."""
 
 
-def main(config: DictConfig) -> None:
-    """Runs the stage."""
+def main(config: DictConfig) -> float | None:
+    """Runs the stage; returns the figure that ``objective`` names, if the policy was evaluated."""
     options = read("train", TrainOptions, config)
+    evaluations.check_objective(options.objective, "greedy")
     accelerator = accelerator_of(options)
     options = checked(runs.settle(_same_folder(options, accelerator), command_line_keys()))
     accelerator.wait_for_everyone()  # every process has looked at the folder before the first one writes to it
     try:
         if options.policy == "embedded":
             with one_thread():
-                train(options, accelerator)
+                results = train(options, accelerator)
         else:
-            train(options, accelerator)
+            results = train(options, accelerator)
     except KeyboardInterrupt:
         raise Interrupted(f"To go on from the last checkpoint: {resume_command('train', options)}") from None
     finally:
         shut_down(accelerator)
+    after = results.get("after")
+    return evaluations.objective_value(options.objective, _evaluations(after) if after else {}) if results else None
 
 
 def accelerator_of(options: TrainOptions) -> Accelerator:
@@ -104,11 +105,16 @@ def _same_folder(options: TrainOptions, accelerator: Accelerator) -> TrainOption
     return msgspec.structs.replace(options, out=broadcast_object_list([options.out])[0])
 
 
-def train(options: TrainOptions, accelerator: Accelerator) -> None:
-    """Trains, evaluates and writes; whatever is wrong with the options comes out before anything is written."""
+def train(options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
+    """Trains, evaluates and writes; whatever is wrong with the options is raised before anything is written.
+
+    Returns:
+        What evaluation.json holds; empty in all processes but the first.
+    """
     path, first = Path(options.out), accelerator.is_main_process
     algorithm: Algorithm = make("algo", options.algo)
-    engine, stored = training_engine(options), _stored(options)
+    engine = training_engine(options)
+    stored = load_stored(options, engine)
     measure = Measure(evaluation_engines(options), options.eval.episodes, options.eval.quick, options.slots)
     agent = make_policy(options, accelerator)
     trainer = Trainer(agent.model, _config(options), accelerator)
@@ -138,8 +144,9 @@ def train(options: TrainOptions, accelerator: Accelerator) -> None:
             results |= {"after": _full(measure, agent), "spent": dataclasses.asdict(run.spent)}
             runs.write_json(path / "evaluation.json", results)
     if first:
-        _say(options, run, results)
+        _report_results(options, run, results)
     accelerator.wait_for_everyone()
+    return results
 
 
 @contextmanager
@@ -156,11 +163,11 @@ def _writing(options: TrainOptions) -> Iterator[None]:
 def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) -> dict[str, Any]:
     """Writes the evaluation of the policy before the first update; a resumed run keeps the one it has."""
     file = Path(options.out) / "evaluation.json"
-    held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    if "before" not in held:
-        held = {"before": _full(measure, agent) if options.eval.before else None, "at": {}}
-        runs.write_json(file, held)
-    return {"before": held["before"], "at": held.get("at", {})}
+    results = folders.training_results(Path(options.out))
+    if "before" not in results:
+        results = {"before": _full(measure, agent) if options.eval.before else None, "at": {}}
+        runs.write_json(file, results)
+    return {"before": results["before"], "at": results.get("at", {})}
 
 
 def _record_at(path: Path, results: dict[str, Any], tokens: int, evaluation: Evaluation, run: Run) -> None:
@@ -173,27 +180,15 @@ def _config(options: TrainOptions) -> TrainConfig:
     return dataclasses.replace(options.trainer, updates=options.updates or 0)
 
 
-def _stored(options: TrainOptions) -> list[Trajectory]:
-    """Returns the trajectories of the run folders in ``stored``."""
-    for folder in options.stored:
-        runs.config_of(folder)
-    if not options.stored and options.algo.get("states") == "stored":
-        raise ConfigError("algo.states=stored trains on stored trajectories: name their run folders, stored=[runs/demo].")
-    stores = [Store(folder, "r") for folder in options.stored]
-    if options.selection is None:
-        return [trajectory for store in stores for trajectory in store]
-    return [trajectory for store in stores for trajectory in store.select(options.selection)]
-
-
 def _full(measure: Measure, agent: TransformersAgent) -> dict[str, Any] | None:
     if not (measure.engines and measure.episodes):
         return None
-    return {how: found.to_dict() for how, found in measure.full(agent).items()}
+    return {how: evaluation.to_dict() for how, evaluation in measure.full(agent).items()}
 
 
 @contextmanager
 def _reporting(options: TrainOptions, accelerator: Accelerator) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Gives what is told each update's metrics: the progress bar and the trackers."""
+    """Yields the function that shows each update's metrics: in the progress bar and in the trackers."""
     if not accelerator.is_main_process:
         yield None
         return
@@ -217,7 +212,7 @@ def _reporting(options: TrainOptions, accelerator: Accelerator) -> Iterator[Call
 
 
 def save_policy(agent: TransformersAgent, folder: Path) -> None:
-    """Writes the policy as an ordinary checkpoint (of its adapters, where it has some), with its tokenizer."""
+    """Writes the policy as an ordinary checkpoint (of its adapters if it has any), with its tokenizer."""
     aside = folder.with_name(f".{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     with quiet():
@@ -227,13 +222,13 @@ def save_policy(agent: TransformersAgent, folder: Path) -> None:
     os.replace(aside, folder)
 
 
-def _say(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
-    """Prints what came of the run, where it is, and what to run next."""
+def _report_results(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
+    """Prints the results of the run, where they are, and what to run next."""
     path, spent = Path(options.out), run.spent
     if results["after"] is None:
         print("no evaluation: name held-out questions, eval.split=..., and eval.episodes above 0")
     else:
-        rows = [{"policy": when, **cells(results[when])} for when in ("before", "after") if results[when]]
+        rows = [{"policy": when, **_cells(results[when])} for when in ("before", "after") if results[when]]
         tables.show(rows, f"{path}, held-out questions, {options.eval.episodes} episodes each")
     if not run.done:
         print(f"ended after {spent.updates} updates, before the limit: no trajectory passed the filter, or no state had signal")
@@ -245,54 +240,9 @@ def _say(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
     print(f"next: {next_command(options)}")
 
 
-def cells(found: dict[str, Any]) -> dict[str, str]:
-    """Returns the columns that stand for one evaluation, sampled and greedy."""
-    sampled, greedy = (msgspec.convert(found[how], Evaluation) for how in ("sampled", "greedy"))
-    return {
-        "success %": tables.percent(sampled.accuracy),
-        "95 % interval": tables.interval(sampled.accuracy),
-        "greedy %": tables.percent(greedy.accuracy),
-        "GOOD steps": tables.percent(sampled.process),
-        "valid actions": tables.percent(sampled.valid_actions),
-        "steps": tables.mean(sampled.steps),
-    }
+def _cells(measured: dict[str, Any]) -> dict[str, str]:
+    return tables.policy_cells(*_evaluations(measured).values())
 
 
-def next_command(options: TrainOptions) -> str:
-    """Returns a command that runs the trained policy in the setting that it was trained in."""
-    task = task_words(options)
-    return command("generate", *choice("agent", policy_agent(options)), *task, *_episode_words(options))
-
-
-def policy_agent(options: TrainOptions) -> dict[str, Any]:
-    """Returns the trained policy as an agent of the command line, with the limits it was trained under."""
-    section, small = options.model, options.task is None
-    agent: dict[str, Any] = {"name": "transformers", "model": str(Path(options.out) / "policy")}
-    if options.lora.rank or section.adapter:
-        agent = {**agent, "model": options.policy, "adapter": agent["model"]}
-    agent |= {"max_new_tokens": section.max_new_tokens or (MAX_NEW_TOKENS if small else 256)}
-    agent |= {"batch_size": section.batch_size or (32 if small else 16), "template_options": section.template_options or None}
-    same = ("dtype", "device", "template", "system", "max_context", "prefix_cache")
-    return agent | {key: getattr(section, key) for key in same}
-
-
-def task_words(options: TrainOptions) -> list[str]:
-    """Returns the arguments that choose the held-out questions and the tools of a run."""
-    if options.task is not None:
-        split = {} if options.eval.split is None else {"split": options.eval.split}
-        return [*choice("task", {**options.task, **split}), *tool_choices(options.tool)]
-    setting = get_setting(options.setting)
-    task = {"name": "atlas", "split": options.eval.split or "test", "min_hops": setting.min_hops, "max_hops": setting.max_hops}
-    task |= {"documents": setting.test_documents, "comparisons": 0.0, "values": False, "words": WORDS}
-    return [*choice("task", task), *tool_choices({"search": {"name": "search", "top_k": setting.top_k}})]
-
-
-def _episode_words(options: TrainOptions) -> list[str]:
-    """Returns the arguments that set how episodes are run, as far as they differ from the defaults."""
-    usual, small = episode_defaults(), options.task is None
-    settings = {key: getattr(options, key) for key in ("max_steps", "max_chars", "format", "history", "prompt")}
-    if small:
-        settings |= {"max_steps": options.max_steps or get_setting(options.setting).max_steps, "prompt": "question"}
-    judge = choice("judge", options.judge)
-    changed = {key: value for key, value in settings.items() if value != usual[key]}
-    return [*overrides(changed), *([] if judge == choice("judge", usual["judge"]) else judge)]
+def _evaluations(measured: dict[str, Any]) -> dict[str, Evaluation]:
+    return {how: msgspec.convert(measured[how], Evaluation) for how in ("sampled", "greedy")}

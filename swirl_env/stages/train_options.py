@@ -52,7 +52,7 @@ class LoraSection(Options, frozen=True, kw_only=True):
 class TrainOptions(RunOptions, frozen=True, kw_only=True):
     """Options of ``swirl train``; the keys of conf/train.yaml."""
 
-    FREE: ClassVar[tuple[str, ...]] = ("out", "resume", "save_every", "trackers")
+    FREE: ClassVar[tuple[str, ...]] = ("out", "resume", "save_every", "trackers", "objective")
     GROWING: ClassVar[tuple[str, ...]] = ("budget", "updates")
 
     algo: Plugin
@@ -64,6 +64,7 @@ class TrainOptions(RunOptions, frozen=True, kw_only=True):
     updates: Count | None
     stored: list[str]
     selection: str | None
+    allow_other_settings: bool
     out: Folder
     save_every: Natural
     trackers: list[str]

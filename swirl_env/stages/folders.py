@@ -1,0 +1,98 @@
+"""Which runs a folder holds: a run of episodes, a training run, or the cells of a sweep."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from swirl_env.errors import StoreError
+from swirl_env.stages import runs
+
+Kind = Literal["episodes", "training"]
+SWEEP = "multirun.yaml"
+"""What hydra writes into the folder of a sweep."""
+
+
+def kind_of(path: Path) -> Kind | None:
+    """Returns what kind of run a folder holds; None if it holds none."""
+    if not path.is_dir():
+        return None
+    if runs.exists(path):
+        return "training" if "algo" in runs.config_of(path) else "episodes"
+    return "episodes" if any((path / "trajectories").glob("*.jsonl")) else None
+
+
+def runs_below(path: Path) -> Iterator[tuple[Path, Kind]]:
+    """Yields the runs in the folders below a folder, sorted; what a run keeps in folders of its own is part of it."""
+    for folder in sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")):
+        kind = kind_of(folder)
+        if kind is None:
+            yield from runs_below(folder)
+        else:
+            yield folder, kind
+
+
+def unbegun_cells(path: Path) -> list[Path]:
+    """Returns the folders of a sweep's cells that hold no run: they failed before they began."""
+    if not (path / SWEEP).is_file():
+        return []
+    children = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
+    return [child for child in children if kind_of(child) is None and not any(runs_below(child))]
+
+
+def training_results(path: Path) -> dict[str, Any]:
+    """Returns what a training run's evaluation.json holds; empty if the run has not come so far."""
+    file = path / "evaluation.json"
+    try:
+        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:
+        raise StoreError(f"{file} is damaged: {error}. Resume the run, or delete it.") from error
+    return content
+
+
+def episode_runs(path: Path) -> list[Path]:
+    """Returns the runs of episodes that a folder stands for: itself, or the cells of a sweep.
+
+    Raises:
+        StoreError: if it holds none.
+    """
+    kind = kind_of(path)
+    if kind == "episodes":
+        return [path]
+    if kind == "training":
+        raise StoreError(f"{path} is a training run, which keeps no episodes; `swirl generate` makes some with its policy.")
+    cells = [folder for folder, kind in runs_below(path) if kind == "episodes"] if path.is_dir() else []
+    if not cells:
+        raise no_run(path)
+    return cells
+
+
+def no_run(path: Path) -> StoreError:
+    """Returns the error for a folder that holds no run, with the nearest one that does."""
+    near = _nearest(path)
+    hint = f" Did you mean out={near}?" if near else " Give the folder that `swirl generate` or `swirl train` wrote, out=..."
+    failed = unbegun_cells(path) if path.is_dir() else []
+    if failed:
+        return StoreError(f"{path} is a sweep of {len(failed)} runs that all failed before they began: there is nothing to read.")
+    return StoreError(f"{path} is no run folder: it {'holds no run' if path.is_dir() else 'does not exist'}.{hint}")
+
+
+def _nearest(path: Path) -> Path | None:
+    """Returns the run folder or sweep next to a folder whose name is nearest to its name."""
+    parent = path.parent
+    while not parent.is_dir() and parent != parent.parent:
+        parent = parent.parent
+    try:
+        names = {child.name: child for child in parent.iterdir() if child.is_dir() and child != path and _is_run(child)}
+    except OSError:
+        return None
+    wanted = path.relative_to(parent).parts[0] if path != parent else path.name
+    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
+    return names[near[0]] if near else next(iter(names.values())) if len(names) == 1 else None
+
+
+def _is_run(path: Path) -> bool:
+    return (path / SWEEP).is_file() or kind_of(path) is not None

@@ -1,0 +1,123 @@
+"""The runs of a sweep in one table: a row per cell, or per setting with means over its seeds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from swirl_env.config.overrides import command, override
+from swirl_env.errors import StoreError
+from swirl_env.evaluate import Estimate, Evaluation, evaluate
+from swirl_env.stages import evaluations, folders, runs, tables
+from swirl_env.store import Store
+
+_SEED = re.compile(r"(.*\.)?seed|warm_start")
+"""Keys that say which of several like runs a cell is."""
+
+
+class Cell(msgspec.Struct, frozen=True):
+    """One run of a sweep that has ended."""
+
+    path: Path
+    name: str
+    """Its folder below the sweep's: the overrides in which it differs from others."""
+    evaluations: dict[str, Evaluation]
+    """``episodes`` of a run of episodes; ``sampled`` and ``greedy`` of a trained policy."""
+
+    @property
+    def setting(self) -> str:
+        """Its name without the seeds."""
+        return ",".join(part for part in _parts(self.name) if not _SEED.fullmatch(part.partition("=")[0]))
+
+
+def show_sweep(path: Path, verdicts: str | None = None) -> list[Cell]:
+    """Prints the table of a sweep and what to run next; returns its cells.
+
+    Raises:
+        StoreError: if no run of it has ended.
+    """
+    cells, unfinished = read_cells(path, verdicts)
+    if not cells:
+        if unfinished:
+            again = "; ".join(str(run) for run in unfinished[:3])
+            raise StoreError(f"No run in {path} has ended: {again}. Give one of them in full, or go on with it.")
+        raise folders.no_run(path)
+    for kind in ("episodes", "sampled"):
+        if mine := [cell for cell in cells if kind in cell.evaluations]:
+            rows = _rows(mine)
+            tables.show(rows, f"{len(mine)} runs in {path}" + (f", verdicts of {verdicts}" if verdicts else ""))
+    if unfinished:
+        print(f"without results: {', '.join(str(run.relative_to(path)) for run in unfinished)}")
+    print(f"next: {command('eval', override('out', str(cells[0].path)))}   for one of them in full")
+    return cells
+
+
+def read_cells(path: Path, verdicts: str | None = None) -> tuple[list[Cell], list[Path]]:
+    """Returns the cells of a sweep that have results, and the folders of those that have none."""
+    cells: list[Cell] = []
+    unfinished = folders.unbegun_cells(path)
+    for run, kind in folders.runs_below(path):
+        results = _evaluations(run, kind, verdicts)
+        if results:
+            cells.append(Cell(run, str(run.relative_to(path)), results))
+        else:
+            unfinished.append(run)
+    return cells, unfinished
+
+
+def _evaluations(run: Path, kind: folders.Kind, verdicts: str | None) -> dict[str, Evaluation]:
+    if kind == "training":
+        after = folders.training_results(run).get("after")
+        return {how: msgspec.convert(after[how], Evaluation) for how in ("sampled", "greedy")} if after else {}
+    store = Store(run, "r")
+    table = runs.table_of(store, verdicts)
+    evaluation = evaluate(store.with_verdicts(table))
+    if not evaluation.episodes:
+        return {}
+    evaluations.write(run, table, evaluation)
+    return {"episodes": evaluation}
+
+
+def _rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
+    settings = list(dict.fromkeys(cell.setting for cell in cells))
+    if len(settings) == len(cells):
+        return [{"run": cell.name, **_cells_of_one(cell.evaluations)} for cell in cells]
+    groups = [[cell.evaluations for cell in cells if cell.setting == setting] for setting in settings]
+    return [{"run": name or "(all)", **_mean_cells(group)} for name, group in zip(settings, groups, strict=True)]
+
+
+def _cells_of_one(of_one: Mapping[str, Evaluation]) -> dict[str, str]:
+    if "episodes" in of_one:
+        return tables.cells(of_one["episodes"])
+    return tables.policy_cells(of_one["sampled"], of_one["greedy"])
+
+
+def _mean_cells(group: Sequence[Mapping[str, Evaluation]]) -> dict[str, str]:
+    """Returns the columns of one setting: means over its seeds, of shares with their 95 % intervals (Student's t)."""
+    first = "episodes" if "episodes" in group[0] else "sampled"
+    columns = {"seeds": str(len(group)), "episodes": f"{sum(one[first].episodes for one in group):,}"}
+    columns["success %"] = _mean(group, first, "accuracy")
+    if first == "sampled":
+        columns["greedy %"] = _mean(group, "greedy", "accuracy")
+    columns |= {"GOOD steps": _mean(group, first, "process"), "valid actions": _mean(group, first, "valid_actions")}
+    steps = [value for one in group if (value := one[first].steps.value) is not None]
+    return {**columns, "steps": f"{sum(steps) / len(steps):.2f}" if steps else "-"}
+
+
+def _mean(group: Sequence[Mapping[str, Evaluation]], how: str, figure: str) -> str:
+    estimates: list[Estimate] = [getattr(one[how], figure) for one in group]
+    return tables.percent_over_seeds([estimate.value for estimate in estimates if estimate.value is not None])
+
+
+def _parts(name: str) -> list[str]:
+    """Returns the overrides in a cell's name; a comma within a list does not begin a new one."""
+    parts: list[str] = []
+    for text in name.split(","):
+        if "=" in text or not parts:
+            parts.append(text)
+        else:
+            parts[-1] += f",{text}"
+    return parts

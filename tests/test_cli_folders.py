@@ -1,0 +1,191 @@
+"""Commands and run folders: what reads a folder never makes one, and no command overwrites what another measured."""
+
+import importlib
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from commands import error_of
+from swirl_env.store import Store
+from swirl_env.types import Action, Verdict
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+FAKES = ["task=fakes:SumTasks", "tool=[fakes:EchoTool]", "judge=fakes:CallJudge", "agent=fakes:EchoAgent"]
+
+
+class Absent:
+    """An agent that can never act."""
+
+    def act(self, states):
+        return [Action("", error="unavailable") for _ in states]
+
+
+class Broken:
+    """A judge that always raises."""
+
+    def judge(self, steps):
+        raise RuntimeError("the scale is broken")
+
+
+class Doubtful:
+    """A judge that can never tell."""
+
+    def judge(self, steps):
+        return [Verdict.failed("no answer from the server") for _ in steps]
+
+
+class Counting:
+    """Judges everything GOOD, and counts the steps that it has been asked about."""
+
+    fingerprint = "counting-1"
+    asked = 0
+
+    def judge(self, steps):
+        Counting.asked += len(steps)
+        return [Verdict.good() for _ in steps]
+
+
+class Stops(Counting):
+    """Is interrupted at its third batch."""
+
+    fingerprint = "stops-1"
+    batches = 0
+
+    def judge(self, steps):
+        Stops.batches += 1
+        if Stops.batches == 3:
+            raise KeyboardInterrupt
+        return super().judge(steps)
+
+
+def on_path():
+    """Returns this module as the command line imports it."""
+    return importlib.import_module("test_cli_folders")
+
+
+def tree(folder="."):
+    return {str(path) for path in Path(folder).rglob("*")}
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["eval", "out=runs/dmo"],
+        ["eval", "out=runs/dmo", "n=5"],
+        ["eval", "out=runs/dmo", "verdicts=outcome"],
+        ["eval", "out=runs/dmo/deeper"],
+        ["eval", "out=runs/dmo", "-m", "verdicts=a,b"],
+        ["judge", "out=runs/dmo", "judge=outcome"],
+        ["judge", "out=runs/dmo", "judge=outcome,rules", "-m"],
+        ["filter", "out=runs/dmo"],
+        ["filter", "out=runs/dmo", "-m", "limit=1,2"],
+        ["train", "stored=[runs/dmo]", "algo=rft", "algo.states=stored", "updates=1", "out=trained"],
+    ],
+)
+def test_a_mistyped_folder_is_refused_with_the_nearest_and_never_made(swirl, argv):
+    assert swirl("generate", *FAKES, "n=2", "out=runs/demo")[0] == 0
+    before = tree()
+    code, out, err = swirl(*argv)
+    assert code == 2 and "runs/dmo" in err and "Did you mean out=runs/demo?" in err and "%" not in out
+    assert tree() == before
+
+
+def test_eval_generates_only_if_an_agent_or_a_task_is_named(swirl):
+    assert "needs the run to evaluate, out=" in error_of(swirl("eval"))
+    assert "needs the run to evaluate, out=" in error_of(swirl("eval", "n=5"))
+    assert tree() <= {"cache"}
+    assert swirl("eval", *FAKES, "n=4", "out=fresh")[0] == 0
+    assert "already holds a run" in error_of(swirl("eval", *FAKES, "n=4", "out=fresh"))
+    assert "n would change what is run" in error_of(swirl("eval", "out=fresh", "n=5"))
+    Path("empty").mkdir()
+    assert "empty is no run folder: it holds no run" in error_of(swirl("eval", "out=empty"))
+    assert tree("empty") == set()
+
+
+def test_eval_then_generate_go_on_in_one_folder(swirl):
+    assert swirl("eval", *FAKES, "n=3", "out=run", "verdicts=null")[0] == 0
+    code, out, err = swirl("generate", "out=run", "n=5", "resume=true")
+    assert code == 0 and "5 episodes" in out, err
+    code, out, err = swirl("eval", "out=run", "resume=true", *FAKES, "n=6")
+    assert code == 0 and len(Store("run", "r")) == 6, err
+
+
+def test_every_table_of_verdicts_has_an_evaluation_of_its_own(swirl):
+    swirl("generate", *FAKES, "n=4", "out=run")
+    swirl("judge", "out=run", "judge=outcome")
+    swirl("judge", "out=run", "judge=test_cli_folders:Counting")
+    for words in ([], ["verdicts=outcome"], ["verdicts=counting"]):
+        assert swirl("eval", "out=run", *words)[0] == 0
+    held = {path.name: json.loads(path.read_text()) for path in Path("run").glob("evaluation*.json")}
+    assert len(held) == 3 and held["evaluation.json"]["verdicts"] is None
+    assert held["evaluation.counting-1.json"]["reward"]["value"] == 1 > held["evaluation.json"]["reward"]["value"]
+
+
+def test_eval_of_a_training_run_shows_what_it_measured_and_writes_nothing(swirl):
+    rate = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 8, "clusters": 8}
+    rates = dict.fromkeys(("accuracy", "f1", "process", "reward", "valid_actions", "tool_errors", "steps", "tokens"), rate)
+    counts = dict.fromkeys(("failed", "ungradable", "unscored", "failed_verdicts"), 0)
+    of_one = {"sampled": {**rates, "episodes": 8, **counts}, "greedy": {**rates, "episodes": 8, **counts}}
+    Path("run").mkdir()
+    Path("run/config.yaml").write_text("algo: {name: reinforce}\n")
+    Path("run/evaluation.json").write_text(json.dumps({"before": of_one, "at": {}, "after": None}))
+    before = Path("run/evaluation.json").read_bytes()
+    code, out, _ = swirl("eval", "out=run")
+    assert code == 0 and "before" in out and "25.0" in out and out.splitlines()[-1] == "next: swirl train out=run resume=true"
+    assert Path("run/evaluation.json").read_bytes() == before and len(tree("run")) == 2
+    assert "has no tables of verdicts" in error_of(swirl("eval", "out=run", "verdicts=rules"))
+    for stage in ("judge", "filter"):
+        assert "is a training run, which keeps no episodes" in error_of(swirl(stage, "out=run"))
+    assert "another stage" in error_of(swirl("generate", *FAKES, "out=run", "resume=true"))
+
+
+def test_a_run_in_which_everything_failed_is_an_error(swirl):
+    code, _, err = swirl("generate", *FAKES[:3], "agent=test_cli_folders:Absent", "n=3", "out=a")
+    assert code == 2 and "All 3 episodes failed" in err and "swirl generate out=a resume=true" in err
+    code, _, err = swirl("generate", *FAKES, "judge=test_cli_folders:Broken", "n=3", "out=b")
+    assert code == 2 and "The judge failed on every step of b: RuntimeError: the scale is broken" in err
+    assert len(Store("b", "r")) == 3
+    code, _, err = swirl("judge", "out=b", "judge=test_cli_folders:Doubtful")
+    assert code == 2 and "no answer from the server" in err
+    code, _, err = swirl("eval", *FAKES, "judge=test_cli_folders:Doubtful", "n=3", "out=c")
+    assert code == 2 and "no answer from the server" in err
+    assert swirl("judge", "out=b", "judge=fakes:CallJudge")[0] == 0
+
+
+def test_more_episodes_than_questions_are_all_episodes(swirl):
+    code, out, err = swirl("generate", *FAKES, "task.n=7", "n=100", "out=run")
+    assert code == 0 and "7 episodes" in out and "n=100: the task has 7 questions, so all 7 episodes are run" in err
+    _, _, err = swirl("generate", *FAKES, "task.n=2", "samples=2", "n=9", "out=two")
+    assert "2 questions with 2 samples each, so all 4 episodes" in err
+    assert swirl("generate", "out=run", "n=null", "resume=true")[0] == 0
+    assert "has no questions" in error_of(swirl("generate", *FAKES, "task.n=0", "out=none"))
+    assert not Path("none").exists()
+
+
+def test_judge_again_makes_a_new_table_and_the_newest_counts(swirl):
+    swirl("generate", *FAKES, "n=4", "out=run")
+    judge = ["judge", "out=run", "judge=test_cli_folders:Counting"]
+    assert "4 episodes judged" in swirl(*judge)[1] and "0 episodes judged" in swirl(*judge)[1]
+    first = Path("run/verdicts/counting-1.jsonl").read_bytes()
+    asked = on_path().Counting.asked
+    code, out, _ = swirl(*judge, "force=true")
+    assert code == 0 and "4 episodes judged, 4 in the table counting-1.2" in out and on_path().Counting.asked > asked
+    assert Path("run/verdicts/counting-1.jsonl").read_bytes() == first
+    assert "0 episodes judged, 4 in the table counting-1.2" in swirl(*judge)[1]
+    assert "judged by counting-1.2" in swirl("eval", "out=run", "verdicts=counting")[1]
+    assert "evaluation.counting-1.json" in swirl("eval", "out=run", "verdicts=counting-1")[1]
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_an_interrupted_judge_has_stored_what_it_judged(swirl, batch, monkeypatch):
+    monkeypatch.setattr(on_path().Stops, "batches", 0)
+    swirl("generate", *FAKES, "n=8", "out=run")
+    code, _, err = swirl("judge", "out=run", "judge=test_cli_folders:Stops", f"batch={batch}")
+    asked = len(Store("run", "r").verdicts("stops-1"))
+    assert code == 130 and asked >= 2 and f"{asked} of 8 episodes are judged" in err
+    again = err.splitlines()[-1].partition("To go on: swirl ")[2]
+    code, out, _ = swirl(*shlex.split(again))
+    assert code == 0 and f"{8 - asked} episodes judged, 8 in the table" in out
