@@ -107,7 +107,7 @@ def test_eval_generates_only_if_an_agent_or_a_task_is_named(swirl):
 
 def test_eval_then_generate_go_on_in_one_folder(swirl):
     assert swirl("eval", *FAKES, "n=3", "out=run", "verdicts=null")[0] == 0
-    code, out, err = swirl("generate", "out=run", "n=5", "resume=true")
+    code, out, err = swirl("generate", *FAKES, "out=run", "n=5", "resume=true")
     assert code == 0 and "5 episodes" in out, err
     code, out, err = swirl("eval", "out=run", "resume=true", *FAKES, "n=6")
     assert code == 0 and len(Store("run", "r")) == 6, err
@@ -160,7 +160,7 @@ def test_more_episodes_than_questions_are_all_episodes(swirl):
     assert code == 0 and "7 episodes" in out and "n=100: the task has 7 questions, so all 7 episodes are run" in err
     _, _, err = swirl("generate", *FAKES, "task.n=2", "samples=2", "n=9", "out=two")
     assert "2 questions with 2 samples each, so all 4 episodes" in err
-    assert swirl("generate", "out=run", "n=null", "resume=true")[0] == 0
+    assert swirl("generate", *FAKES, "task.n=7", "out=run", "n=null", "resume=true")[0] == 0
     assert "has no questions" in error_of(swirl("generate", *FAKES, "task.n=0", "out=none"))
     assert not Path("none").exists()
 

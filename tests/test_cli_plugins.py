@@ -115,7 +115,7 @@ def test_their_options_are_explained_and_their_mistakes_are_ours_to_say(swirl):
     code, _, err = swirl("generate", "task=doubts", "agent=broken")
     assert code == 2 and "no module named 'loud_plugins_that_are_missing'" in err and err.count("\n") == 1
     code, _, err = swirl("generate", "task=doubts", "agent=yell", "agent.word=x", "tool.shout.marks=2")
-    assert code == 2 and "choose them too, tool=[search,...]" in err
+    assert code == 2 and "select them too, tool=[search,...]" in err
 
 
 def test_check_takes_them_by_name(swirl):

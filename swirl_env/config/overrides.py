@@ -111,7 +111,8 @@ def command_line_keys() -> set[str]:
 
 def command_line_words() -> list[str]:
     """Returns the arguments of the command line that set something, as they were typed; none outside a stage."""
-    return [str(word) for word in HydraConfig.get().overrides.task] if HydraConfig.initialized() else []
+    words = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    return [str(word).replace("\\:", ":") for word in words]  # hydra escapes the words of a sweep
 
 
 def _options(group: str, name: str, config: Mapping[str, object]) -> list[str]:
