@@ -26,6 +26,9 @@ from swirl_env.errors import ConfigError, DataNotFound, MissingExtra
 from swirl_env.protocols import Corpus
 from swirl_env.types import Passage
 
+CORPUS_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".json")
+"""Endings of the corpus files that can be read."""
+
 _ID = ("id", "_id", "docid", "idx")
 _TEXT = ("text", "contents", "paragraph_text", "sentences")
 
@@ -261,11 +264,35 @@ class DatasetCorpus:
         return to_passage(self._dataset[index], index, "dataset")
 
 
+class JsonCorpus(_FileCorpus):
+    """A JSON list of passages, or a record of title -> sentences, as HippoRAG keeps them; read into memory on first use."""
+
+    def __len__(self) -> int:
+        return len(self._passages)
+
+    def __iter__(self) -> Iterator[Passage]:
+        return iter(self._passages)
+
+    def __getitem__(self, index: int, /) -> Passage:
+        return self._passages[index]
+
+    @functools.cached_property
+    def _passages(self) -> tuple[Passage, ...]:
+        try:
+            content = msgspec.json.decode(self.path.read_bytes())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.path}: expected a JSON list of passages; {error}.") from error
+        rows = [{"title": title, "text": text} for title, text in content.items()] if isinstance(content, dict) else content
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ConfigError(f"{self.path}: expected a JSON list of passages, or a record of title and text.")
+        return tuple(to_passage(row, index, str(self.path)) for index, row in enumerate(rows))
+
+
 def open_corpus(source: object) -> Corpus:
     """Returns the corpus of a source.
 
     Args:
-        source: a path (``.jsonl``, ``.jsonl.gz``, ``.parquet``, or a folder that holds ``corpus.jsonl`` as in BEIR), a
+        source: a path (``.jsonl``, ``.jsonl.gz``, ``.parquet``, ``.json``, or a folder that holds ``corpus.jsonl`` as in BEIR), a
             `datasets.Dataset`, a sequence of `Passage`, or a ready corpus (returned as it is).
 
     Raises:
@@ -285,13 +312,15 @@ def open_corpus(source: object) -> Corpus:
 
 def _open_path(path: Path) -> Corpus:
     if path.is_dir():
-        inside = [path / f"corpus{suffix}" for suffix in (".jsonl", ".jsonl.gz", ".parquet")]
+        inside = [path / f"corpus{ending}" for ending in CORPUS_ENDINGS]
         path = next((file for file in inside if file.is_file()), inside[0])
     if path.name.endswith((".jsonl", ".jsonl.gz", ".ndjson", ".ndjson.gz")):
         return JsonlCorpus(path)
     if path.suffix in (".parquet", ".pq"):
         return ParquetCorpus(path)
-    raise ConfigError(f"Expected a corpus file that ends in .jsonl, .jsonl.gz or .parquet; got {path.name!r}.")
+    if path.suffix == ".json":
+        return JsonCorpus(path)
+    raise ConfigError(f"Expected a corpus file that ends in {', '.join(CORPUS_ENDINGS)}; got {path.name!r}.")
 
 
 def _position(index: int, length: int) -> int:

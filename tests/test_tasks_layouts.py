@@ -250,9 +250,9 @@ def test_a_changed_file_is_read_again(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"question": "a?"}\n{"question": ', "row 2: expected a JSON object"),
-        ('{"question": "a?"}\n[1]', "row 2: expected a JSON object, got list"),
-        ('{"question": "a?"}\n{"query": ""}', r"row 2: expected a text under 'question'"),
+        ('{"question": "a?", "answer": "b"}\n{"question": ', "row 2: expected a JSON object"),
+        ('{"question": "a?", "answer": "b"}\n[1]', "row 2: expected a JSON object, got list"),
+        ('{"question": "a?", "answer": "b"}\n{"query": ""}', r"row 2: expected a text under 'question'"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, content, message):

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, cast
 
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Corpus
-from swirl_env.tasks.files.layouts import read_paragraphs, read_question
+from swirl_env.tasks.files.layouts import ID_COLUMNS, has_answer, other_columns, read_paragraphs, read_question
 from swirl_env.tasks.files.passages import find_corpus_file, find_evidence, load_library, open_corpus_once, pool_passages
-from swirl_env.tasks.files.question_set import QuestionSet, Table, check_limit
+from swirl_env.tasks.files.question_set import QuestionSet, Table, check_limit, require_answers
 from swirl_env.tasks.files.rows import Location, Row, locate, read_rows
 from swirl_env.types import Grading, Task
 
@@ -24,6 +24,8 @@ class JsonlOptions(NamedTuple):
     grading: Grading
     fields: tuple[tuple[str, str], ...]
     """Pairs of a known column and the name that the file has for it."""
+    answered: bool
+    """Whether the questions have gold answers."""
 
 
 class JsonlTasks(QuestionSet[JsonlOptions]):
@@ -34,14 +36,15 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
 
     Args:
         path: the file.
-        corpus_path: file of the passages to search; None takes ``corpus.jsonl(.gz)`` next to `path`, else the passages that
-            the questions bring along; with none of these the corpus is None.
+        corpus_path: file of the passages to search; None takes ``corpus.*`` or ``<name>_corpus.*`` next to `path`, else the
+            passages that the questions bring along; with none of these the corpus is None.
         split: a name for these questions; None takes the file's.
         limit: only the first questions.
         grading: ``text`` (exact match with aliases) or ``number`` (numeric equality).
         id_field: column of the id; a row without one gets its number.
         question_field: column of the question.
-        answer_field: column of the gold answer: text, number, list of accepted answers, or missing.
+        answer_field: column of the gold answer: text, number, list of accepted answers, or any form that `read_golds` knows; None
+            for questions without answers.
         aliases_field: column of other accepted answers.
         evidence_field: column of the ids of the supporting passages.
         titles_field: column of the titles of the supporting passages.
@@ -59,7 +62,7 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
         grading: str = "text",
         id_field: str = "id",
         question_field: str = "question",
-        answer_field: str = "answer",
+        answer_field: str | None = "answer",
         aliases_field: str = "aliases",
         evidence_field: str = "supporting_ids",
         titles_field: str = "supporting_titles",
@@ -68,13 +71,15 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
             raise ConfigError(f"grading: expected one of {', '.join(_GRADINGS)}; got {grading!r}.")
         self.limit = check_limit(limit)
         self.location = locate(path)
-        self.split = split or Path(path).name.split(".")[0]
+        stem = Path(path).name.split(".")[0]
+        self.split = split or stem
         self.grading = cast("Grading", grading)
-        self.corpus_file = locate(corpus_path) if corpus_path else find_corpus_file(self.location.folder)
+        self.corpus_file = locate(corpus_path) if corpus_path else find_corpus_file(self.location.folder, stem)
+        self.answered = answer_field is not None
         self.fields = (
             ("id", id_field),
             ("question", question_field),
-            ("answer", answer_field),
+            ("answer", answer_field or "answer"),
             ("aliases", aliases_field),
             ("supporting_ids", evidence_field),
             ("supporting_titles", titles_field),
@@ -95,12 +100,16 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
 
     def options(self) -> JsonlOptions:
         """Returns everything that decides how a row is read."""
-        return JsonlOptions(self.corpus_file, self.grading, self.fields)
+        return JsonlOptions(self.corpus_file, self.grading, self.fields, self.answered)
 
     @classmethod
     def read_table(cls, location: Location, split: str, options: JsonlOptions) -> Table:
         """Opens the file."""
-        corpus_file, grading, fields = options
+        corpus_file, grading, fields, answered = options
+        rows = read_rows(location)
+        if answered:
+            fix = "Name it with answer_field=COLUMN, or pass answer_field=None for questions without answers."
+            require_answers(rows, lambda row: has_answer(_renamed(row, fields)), location, fix)
 
         def read(row: Row, index: int) -> Task:
             question = read_question(_renamed(row, fields), index, str(location), split)
@@ -115,10 +124,17 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
                 aliases=question.aliases,
                 grading=grading,
                 evidence=evidence,
-                meta={**question.meta, "split": split},
+                meta={**question.meta, **_covered(row, fields), "split": split},
             )
 
-        return Table(read_rows(location), read, None)
+        id_field = dict(fields)["id"]
+        return Table(rows, read, ids=ID_COLUMNS if id_field == "id" else (id_field,))
+
+
+def _covered(row: Row, fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    """Returns the columns whose names others have taken: of a file with question_field="q", its own column "question"."""
+    taken = {name: row[name] for name, own in fields if own != name and own in row and name in row}
+    return other_columns(taken, ())
 
 
 def _renamed(row: Row, fields: tuple[tuple[str, str], ...]) -> Mapping[str, Any]:

@@ -1,23 +1,28 @@
-"""Rows of question sets -> `Question`: the columns of HotpotQA, 2WikiMultiHopQA, MuSiQue, BeerQA, SQuAD and of this project.
+"""Rows of question sets -> `Question`: the columns of HotpotQA, 2WikiMultiHopQA, MuSiQue, BeerQA, SQuAD, TriviaQA and others.
 
-Which layout a row has shows in its keys, so one reader serves all sets and files of one's own.
+Which layout a row has shows in its keys, so one reader serves all sets and the user's own files.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+import math
+from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from swirl_env.errors import ConfigError
+from swirl_env.tasks.files.answers import read_golds
 
-_META = (
-    "type level hops src rationale retrieved_titles context_titles context_ids supporting_titles evidences "
-    "fast_graphrag_multihop_only"
-).split()
-"""Columns that go into `Task.meta` as they are."""
+_QUESTION = ("question", "Question", "query", "question_text", "problem")
+ID_COLUMNS = ("id", "_id", "qid", "question_id", "QuestionId", "ID")
+_PASSAGES = ("context", "contexts", "paragraphs", "passages", "entity_pages", "search_results")
+_DECOMPOSITION = ("decomposition", "question_decomposition")
+_READ = {*_QUESTION, *ID_COLUMNS, *_PASSAGES, *_DECOMPOSITION, "supporting_facts", "supporting_ids"}
+"""Columns that go into the fields of a task, with those of the gold answer; all others go into `Task.meta` as they are."""
+_NESTED = ("evidences", "supporting_titles", "retrieved_titles", "context_titles", "context_ids")
+"""Columns of `Task.meta` that some copies of the sets keep as JSON text."""
 
 
 class Paragraph(NamedTuple):
@@ -37,30 +42,31 @@ class Question(NamedTuple):
     aliases: tuple[str, ...]
     paragraphs: tuple[Paragraph, ...]
     titles: tuple[str, ...]
-    """Supporting titles, where the row names passages by title."""
+    """Supporting titles, if the row names passages by title."""
     ids: tuple[str, ...]
-    """Supporting passages, where the row names them by id."""
+    """Supporting passages, if the row names them by id."""
     meta: dict[str, Any]
 
 
-def read_question(row: Mapping[str, Any], index: int, where: str, name: str = "", all_gold: bool = False) -> Question:
+def read_question(row: Mapping[str, Any], index: int, source: str, name: str = "", all_gold: bool = False) -> Question:
     """Reads a row.
 
     Args:
         row: the row.
         index: its position in the file.
-        where: the file, for messages.
+        source: the file, for messages.
         name: prefix of the id of a row that has none.
         all_gold: whether every passage that the row brings along is a supporting one.
 
     Raises:
-        ConfigError: where the row has no question.
+        ConfigError: if the row has no question, or a gold answer of an unknown form.
     """
-    text = _first(row, "question", "Question", "query")
+    row = with_metadata(row)
+    text = _first(row, *_QUESTION)
     if not isinstance(text, str) or not text.strip():
-        raise ConfigError(f"{where}, row {index + 1}: expected a text under 'question'; got the keys {sorted(row)}.")
-    number = _first(row, "id", "_id", "qid", "question_id")
-    golds = _golds(row)
+        raise ConfigError(f"{source}, row {index + 1}: expected a text under 'question'; got the keys {sorted(row)}.")
+    number = _first(row, *ID_COLUMNS)
+    golds, gold_columns = read_golds(row, f"{source}, row {index + 1}")
     titles = tuple(dict.fromkeys([*_strings(row.get("supporting_titles")), *_fact_titles(row.get("supporting_facts"))]))
     paragraphs = read_paragraphs(row, frozenset(map(clean_title, titles)), all_gold)
     return Question(
@@ -71,17 +77,29 @@ def read_question(row: Mapping[str, Any], index: int, where: str, name: str = ""
         paragraphs=paragraphs,
         titles=titles,
         ids=tuple(_strings(row.get("supporting_ids"))),
-        meta=_meta(row),
+        meta=_meta(row, gold_columns),
     )
+
+
+def has_answer(row: Mapping[str, Any]) -> bool:
+    """Whether a row has a gold answer, also one that is declared unanswerable."""
+    return bool(read_golds(with_metadata(row), "answer")[0])
 
 
 def read_paragraphs(
     row: Mapping[str, Any], titles: frozenset[str] = frozenset(), all_gold: bool = False
 ) -> tuple[Paragraph, ...]:
     """Reads the passages that a row brings along; those of `titles` (cleaned), or all, are supporting."""
-    items = _contexts(_decoded(_first(row, "context", "contexts", "paragraphs", "passages")))
+    row = with_metadata(row)
+    items = _contexts(_decoded(_first(row, *_PASSAGES)))
     read = (_paragraph(item, row) for item in items)
     return tuple(p._replace(supporting=p.supporting or all_gold or p.title in titles) for p in read if p.text)
+
+
+def with_metadata(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a row with the columns that FlashRAG keeps one level deeper, under ``metadata``."""
+    inner = row.get("metadata")
+    return {**inner, **{key: row[key] for key in row if key != "metadata"}} if isinstance(inner, Mapping) else row
 
 
 def clean_title(title: str) -> str:
@@ -103,15 +121,6 @@ def _strings(value: Any) -> list[str]:
     return [str(value)]
 
 
-def _golds(row: Mapping[str, Any]) -> list[str]:
-    """Returns the gold answer and its aliases; SQuAD keeps its answers under ``answers.text``."""
-    golds = []
-    for key in ("answer", "answers", "aliases", "answer_aliases"):
-        value = row.get(key)
-        golds += _strings(value.get("text") if isinstance(value, Mapping) else value)
-    return [gold.strip() for gold in golds if gold.strip()]
-
-
 def _decoded(value: Any) -> Any:
     """Some copies on the hub keep nested columns as JSON text."""
     if isinstance(value, str) and value[:1] in "[{":
@@ -123,7 +132,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _fact_titles(facts: Any) -> list[str]:
-    """Supporting facts are pairs of title and sentence, or (hub) a list of titles beside one of sentences."""
+    """Supporting facts are pairs of title and sentence, or (hub) a list of titles and one of sentences."""
     facts = _decoded(facts)
     if isinstance(facts, Mapping):
         return _strings(facts.get("title"))
@@ -148,17 +157,44 @@ def _paragraph(item: Any, row: Mapping[str, Any]) -> Paragraph:
 def _contexts(value: Any) -> list[Any]:
     if isinstance(value, Mapping):
         # The hub's form of a list of records: a record of lists.
-        texts = _first(value, "sentences", "text", "paragraph_text", "content") or []
+        texts = _first(value, "sentences", "text", "paragraph_text", "content", "wiki_context", "search_context") or []
         return list(zip(value.get("title") or [""] * len(texts), texts, strict=False))
     if isinstance(value, str):
         return [value]
     return [item for item in value or () if isinstance(item, (str, Mapping)) or (isinstance(item, (list, tuple)) and item)]
 
 
-def _meta(row: Mapping[str, Any]) -> dict[str, Any]:
-    meta = {key: _decoded(row[key]) for key in _META if row.get(key) is not None}
-    steps = _first(row, "decomposition", "question_decomposition")
-    if steps:
+def _meta(row: Mapping[str, Any], gold_columns: set[str]) -> dict[str, Any]:
+    meta = other_columns(row, _READ | gold_columns)
+    for key in _NESTED:
+        if key in meta:
+            meta[key] = _decoded(meta[key])
+    steps = _decoded(_first(row, *_DECOMPOSITION))
+    if isinstance(steps, list) and all(isinstance(step, Mapping) for step in steps) and steps:
         meta["decomposition"] = [{"question": step.get("question"), "answer": step.get("answer")} for step in steps]
         meta.setdefault("hops", len(steps))
+    elif steps:
+        meta["decomposition"] = storable(steps)
     return meta
+
+
+def other_columns(row: Mapping[str, Any], read: Container[str]) -> dict[str, Any]:
+    """Returns the columns of a row that are not among `read`, as values that can be stored; empty ones are left out."""
+    return {str(key): storable(value) for key, value in row.items() if key not in read and value is not None}
+
+
+def storable(value: Any) -> Any:
+    """Returns a value as JSON holds it: Parquet files also have dates, bytes, decimals, arrays and missing numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): storable(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, (list, tuple, set)):
+        return [storable(item) for item in value]
+    if value is None or isinstance(value, (bool, str)):
+        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+    if isinstance(value, int):
+        return value if -(2**63) <= value < 2**63 else str(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value)

@@ -10,10 +10,16 @@ from fractions import Fraction
 
 from swirl_env.errors import ConfigError
 from swirl_env.grading import numeric_value
-from swirl_env.tasks.files.question_set import QuestionSet, Table
+from swirl_env.tasks.files.answers import read_golds
+from swirl_env.tasks.files.layouts import other_columns
+from swirl_env.tasks.files.question_set import QuestionSet, Table, require_answers
 from swirl_env.tasks.files.rows import Location, Row, read_rows
 from swirl_env.types import CALCULATOR, PlanStep, Task
 
+_GSM8K_COLUMNS = frozenset({"id", "question", "answer", "solution"})
+_SVAMP_COLUMNS = frozenset(
+    {"id", "ID", "Body", "Question", "question", "Equation", "solution", "Answer", "answer", "Type", "type"}
+)
 _ANNOTATION = re.compile(r"<<([^<>]*)=([^<>=]*)>>")
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?|\.\d+")
 _TOKEN = re.compile(r"\d+\.?\d*|\.\d+|[-+*/()]")
@@ -146,10 +152,13 @@ class NumberSet(QuestionSet[bool]):
                 return cls.read_task(row, index, split)
             except (KeyError, TypeError, AttributeError) as error:
                 raise ConfigError(
-                    f"{location}, row {index + 1}: expected a question of {cls.name}; got the keys {sorted(row)}."
+                    f"{location}, row {index + 1}: expected a question of {cls.name} with its answer; got the keys {sorted(row)}."
                 ) from error
 
-        return Table(read_rows(location), read, (lambda row: bool(read(row, 0).plan)) if options else None)
+        rows = read_rows(location)
+        fix = f"Expected the columns of {cls.name}; read other files with make_tasks('jsonl')."
+        require_answers(rows, lambda row: bool(read(row, 0).answer), location, fix)
+        return Table(rows, read, (lambda row: bool(read(row, 0).plan)) if options else None)
 
     @classmethod
     @abstractmethod
@@ -172,15 +181,16 @@ class GSM8K(NumberSet):
     @classmethod
     def read_task(cls, row: Row, index: int, split: str) -> Task:
         """Reads a row; in the official files the answer follows ``####`` at the end of the solution."""
-        solution, _, final = row["answer"].rpartition("####")
+        golds, _ = read_golds(row, cls.name)
+        solution, _, final = (golds or [""])[0].rpartition("####")
         solution = row.get("solution") or solution
         return Task(
             id=str(row.get("id") or f"gsm8k-{split}-{index}"),
             question=row["question"].strip(),
-            answer=final.strip().replace(",", ""),
+            answer=final.strip().replace(",", "") or None,
             grading="number",
             plan=plan_from_annotations(solution, row["question"]),
-            meta={"split": split, "solution": solution.strip()},
+            meta={**other_columns(row, _GSM8K_COLUMNS), "split": split, "solution": solution.strip()},
         )
 
 
@@ -199,17 +209,23 @@ class SVAMP(NumberSet):
     @classmethod
     def read_task(cls, row: Row, index: int, split: str) -> Task:
         """Reads a row of the official layout (``Body``, ``Question``, ``Equation``, ``Answer``) or of this project's."""
-        answer = _plain(str(row["Answer"] if "Answer" in row else row["answer"]))
+        golds, _ = read_golds(row, cls.name)
+        answer = _plain((golds or [""])[0])
         equation = str(row["Equation"] if "Equation" in row else row.get("solution", ""))
         kind = row.get("Type") or row.get("type")
         number = row.get("id") or f"svamp-{row.get('ID', index)}"
         return Task(
             id=str(number),
             question=_question(row),
-            answer=answer,
+            answer=answer or None,
             grading="number",
             plan=_plan_from_equation(equation, answer),
-            meta={"split": split, "equation": equation.strip(), **({"type": kind} if kind else {})},
+            meta={
+                **other_columns(row, _SVAMP_COLUMNS),
+                "split": split,
+                "equation": equation.strip(),
+                **({"type": kind} if kind else {}),
+            },
         )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from swirl_env.corpus import MemoryCorpus, open_corpus, to_passage
-from swirl_env.errors import unknown_name
+from swirl_env.corpus import CORPUS_ENDINGS, MemoryCorpus, open_corpus, to_passage
+from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.protocols import Corpus
 from swirl_env.tasks.files.layouts import Question, clean_title, read_paragraphs
 from swirl_env.tasks.files.rows import Location, locate, read_rows
@@ -28,16 +28,26 @@ class Library(NamedTuple):
     """(title, text) -> id; empty for a corpus that has a file of its own."""
 
 
-def find_corpus_file(folder: Path | None) -> Location | None:
-    """Returns the corpus file of a folder, None if it has none."""
-    names = () if folder is None else ("corpus.jsonl", "corpus.jsonl.gz", "corpus.parquet")
-    return next((locate(folder / name) for name in names if folder is not None and (folder / name).is_file()), None)
+def find_corpus_file(folder: Path | None, name: str) -> Location | None:
+    """Returns the corpus file next to the questions: ``corpus.*``, or ``<name>_corpus.*`` as HippoRAG calls it.
+
+    A single ``*_corpus.*`` of another name is taken too; with several of them, none is.
+    """
+    if folder is None:
+        return None
+    own = [folder / f"{stem}{ending}" for stem in ("corpus", f"{name}_corpus") for ending in CORPUS_ENDINGS]
+    others = [file for ending in CORPUS_ENDINGS for file in folder.glob(f"*_corpus{ending}")]
+    file = next((file for file in own if file.is_file()), others[0] if len(others) == 1 else None)
+    return locate(file) if file else None
 
 
 @functools.lru_cache(maxsize=8)
 def open_corpus_once(location: Location) -> Corpus:
     """Opens a corpus file, once per process unless the file changes."""
-    return open_corpus(location.path)
+    corpus = open_corpus(location.path)
+    if next(iter(corpus), None) is None:
+        raise ConfigError(f"{location}: expected passages, one row each; the file has no rows.")
+    return corpus
 
 
 @functools.lru_cache(maxsize=8)

@@ -9,13 +9,17 @@ from __future__ import annotations
 import functools
 import operator
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+import msgspec
+
 from swirl_env.errors import ConfigError, DataNotFound, unknown_name
-from swirl_env.tasks.files.rows import Location, Row, locate
+from swirl_env.tasks.files.layouts import ID_COLUMNS
+from swirl_env.tasks.files.rows import Location, Row, locate, read_ids
 from swirl_env.types import Task
 
 DATA_DIR = "SWIRL_DATA_DIR"
@@ -25,17 +29,26 @@ OptionsT = TypeVar("OptionsT", bound=Hashable)
 """What decides how rows are read, apart from the file: part of the key under which its tasks are cached."""
 
 _ENDINGS = (".jsonl", ".json", ".parquet")
+_SHARD = re.compile(r"(.+?)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?")
+"""The hub's names of the files that a split is spread over."""
 
 
 class Table:
     """The tasks of one file, each read on first access."""
 
-    def __init__(self, rows: Sequence[Row], read: Callable[[Row, int], Task], select: Callable[[Row], bool] | None) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        read: Callable[[Row, int], Task],
+        select: Callable[[Row], bool] | None = None,
+        ids: Sequence[str] = ID_COLUMNS,
+    ) -> None:
         self._rows = rows
         self._read = read
         self._selected = None if select is None else [i for i in range(len(rows)) if select(rows[i])]
         self._tasks: dict[int, Task] = {}
         self._numbers: dict[str, int] = {}
+        self._new_ids = _unique_ids(read_ids(rows, ids))
 
     def __len__(self) -> int:
         return len(self._rows if self._selected is None else self._selected)
@@ -45,15 +58,52 @@ class Table:
         task = self._tasks.get(index)
         if task is None:
             row = index if self._selected is None else self._selected[index]
-            task = self._tasks[index] = self._read(self._rows[row], row)
+            task = self._read(self._rows[row], row)
+            if row in self._new_ids:
+                task = msgspec.structs.replace(task, id=self._new_ids[row])
+            self._tasks[index] = task
         return task
+
+    def map(self, change: Callable[[Task], Task]) -> Table:
+        """Makes every task what `change` returns for it, and returns the table."""
+        read = self._read
+        self._read = lambda row, index: change(read(row, index))
+        return self
 
     def number(self, task_id: str) -> int | None:
         """Returns the index of a task id, None if there is none."""
         if not self._numbers:
-            # The first of equal ids counts.
-            self._numbers = {self.task(i).id: i for i in reversed(range(len(self)))}
+            self._numbers = {self.task(i).id: i for i in range(len(self))}
         return self._numbers.get(task_id)
+
+
+def _unique_ids(ids: Sequence[str | None]) -> dict[int, str]:
+    """Returns new ids for the rows whose id has occurred before, as in MuSiQue-Full: ``x-2`` for the second ``x``."""
+    counts = dict.fromkeys((name for name in ids if name is not None), 0)
+    new: dict[int, str] = {}
+    for row, name in enumerate(ids):
+        if name is None:
+            continue
+        counts[name] += 1
+        if counts[name] > 1:
+            while (unique := f"{name}-{counts[name]}") in counts:
+                counts[name] += 1
+            counts[unique] = 1
+            new[row] = unique
+    return new
+
+
+def require_answers(rows: Sequence[Row], has_answer: Callable[[Row], bool], source: object, fix: str) -> None:
+    """Refuses a file none of whose rows has a gold answer, since nothing could be graded.
+
+    Raises:
+        ConfigError: naming the columns of the file.
+    """
+    if not any(has_answer(rows[i]) for i in range(len(rows))):
+        columns = sorted({str(key) for i in range(min(len(rows), 100)) for key in rows[i]})
+        raise ConfigError(
+            f"{source}: expected gold answers, but no row has one in a known column; the columns are {columns}. {fix}"
+        )
 
 
 class QuestionSet(ABC, Generic[OptionsT]):
@@ -76,6 +126,8 @@ class QuestionSet(ABC, Generic[OptionsT]):
     """Splits to take if none is named."""
     hub_name: ClassVar[str | None] = None
     hub_splits: ClassVar[Mapping[str, str]] = {"train": "train", "dev": "validation", "test": "test"}
+    unanswered: ClassVar[tuple[str, ...]] = ("test",)
+    """Splits that are published without gold answers."""
     homepage: ClassVar[str]
     """Where the official files are."""
 
@@ -137,20 +189,26 @@ class QuestionSet(ABC, Generic[OptionsT]):
         candidates = self.preferred if split is None else (split,)
         for name in candidates:
             if name in available:
-                return name, locate(available[name])
+                return name, locate_shards(available[name])
         raise self._missing(candidates, root, sorted(available))
 
-    def _available(self, folder: Path) -> Iterator[tuple[str, Path]]:
-        """Yields the splits that have a file; one called ``questions_<split>`` needs no entry in `files`."""
-        present = {_stem(file): file for file in sorted(folder.iterdir(), reverse=True) if _stem(file)}
+    def _available(self, folder: Path) -> Iterator[tuple[str, list[Path]]]:
+        """Yields the splits that have files; one called ``questions_<split>`` needs no entry in `files`."""
+        _, _, config = (self.hub_name or "").partition(":")
+        # A copy of a hub repository keeps its files in `data` or in a folder named after the configuration.
+        folders = [inner for inner in (folder, folder / "data", folder / config) if inner.is_dir()]
+        present: dict[str, list[Path]] = {}
+        for inner in dict.fromkeys(folders):
+            for stem, files in _data_files(inner).items():
+                present.setdefault(stem, files)
         listed = {stem for stems in self.files.values() for stem in stems}
-        for stem, file in present.items():
+        for stem, files in present.items():
             if stem.startswith("questions_") and stem not in listed:
-                yield stem.removeprefix("questions_"), file
+                yield stem.removeprefix("questions_"), files
         for name, stems in self.files.items():
-            files = [present[stem] for stem in stems if stem in present]
-            if files:
-                yield name, files[0]
+            named = [present[stem] for stem in stems if stem in present]
+            if named:
+                yield name, named[0]
 
     def _missing(self, splits: Sequence[str], root: str | None, available: Sequence[str]) -> DataNotFound:
         stems = " or ".join(f"{self.name}/{stem}" for name in splits for stem in self.files.get(name, ())[:1])
@@ -196,6 +254,38 @@ def _open_table(
     read_table: Callable[[Location, str, OptionsT], Table], location: Location, split: str, options: OptionsT
 ) -> Table:
     return read_table(location, split, options)
+
+
+def _data_files(folder: Path) -> dict[str, list[Path]]:
+    """Returns the data files of a folder by name without ending; the shards of one name together, in their order."""
+    files: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        stem = _stem(file)
+        shard = _SHARD.fullmatch(stem)
+        if shard:
+            files.setdefault(shard[1], []).append(file)
+    for file in sorted(folder.iterdir(), reverse=True):
+        if (stem := _stem(file)) and not _SHARD.fullmatch(stem):
+            files[stem] = [file]
+    return files
+
+
+def locate_shards(files: Sequence[Path]) -> Location:
+    """Returns the location of a file, or of all the shards of one.
+
+    Raises:
+        ConfigError: if a shard is missing or there twice.
+    """
+    first, *rest = map(locate, files)
+    shard = _SHARD.fullmatch(_stem(files[0]))
+    if shard:
+        numbers = [int(match[2]) for file in files if (match := _SHARD.fullmatch(_stem(file)))]
+        if numbers != list(range(int(shard[3]))):
+            raise ConfigError(
+                f"{files[0].parent}: expected the shards 0 to {int(shard[3]) - 1} of {shard[1]!r}, each once; "
+                f"got {numbers}. Download the missing files or remove the others."
+            )
+    return first._replace(more=tuple(rest))
 
 
 def _stem(file: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import gzip
+import itertools
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +26,8 @@ class Location(NamedTuple):
     changed: int = 0
     size: int = 0
     hub: tuple[str, str | None, str] | None = None
+    more: tuple[Location, ...] = ()
+    """The other shards of a set that is split over several files, in their order."""
 
     @property
     def folder(self) -> Path | None:
@@ -50,9 +54,9 @@ def locate(path: str | os.PathLike[str]) -> Location:
 class JsonRows(Sequence[Row]):
     """Rows of JSON text, each decoded on access."""
 
-    def __init__(self, raw: Sequence[bytes | msgspec.Raw], where: str) -> None:
+    def __init__(self, raw: Sequence[bytes | msgspec.Raw], source: str) -> None:
         self._raw = raw
-        self._where = where
+        self._source = source
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -61,17 +65,77 @@ class JsonRows(Sequence[Row]):
         try:
             row = msgspec.json.decode(self._raw[index])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self._where}, row {index + 1}: expected a JSON object; {error}.") from error
+            raise ConfigError(f"{self._source}, row {index + 1}: expected a JSON object; {error}.") from error
         if not isinstance(row, dict):
-            raise ConfigError(f"{self._where}, row {index + 1}: expected a JSON object, got {type(row).__name__}.")
+            raise ConfigError(f"{self._source}, row {index + 1}: expected a JSON object, got {type(row).__name__}.")
         return row
+
+    def ids(self, names: Sequence[str]) -> list[str | None]:
+        """Returns the id of each row; a row that cannot be read has none, and is refused when it is asked for."""
+        fields = [(f"id_{i}", Any, msgspec.field(name=name, default=None)) for i, name in enumerate(names)]
+        decoder = msgspec.json.Decoder(msgspec.defstruct("OnlyIds", fields))
+        ids: list[str | None] = []
+        for raw in self._raw:
+            try:
+                row = decoder.decode(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                ids.append(None)
+            else:
+                values = msgspec.structs.astuple(row)
+                ids.append(next((str(value) for value in values if value is not None), None))
+        return ids
+
+
+class Shards(Sequence[Row]):
+    """The rows of several files, one after the other."""
+
+    def __init__(self, parts: Sequence[Sequence[Row]]) -> None:
+        self._parts = parts
+        self._ends = list(itertools.accumulate(map(len, parts)))
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: Any) -> Any:
+        part = bisect.bisect_right(self._ends, index)
+        return self._parts[part][index - (self._ends[part - 1] if part else 0)]
 
 
 @functools.lru_cache(maxsize=16)
 def read_rows(location: Location) -> Sequence[Row]:
-    """Returns the rows of JSON lines, of a JSON list (bare or under ``data``), of Parquet, or of a split on the hub."""
-    if location.hub:
-        return _hub_rows(*location.hub)
+    """Returns the rows of JSON lines, of a JSON list (bare or under ``data``), of Parquet, or of a split on the hub.
+
+    Raises:
+        ConfigError: if there are none, or the file cannot be read.
+    """
+    rows: Sequence[Row]
+    if location.more:
+        rows = Shards([read_rows(part) for part in (location._replace(more=()), *location.more)])
+    else:
+        rows = _hub_rows(*location.hub) if location.hub else _file_rows(location)
+    if not len(rows):
+        raise ConfigError(f"{location}: expected questions, one row each; the file has no rows.")
+    return rows
+
+
+def read_ids(rows: Sequence[Row], names: Sequence[str]) -> list[str | None]:
+    """Returns the id of each row, None for a row without one, without decoding the rest of JSON rows."""
+    if isinstance(rows, Shards):
+        return [name for part in rows._parts for name in read_ids(part, names)]
+    if isinstance(rows, JsonRows):
+        return rows.ids(names)
+    columns = getattr(rows, "column_names", None)
+    if columns is not None:  # datasets: reading a column is quicker than reading its rows
+        select: Callable[[list[str]], Sequence[Row]] = rows.select_columns  # type: ignore[attr-defined]
+        rows = select([name for name in names if name in columns])
+    return [_id_in(row, names) for row in rows]
+
+
+def _id_in(row: Row, names: Sequence[str]) -> str | None:
+    return next((str(row[name]) for name in names if row.get(name) is not None), None)
+
+
+def _file_rows(location: Location) -> Sequence[Row]:
     path = Path(location.path)
     if path.suffix == ".parquet":
         return _parquet_rows(path)
@@ -86,9 +150,11 @@ def read_rows(location: Location) -> Sequence[Row]:
     return JsonRows([line for line in data.splitlines() if line.strip()] if listed is None else listed, location.path)
 
 
-def _listed(data: bytes, where: str) -> list[msgspec.Raw] | None:
+def _listed(data: bytes, source: str) -> list[msgspec.Raw] | None:
     """Returns the items of a JSON list, bare or under "data"; None for JSON lines that are called .json."""
-    start = data[:64].lstrip()[:1]
+    if not data.strip():
+        return []
+    start = data.lstrip()[:1]
     try:
         if start == b"[":
             return msgspec.json.decode(data, type=list[msgspec.Raw])
@@ -96,12 +162,16 @@ def _listed(data: bytes, where: str) -> list[msgspec.Raw] | None:
     except msgspec.DecodeError as error:
         if start == b"{":
             return None
-        raise ConfigError(f"{where}: expected a JSON list or JSON lines; {error}.") from error
-    if "data" in whole:
-        return msgspec.json.decode(whole["data"], type=list[msgspec.Raw])
+        raise ConfigError(f"{source}: expected a JSON list or JSON lines; {error}.") from error
+    for key in ("data", "Data"):
+        if key in whole:
+            try:
+                return msgspec.json.decode(whole[key], type=list[msgspec.Raw])
+            except msgspec.DecodeError as error:
+                raise ConfigError(f"{source}: expected a list of questions under {key!r}; {error}.") from error
     if "question" in whole or "Question" in whole:
         return None
-    raise ConfigError(f"{where}: expected a list of questions, or one under 'data'; got the keys {sorted(whole)[:8]}.")
+    raise ConfigError(f"{source}: expected a list of questions, or one under 'data'; got the keys {sorted(whole)[:8]}.")
 
 
 def _parquet_rows(path: Path) -> Sequence[Row]:

@@ -6,13 +6,17 @@ the questions; without one, the passages that the questions of the file bring al
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, NamedTuple
+
+import msgspec
 
 from swirl_env.errors import ConfigError, DataNotFound
 from swirl_env.protocols import Corpus
-from swirl_env.tasks.files.layouts import read_question
+from swirl_env.tasks.files.layouts import has_answer, read_question
 from swirl_env.tasks.files.passages import Library, find_corpus_file, find_evidence, load_library, open_corpus_once, pool_passages
-from swirl_env.tasks.files.question_set import QuestionSet, Table
+from swirl_env.tasks.files.question_set import QuestionSet, Table, require_answers
 from swirl_env.tasks.files.rows import Location, Row, locate, read_rows
 from swirl_env.types import Task
 
@@ -58,7 +62,7 @@ class SearchSet(QuestionSet[SearchOptions]):
     ) -> None:
         super().__init__(split, data_dir, limit, hub, skip)
         self.corpus_src = None if corpus_src in (None, "full") else corpus_src
-        self.corpus_file = locate(corpus_path) if corpus_path else find_corpus_file(self.location.folder)
+        self.corpus_file = locate(corpus_path) if corpus_path else find_corpus_file(self.location.folder, self.name)
         if self.corpus_src and self.corpus_file is None:
             raise ConfigError(f"corpus_src={corpus_src!r} chooses among the rows of a corpus file, but {self} has none.")
 
@@ -104,14 +108,19 @@ class SearchSet(QuestionSet[SearchOptions]):
                 meta={**question.meta, "split": split},
             )
 
-        return Table(read_rows(location), read, _is_not_easy if drop_easy else None)
+        rows = read_rows(location)
+        if split not in cls.unanswered:
+            require_answers(
+                rows, has_answer, location, "Rename one of them to 'answer', or read the file with make_tasks('jsonl')."
+            )
+        return Table(rows, read, _is_not_easy if drop_easy else None)
 
 
 class HotpotQA(SearchSet):
     """HotpotQA (Yang et al. 2018): two-hop questions over Wikipedia abstracts.
 
     Splits: ``dev500`` (default), ``train100``, ``dev_hippo_matched``, ``demos``; of the official files ``train``, ``dev``
-    (default if there is no ``dev500``), ``dev_fullwiki``, ``test`` (without answers).
+    (default if there is no ``dev500``), ``dev_fullwiki``, ``test`` (without answers); ``hippo`` (HippoRAG's).
 
     Args:
         split: which part (above).
@@ -134,8 +143,9 @@ class HotpotQA(SearchSet):
         "dev": ("hotpot_dev_distractor_v1", "dev", "validation"),
         "dev_fullwiki": ("hotpot_dev_fullwiki_v1",),
         "test": ("hotpot_test_fullwiki_v1", "test"),
+        "hippo": ("hotpotqa",),
     }
-    preferred = ("dev500", "dev")
+    preferred = ("dev500", "dev", "hippo")
     hub_name = "hotpotqa/hotpot_qa:distractor"
     hub_splits = {"train": "train", "dev": "validation"}
     homepage = "https://hotpotqa.github.io"
@@ -167,7 +177,8 @@ class MuSiQue(SearchSet):
     """MuSiQue (Trivedi et al. 2022): questions of 2 to 4 hops with aliases and decompositions; options as `SearchSet`.
 
     Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``train100`` (default if there is no ``dev``),
-    ``demos``.
+    ``demos``, ``hippo`` (HippoRAG's). In MuSiQue-Full (``full_train``, ``full_dev``, ``full_test``) half of the questions
+    cannot be answered; each shares its id with one that can, so the second of the two has ``-2`` added to its id.
     """
 
     name = "musique"
@@ -177,8 +188,13 @@ class MuSiQue(SearchSet):
         "train": ("musique_ans_v1.0_train", "train"),
         "dev": ("musique_ans_v1.0_dev", "dev", "validation"),
         "test": ("musique_ans_v1.0_test", "test"),
+        "full_train": ("musique_full_v1.0_train",),
+        "full_dev": ("musique_full_v1.0_dev",),
+        "full_test": ("musique_full_v1.0_test",),
+        "hippo": ("musique",),
     }
-    preferred = ("dev", "train100")
+    preferred = ("dev", "train100", "hippo")
+    unanswered = ("test", "full_test")
     hub_name = "dgslibisey/MuSiQue"
     hub_splits = {"train": "train", "dev": "validation"}
     homepage = "https://github.com/StonyBrookNLP/musique"
@@ -188,7 +204,8 @@ class TwoWiki(SearchSet):
     """2WikiMultiHopQA (Ho et al. 2020): comparison, inference and bridge questions; options as `SearchSet`.
 
     Splits: ``dev`` (default), ``train``, ``test`` of the official files; ``demos`` (default if there is no ``dev``),
-    ``retrieval101`` (101 questions with evidence but without answers).
+    ``retrieval101`` (101 questions with evidence but without answers), ``hippo`` (HippoRAG's). If the official file
+    ``id_aliases.json`` is next to the questions, its names for the answer are aliases.
     """
 
     name = "2wikimultihopqa"
@@ -198,10 +215,37 @@ class TwoWiki(SearchSet):
         "train": ("train",),
         "dev": ("dev", "validation"),
         "test": ("test",),
+        "hippo": ("2wikimultihopqa",),
     }
-    preferred = ("dev", "demos")
+    preferred = ("dev", "demos", "hippo")
+    unanswered = ("test", "retrieval101")
     hub_name = "framolfese/2WikiMultihopQA"
     homepage = "https://github.com/Alab-NII/2wikimultihop"
+
+    @classmethod
+    def read_table(cls, location: Location, split: str, options: SearchOptions) -> Table:
+        """Opens a question file, with the aliases of ``id_aliases.json``."""
+        table = super().read_table(location, split, options)
+        aliases = _id_aliases(location.folder)
+        return table if aliases is None else table.map(lambda task: _add_aliases(task, aliases))
+
+
+def _id_aliases(folder: Path | None) -> Mapping[str, Sequence[str]] | None:
+    """Returns Wikidata id -> other names from the official ``id_aliases.json``, None without that file."""
+    file = None if folder is None else folder / "id_aliases.json"
+    if file is None or not file.is_file():
+        return None
+    aliases: dict[str, list[str]] = {}
+    for row in read_rows(locate(file)):
+        names = [row.get(key) or () for key in ("aliases", "demonyms")]
+        aliases.setdefault(str(row.get("Q_id")), []).extend(str(name) for part in names for name in part)
+    return aliases
+
+
+def _add_aliases(task: Task, aliases: Mapping[str, Sequence[str]]) -> Task:
+    names = aliases.get(str(task.meta.get("answer_id")), ())
+    new = [name for name in dict.fromkeys([*task.aliases, *names]) if name != task.answer]
+    return msgspec.structs.replace(task, aliases=tuple(new)) if task.answer is not None else task
 
 
 class BeerQA(SearchSet):

@@ -1,0 +1,150 @@
+"""Gold answers in all the forms that public sets keep them in; columns that no loader knows; files without answers."""
+
+import datetime
+import json
+import re
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swirl_env import make_tasks
+from swirl_env.errors import ConfigError
+from swirl_env.tasks.files.answers import read_golds
+from swirl_env.types import Task
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "answer", "aliases"),
+    [
+        ({"answer": "Rome"}, "Rome", ()),
+        ({"answer": ["Rome", "Roma"]}, "Rome", ("Roma",)),
+        ({"answer": "Rome", "aliases": ["Roma"], "answer_aliases": ["Urbs"]}, "Rome", ("Roma", "Urbs")),
+        ({"golden_answers": ["Rome", "Roma"]}, "Rome", ("Roma",)),
+        ({"answer": {"value": "Rome", "aliases": ["Roma"], "normalized_value": "rome", "type": "FreeForm"}}, "Rome", ("Roma",)),
+        ({"Answer": {"Value": "Rome", "Aliases": ["Roma"]}}, "Rome", ("Roma",)),
+        ({"target": "Rome"}, "Rome", ()),
+        ({"target": ["Rome", "Roma"]}, "Rome", ("Roma",)),
+        ({"gold": "Rome"}, "Rome", ()),
+        ({"answers": [{"text": "Rome"}, {"text": "Roma"}]}, "Rome", ("Roma",)),
+        ({"answers": {"text": ["Rome", "Rome", "Roma"], "answer_start": [1, 1, 1]}}, "Rome", ("Roma",)),
+        ({"answers": [{"answer": "Rome", "aliases": ["Roma"]}]}, "Rome", ("Roma",)),
+        ({"answers_objects": [{"spans": ["Rome"], "number": "", "date": {"day": "", "month": "", "year": ""}}]}, "Rome", ()),
+        ({"answers_objects": [{"spans": [], "number": "12", "date": {}}]}, "12", ()),
+        (
+            {"answers_objects": [{"spans": [], "number": "", "date": {"day": "3", "month": "May", "year": "1900"}}]},
+            "3 May 1900",
+            (),
+        ),
+        ({"answers_objects": [{"spans": ["Rome", "Oslo"], "number": "", "date": {}}]}, "Rome, Oslo", ()),
+        ({"possible_answers": '["Rome", "Roma"]'}, "Rome", ("Roma",)),
+        ({"reward_model": {"style": "rule", "ground_truth": {"target": ["Rome", "Roma"]}}}, "Rome", ("Roma",)),
+        ({"answer": '{"value": "Rome", "aliases": ["Roma"]}'}, "Rome", ("Roma",)),
+        ({"answer": None, "answers": ["Rome"]}, "Rome", ()),
+        ({"answer": "", "gold_answer": "Rome"}, "Rome", ()),
+        ({"answer": 12}, "12", ()),
+        ({"answer": False}, "no", ()),
+        ({"answer": "[sic]"}, "[sic]", ()),
+        ({"answer": "{x, y}"}, "{x, y}", ()),
+        ({"answer": "[1, 2]"}, "[1, 2]", ()),
+    ],
+)
+def test_every_form_of_a_gold_answer_is_read(columns, answer, aliases, tmp_path):
+    task = make_tasks("jsonl", path=write(tmp_path / "set.jsonl", [{"question": "Where?", **columns}]))[0]
+    assert (task.answer, task.aliases) == (answer, aliases)
+
+
+@pytest.mark.parametrize("name", ["hotpotqa", "musique", "2wikimultihopqa", "beerqa", "cofca"])
+def test_the_known_sets_read_the_same_forms(name, tmp_path):
+    context = {"title": ["Rome"], "content": [["Rome is", "a city."]]}
+    metadata = {"type": "bridge", "supporting_facts": {"title": ["Rome"], "sent_id": [0]}, "context": context}
+    row = {"id": "a", "question": "Where?", "golden_answers": ["Rome"], "metadata": metadata}
+    split = "test" if name == "cofca" else "dev"
+    write(tmp_path / name / f"{split}.jsonl", [row])
+    tasks = make_tasks(name, data_dir=str(tmp_path), split=split)
+    assert (tasks[0].answer, tasks[0].meta["type"], len(tasks[0].evidence)) == ("Rome", "bridge", 1)
+    assert [passage.text for passage in tasks.corpus] == ["Rome is a city."]
+
+
+def test_number_sets_read_them_too(tmp_path):
+    write(tmp_path / "gsm8k" / "test.jsonl", [{"question": "1+1?", "golden_answers": ["2"]}, {"question": "2+2?", "answer": 4}])
+    assert [task.answer for task in make_tasks("gsm8k", data_dir=str(tmp_path))] == ["2", "4"]
+
+
+def test_an_answer_of_an_unknown_form_is_an_error_and_never_a_printed_dict(tmp_path):
+    path = write(
+        tmp_path / "set.jsonl", [{"question": "a?", "answer": "x"}, {"question": "b?", "answer": {"nested": {"deep": 1}}}]
+    )
+    with pytest.raises(
+        ConfigError, match=r"row 2: answer: expected an answer as text or under one of value, .*got the keys \['nested'\]"
+    ):
+        make_tasks("jsonl", path=path)[1]
+
+
+@pytest.mark.parametrize(
+    "rows", [[{"question": "a?", "solution": "b"}], [{"question": "a?", "answer": None}, {"question": "b?", "answer": " "}]]
+)
+def test_a_file_without_any_gold_answer_is_an_error_that_lists_the_columns(rows, tmp_path):
+    with pytest.raises(ConfigError, match=f"expected gold answers.*the columns are {re.escape(str(sorted(rows[0])))}"):
+        len(make_tasks("jsonl", path=write(tmp_path / "set.jsonl", rows)))
+    write(tmp_path / "hotpotqa" / "dev.jsonl", rows)
+    with pytest.raises(ConfigError, match="expected gold answers"):
+        len(make_tasks("hotpotqa", split="dev", data_dir=str(tmp_path)))
+    write(tmp_path / "gsm8k" / "test.jsonl", rows)
+    with pytest.raises(ConfigError, match="expected gold answers"):
+        len(make_tasks("gsm8k", data_dir=str(tmp_path)))
+
+
+def test_questions_without_answers_are_read_when_that_is_meant(tmp_path):
+    path = write(tmp_path / "set.jsonl", [{"question": "a?"}])
+    assert make_tasks("jsonl", path=path, answer_field=None)[0].answer is None
+    write(tmp_path / "hotpotqa" / "hotpot_test_fullwiki_v1.json", [{"_id": "t", "question": "a?"}])
+    assert make_tasks("hotpotqa", split="test", data_dir=str(tmp_path))[0].answer is None
+
+
+def test_columns_that_no_loader_knows_stay_in_meta(tmp_path):
+    own = {"difficulty": 3, "tags": ["a", "b"], "source": {"url": "u"}, "gold": "other", "note": '["text"]', "none": None}
+    path = write(tmp_path / "set.jsonl", [{"id": "x", "question": "a?", "answer": "b", **own}])
+    task = make_tasks("jsonl", path=path)[0]
+    assert task.meta == {**{key: value for key, value in own.items() if key != "none"}, "split": "set"}
+    write(tmp_path / "musique" / "dev.jsonl", [{"id": "x", "question": "a?", "answer": "b", "my_column": 1}])
+    assert make_tasks("musique", data_dir=str(tmp_path))[0].meta["my_column"] == 1
+    write(tmp_path / "gsm8k" / "test.jsonl", [{"question": "a?", "answer": "#### 2", "my_column": [1]}])
+    assert make_tasks("gsm8k", data_dir=str(tmp_path))[0].meta["my_column"] == [1]
+    renamed = write(tmp_path / "renamed.jsonl", [{"q": "a?", "question": "original", "answer": "b"}])
+    assert make_tasks("jsonl", path=renamed, question_field="q")[0].meta == {"question": "original", "split": "renamed"}
+
+
+def test_columns_of_any_type_can_be_stored(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    values = {"when": datetime.date(2020, 5, 1), "raw": b"\xff", "missing": float("nan"), "nested": [{"x": [1.5, None]}]}
+    table = pyarrow.table({"question": ["a?"], "answer": ["b"], **{key: [value] for key, value in values.items()}})
+    parquet.write_table(table, tmp_path / "set.parquet")
+    task = make_tasks("jsonl", path=str(tmp_path / "set.parquet"))[0]
+    assert (task.meta["when"], task.meta["missing"], task.meta["nested"]) == ("2020-05-01", None, [{"x": [1.5, None]}])
+    assert msgspec.json.decode(msgspec.json.encode(task), type=Task) == task
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+
+
+@given(JSON)
+def test_reading_answers_gives_texts_or_a_readable_error(value):
+    try:
+        golds, _ = read_golds({"answer": value}, "file")
+    except ConfigError as error:
+        assert "expected an answer" in str(error)
+    else:
+        assert all(isinstance(gold, str) and gold == gold.strip() != "" for gold in golds)
