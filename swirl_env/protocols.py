@@ -3,6 +3,7 @@
 Expensive calls are batched; a single call is a batch of one. Each kind of plugin has one Protocol; what it may have on top
 of that is an optional Protocol of its own, which the code asks for with `isinstance`:
 
+    tool    TypedTool       takes typed arguments in place of a text
     judge   RatesResults    rates a call by its result
     judge   PureJudge       never changes its input
     agent   PrefixCaching   reuses what it has read of a state in the states that continue it
@@ -11,9 +12,9 @@ of that is an optional Protocol of its own, which the code asks for with `isinst
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from swirl_env.types import Action, Malformed, ParsedAction, Passage, State, SubTrajectory, Task, ToolResult, Verdict
 
@@ -34,6 +35,30 @@ class Tool(Protocol):
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
         """Returns one result per query, in their order."""
+        ...
+
+
+@runtime_checkable
+class TypedTool(Protocol):
+    """An optional capability of tools: typed arguments; `run` then gets a dict per call in place of a text."""
+
+    @property
+    def tag(self) -> str:
+        """As in `Tool`."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """As in `Tool`."""
+        ...
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The arguments as a JSON Schema object: ``{"type": "object", "properties": {...}, "required": [...]}``."""
+        ...
+
+    def run(self, queries: Sequence[Any]) -> list[ToolResult]:
+        """Returns one result per dict of arguments, which fit the schema, in their order."""
         ...
 
 

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import importlib
 import inspect
+import json
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
@@ -215,9 +216,16 @@ def make_tasks(name: Spec, **options: Any) -> TaskSource:
 
 
 @functools.lru_cache(maxsize=256)
-def make_format(name: str, tools: Sequence[str]) -> ActionFormat:
-    """Builds (once) the action format of a name for the tags of the tools: ``make_format("xml", ("search_query",))``."""
-    return cast("ActionFormat", make("format", {"name": name, "tools": tools}))
+def make_format(name: str, tools: Sequence[str], schemas: tuple[tuple[str, str], ...] = ()) -> ActionFormat:
+    """Builds (once) the action format of a name for the tags of the tools: ``make_format("xml", ("search_query",))``.
+
+    Args:
+        name: name of the format.
+        tools: tags of the tools.
+        schemas: (tag, JSON Schema as text) of each tool with typed arguments; for formats that take ``parameters``.
+    """
+    parameters = {tag: json.loads(schema) for tag, schema in schemas}
+    return cast("ActionFormat", make("format", {"name": name, "tools": tools}, parameters=parameters))
 
 
 def _with(spec: Spec, options: dict[str, Any]) -> Spec:

@@ -1,7 +1,5 @@
 """The action parsers: total over all strings, decided by the first complete element, linear in length."""
 
-import json
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,8 +102,6 @@ def test_hermes_by_hand():
 
     one = read('{"name": "math_exp", "arguments": {"expression": " 2+2 "}}')
     assert (one.tool, one.query) == ("math_exp", "2+2")
-    two = read('{"name": "math_exp", "arguments": {"a": 1, "b": "é"}}')
-    assert json.loads(two.query) == {"a": 1, "b": "é"}
     assert read('{"name": "math_exp", "arguments": "3*3"}').query == "3*3"
     for body, reason in {
         "{": "not valid JSON",
@@ -114,6 +110,7 @@ def test_hermes_by_hand():
         '{"name": 3}': 'no "name"',
         '{"name": "rm", "arguments": {}}': "no tool of that name",
         '{"name": "math_exp", "arguments": [1]}': "not an object",
+        '{"name": "math_exp", "arguments": {"a": 1, "b": "é"}}': 'the arguments "a", "b"',
     }.items():
         assert reason in read(body).reason, body
     assert HERMES.parse("<answer>x</answer>").text == "x"

@@ -30,7 +30,7 @@ FOLDERS = {
 
 FLOORS = [
     "types errors spaces cache sequences kv_cache number_text scripts",
-    "protocols grading seeding function_tool",
+    "protocols grading seeding arguments function_tool",
     "registry corpus evaluate gold_plan",
     "tools tasks episodes fingerprint",
     "env judges store contract rollout",

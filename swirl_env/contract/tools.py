@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
+from swirl_env.arguments import check_arguments, read_arguments, schema_of
 from swirl_env.contract.rules import (
     HOSTILE,
     HUGE,
@@ -35,6 +37,18 @@ def has_tag_description_and_run(tool: Unchecked) -> None:
         expect(fits, f"expected a {what} `{name}`, got {shown(value)}; set it on {type(tool).__name__}.")
 
 
+def parameters_are_a_json_schema(tool: Unchecked) -> None:
+    """If it has `parameters`, they are a JSON Schema object with named properties."""
+    schema = schema_of(tool)
+    if schema is None:
+        return
+    properties: Unchecked = schema.get("properties") if isinstance(schema, Mapping) else None
+    fits = isinstance(properties, Mapping) and all(isinstance(inner, Mapping) for inner in properties.values())
+    expect(fits and storable(dict(schema)) is None, f"expected a JSON Schema with properties as parameters, got {shown(schema)}.")
+    unknown = [name for name in schema.get("required", ()) if name not in properties]
+    expect(not unknown, f"expected the required arguments among the properties, got {shown(unknown)}.")
+
+
 def tag_is_an_xml_name(tool: Unchecked) -> None:
     """The tag is a valid XML name and not taken."""
     fits = _XML_NAME.fullmatch(tool.tag) is not None and not tool.tag.lower().startswith("xml")
@@ -52,13 +66,14 @@ def description_is_one_line(tool: Unchecked) -> None:
 def one_result_per_query(tool: Unchecked) -> None:
     """Gives one result per query, none for an empty batch, and leaves the queries alone."""
     count(attempt(tool.run, [], given="an empty batch", fix="return []"), 0, "results for an empty batch", "run")
-    queries = [*PLAIN, PLAIN[0]]
+    queries = _inputs(tool, [*PLAIN, PLAIN[0]])
     n = len(queries)
     results = attempt(tool.run, queries, given=f"{n} queries", fix=_NEVER_RAISE)
     count(results, n, f"results for {n} queries", "run")
-    same = queries == [*PLAIN, PLAIN[0]]
+    same = queries == _inputs(tool, [*PLAIN, PLAIN[0]])
     expect(same, "expected run to leave its queries alone, got a changed list; copy it before changing it.")
-    count(attempt(tool.run, PLAIN, given="a tuple", fix="take any sequence"), len(PLAIN), f"results for {len(PLAIN)}", "run")
+    results = attempt(tool.run, tuple(queries), given="a tuple", fix="take any sequence")
+    count(results, n, f"results for {n} queries", "run")
 
 
 def results_are_well_formed(tool: Unchecked) -> None:
@@ -76,7 +91,7 @@ def results_can_be_stored(tool: Unchecked) -> None:
 
 def a_batch_equals_singles(tool: Unchecked) -> None:
     """A batch of n gives what n batches of one give, in the same order, every time."""
-    queries = (*PLAIN, *HOSTILE[:9])
+    queries = tuple(_inputs(tool, [*PLAIN, *HOSTILE[:9]]))
     batch = tool.run(queries)
     for name, others in (
         ("single calls", [tool.run([query])[0] for query in queries]),
@@ -101,17 +116,38 @@ def survives_a_megabyte(tool: Unchecked) -> None:
         _well_formed(query, result)
 
 
-def _answers(tool: Unchecked, queries: Unchecked) -> list[tuple[str, Unchecked]]:
+def _answers(tool: Unchecked, queries: Unchecked) -> list[tuple[Unchecked, Unchecked]]:
     """Returns each query with its result, called one by one, so that a finding names the query."""
     answers = []
-    for query in queries:
+    for query in _inputs(tool, queries):
         results = attempt(tool.run, [query], given=f"the query {shown(query)!r}", fix=_NEVER_RAISE)
         count(results, 1, f"result for the query {shown(query)!r}", "run")
         answers.append((query, results[0]))
     return answers
 
 
-def _well_formed(query: str, result: Unchecked) -> None:
+def _inputs(tool: Unchecked, texts: Iterable[str]) -> list[Unchecked]:
+    """Returns what the tool gets for some texts: the texts themselves, or arguments that fit its schema and hold them."""
+    schema = schema_of(tool)
+    if schema is None:
+        return list(texts)
+    return [_arguments(schema, text) for text in texts]
+
+
+def _arguments(schema: Unchecked, text: str) -> dict[str, Unchecked]:
+    read = read_arguments(schema, text)
+    if not isinstance(read, str):
+        return read
+    samples: dict[str, Unchecked] = {"string": text, "integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
+    every = {
+        name: inner["enum"][0] if "enum" in inner else samples.get(str(inner.get("type")), text)
+        for name, inner in schema.get("properties", {}).items()
+    }
+    read = check_arguments(schema, every)
+    return every if isinstance(read, str) else read
+
+
+def _well_formed(query: Unchecked, result: Unchecked) -> None:
     place = f"for {shown(query)!r}"
     expect(
         isinstance(result, ToolResult),
@@ -127,6 +163,7 @@ def _well_formed(query: str, result: Unchecked) -> None:
 
 RULES = (
     has_tag_description_and_run,
+    parameters_are_a_json_schema,
     tag_is_an_xml_name,
     description_is_one_line,
     one_result_per_query,
@@ -136,5 +173,5 @@ RULES = (
     survives_hostile_input,
     survives_a_megabyte,
 )
-GATES = (has_tag_description_and_run, one_result_per_query, results_are_well_formed)
+GATES = (has_tag_description_and_run, parameters_are_a_json_schema, one_result_per_query, results_are_well_formed)
 TWIN_RULES = ()

@@ -6,10 +6,12 @@ A step of n episodes makes one call to each tool that they use and one to the ju
 from __future__ import annotations
 
 import copy
+import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
+from swirl_env.arguments import Schema, read_arguments, schema_of
 from swirl_env.episodes.formats import ANSWER
 from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
 from swirl_env.episodes.prompts import Prompt, build_prompt
@@ -89,7 +91,9 @@ class Engine:
         steps = tasks.max_steps if max_steps is None else max_steps
         _check_settings(steps, history, prompt, max_chars)
         self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
-        self.format = make_format(format, self.settings.tools)
+        self._typed = {tag: schema for tag, tool in self.tools.items() if (schema := schema_of(tool)) is not None}
+        schemas = tuple((tag, _schema_text(tag, schema)) for tag, schema in self._typed.items())
+        self.format = make_format(format, self.settings.tools, schemas)
         self.prompt: Prompt = prompt
         self.grader = grader
 
@@ -147,19 +151,37 @@ class Engine:
         ]
         parse = self.format.parse
         calls = [parse(action.text, True) if action.opened else parse(action.text) for action in acted]
-        results = self._run_tools(calls) if tools else [None] * len(calls)
+        arguments: dict[int, dict[str, Any]] = {}
+        if self._typed:
+            calls, arguments = self._read_arguments(calls)
+        results = self._run_tools(calls, arguments) if tools else [None] * len(calls)
         return list(map(SubTrajectory, states, acted, calls, results))
 
-    def _run_tools(self, calls: Sequence[ParsedAction]) -> list[ToolResult | None]:
+    def _read_arguments(self, calls: Sequence[ParsedAction]) -> tuple[list[ParsedAction], dict[int, dict[str, Any]]]:
+        """Returns the calls, malformed if their arguments do not fit, and the arguments of typed tools by position."""
+        checked, arguments = list(calls), {}
+        for i, call in enumerate(calls):
+            if type(call) is ToolCall and call.tool in self._typed:
+                read = read_arguments(self._typed[call.tool], call.query)
+                if isinstance(read, str):
+                    checked[i] = Malformed(read, call.start, call.end)
+                else:
+                    arguments[i] = read
+        return checked, arguments
+
+    def _run_tools(self, calls: Sequence[ParsedAction], arguments: Mapping[int, dict[str, Any]]) -> list[ToolResult | None]:
         """Returns the result of each call (None if nothing was called), with one batch per tool."""
         results: list[ToolResult | None] = [None] * len(calls)
-        batches: dict[str, list[int]] = {}
+        batches: dict[str, tuple[list[int], list[Any]]] = {}
         for i, call in enumerate(calls):
             if type(call) is ToolCall:
-                batches.setdefault(call.tool, []).append(i)
-        for tag, where in batches.items():
-            queries = [calls[i].query for i in where]  # type: ignore[union-attr]
-            for i, result in zip(where, run_tool(self.tools[tag], queries), strict=True):
+                if call.tool not in batches:
+                    batches[call.tool] = ([], [])
+                positions, queries = batches[call.tool]
+                positions.append(i)
+                queries.append(arguments[i] if arguments and i in arguments else call.query)
+        for tag, (positions, queries) in batches.items():
+            for i, result in zip(positions, run_tool(self.tools[tag], queries), strict=True):
                 results[i] = result
         return results
 
@@ -221,6 +243,20 @@ def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
             raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
         tools[tool.tag] = tool
     return tools
+
+
+def _schema_text(tag: str, schema: Schema) -> str:
+    try:
+        text = json.dumps(schema, sort_keys=True)
+        named = isinstance(schema, Mapping) and all(isinstance(part, Mapping) for part in schema.get("properties", {}).values())
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"The parameters of the tool {tag!r} are no JSON Schema: {error}.") from error
+    if not named:
+        raise ConfigError(
+            f"The parameters of the tool {tag!r} are a JSON Schema object, "
+            f'{{"type": "object", "properties": {{...}}, "required": [...]}}; got {schema!r:.80}.'
+        )
+    return text
 
 
 def _check_settings(max_steps: int, history: str, prompt: str, max_chars: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -56,7 +56,7 @@ def _listed(results: Iterable[Result], n: int) -> list[Result | Exception]:
     return listed
 
 
-def run_tool(tool: Tool, queries: Sequence[str]) -> list[ToolResult]:
+def run_tool(tool: Tool, queries: Sequence[Any]) -> list[ToolResult]:
     """Calls a tool; a query on which it raises or returns something invalid is ``unavailable``, and the episode goes on."""
     results = each(tool.run, queries)
     for result in results:
