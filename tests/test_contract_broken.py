@@ -266,7 +266,6 @@ P = [Passage(f"p{i}", "", f"fact {i}") for i in range(5)]
         (tasks(lambda i: sums(i, question=" ")), "items are tasks", "a question"),
         (tasks(lambda i: sums(i, meta={"hops": (1, 2)})), "items are tasks", "meta {'hops': (1, 2)}"),
         (tasks(lambda i: sums(i, id="same")), "ids are unique", "at 0 and 1"),
-        (tasks(lambda i: sums(i, answer="plenty", grading="number")), "gold answers are right", "grading='text'"),
         (tasks(lambda i: sums(i, plan=(PlanStep("math_exp", "1", needs=(0,)),))), "plans lead forward", "needs=(0,)"),
         (tasks(find=lambda self, task_id: self[0]), "ids are found", "'sum-2'"),
         (
