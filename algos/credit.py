@@ -1,9 +1,10 @@
 """Credit rules: from the rewards of single steps, or of whole episodes, to one advantage per step.
 
 Pure NumPy functions over flat arrays: N steps of any number of episodes, without padding, so that episodes of different
-length never weigh on one another by accident. Every rule takes ``valid`` [N]: steps whose verdict failed or was not given
+length never weigh on one another by accident. Every rule takes ``valid`` [N]: steps whose verdict failed or is missing
 are False there; they get advantage 0, are counted by no baseline, and the caller leaves them out of the loss (`losses`). A batch
-with such steps gives exactly what the batch without them gives.
+with such steps gives exactly what the batch without them gives. Only a rule that sums over the steps of an episode cannot: a
+sum with an unknown term is unknown (`return_to_go`, `complete_returns`).
 
 Index arrays (``state``, ``episode``, ``group``) hold any integers; equal numbers mean the same state, episode or question.
 """
@@ -14,6 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+MISSING = ("invalid", "skip")
+"""What may be done about steps without a verdict by rules that sum over steps (see `return_to_go`)."""
 
 
 def step_reward(rewards: ArrayLike, valid: ArrayLike) -> Floats:
@@ -113,6 +116,31 @@ def group_normalised(outcomes: ArrayLike, valid: ArrayLike, episode: ArrayLike, 
     return np.where(v, (centred / (spread + eps))[back], 0.0)
 
 
+def complete_returns(valid: ArrayLike, episode: ArrayLike, position: ArrayLike, *, gamma: float = 1.0) -> NDArray[np.bool_]:
+    """Returns whether every reward that a step's return sums was given: the step's own and all later ones of its episode.
+
+    A failed or missing verdict is no zero, so a return that would contain one is unknown, and the step leaves the loss. With
+    ``gamma=0`` a return contains its own reward alone.
+
+    Args:
+        valid: [N] bool, whether the step was scored.
+        episode: [N] which episode each step belongs to.
+        position: [N] place of the step in its episode, from 0.
+        gamma: discount per step.
+
+    Returns:
+        [N] bool.
+    """
+    v, group, place = np.asarray(valid, dtype=np.bool_), np.asarray(episode), np.asarray(position)
+    if _discount(gamma) == 0:
+        return v.copy()
+    complete = v.copy()
+    order = np.lexsort((place, group))[::-1]
+    for now, later in zip(order[1:], order[:-1], strict=True):
+        complete[now] = v[now] and (group[now] != group[later] or complete[later])
+    return complete
+
+
 def return_to_go(
     rewards: ArrayLike,
     valid: ArrayLike,
@@ -121,40 +149,47 @@ def return_to_go(
     *,
     gamma: float = 1.0,
     baseline: str = "none",
+    missing: str = "invalid",
 ) -> Floats:
     """A_i = sum over j >= i of gamma^(j - i) R_j within the episode (Sutton & Barto, 2nd ed., eq. 3.8 and 13.3).
 
-    Unbiased for the expected (discounted) sum of step rewards of on-policy episodes with ``gamma=1``; a step without a
-    verdict adds nothing to earlier returns, as if it had not been taken.
+    Unbiased for the expected (discounted) sum of step rewards of on-policy episodes with ``gamma=1``.
 
     Args:
         rewards: [N].
         valid: [N] bool.
         episode: [N] which episode each step belongs to.
         position: [N] place of the step in its episode, from 0.
-        gamma: discount per step.
+        gamma: discount per step, 0 to 1.
         baseline: ``none``, or ``position``: minus the mean return of the *other* episodes at the same position (unbiased: it
             does not depend on this episode).
+        missing: what a step without a verdict does to the returns of the steps before it. ``invalid``: they are unknown and
+            get 0; the caller leaves them out of the loss by `complete_returns`. ``skip`` tolerates it: the step adds
+            nothing, as if it had not been taken, which is biased unless verdicts go missing at random.
 
     Returns:
         [N] advantages, 0 if not valid.
     """
     r, v = _as_valid(rewards, valid)
-    where, place = np.asarray(episode), np.asarray(position)
+    group, place = np.asarray(episode), np.asarray(position)
+    if missing not in MISSING:
+        raise ValueError(f"missing is one of {', '.join(MISSING)}; got {missing!r}")
+    used = complete_returns(v, group, place, gamma=gamma) if missing == "invalid" else v
     returns = np.zeros_like(r)
-    order = np.lexsort((place, where))[::-1]
+    order = np.lexsort((place, group))[::-1]
     last: tuple[int, int, float] | None = None  # episode, position and return of the valid step after this one
     for i in order:
         if not v[i]:
             continue
-        later = gamma ** (last[1] - place[i]) * last[2] if last is not None and last[0] == where[i] else 0.0
+        later = _discount(gamma) ** (last[1] - place[i]) * last[2] if last is not None and last[0] == group[i] else 0.0
         returns[i] = r[i] + later
-        last = (int(where[i]), int(place[i]), float(returns[i]))
+        last = (int(group[i]), int(place[i]), float(returns[i]))
+    returns = np.where(used, returns, 0.0)
     if baseline == "position":
-        returns = returns - _others_mean(returns, v, place)
+        returns = returns - _others_mean(returns, used, place)
     elif baseline != "none":
         raise ValueError(f"baseline is 'none' or 'position'; got {baseline!r}")
-    return np.where(v, returns, 0.0)
+    return np.where(used, returns, 0.0)
 
 
 def filtered(keep: ArrayLike) -> Floats:
@@ -178,12 +213,19 @@ def shaped(rewards: ArrayLike, potential: ArrayLike, next_potential: ArrayLike, 
         rewards: [N].
         potential: [N] Phi of the state in which the step was taken.
         next_potential: [N] Phi of the state that it led to, 0 at the end.
-        gamma: discount per step.
+        gamma: discount per step, 0 to 1.
 
     Returns:
-        [N] shaped rewards.
+        [N] shaped rewards; NaN if the reward or a potential is unknown (NaN): such a step is not valid any more.
     """
+    gamma = _discount(gamma)
     return np.asarray(rewards, np.float64) + gamma * np.asarray(next_potential, np.float64) - np.asarray(potential, np.float64)
+
+
+def _discount(gamma: float) -> float:
+    if not 0 <= gamma <= 1:
+        raise ValueError(f"gamma is a number from 0 to 1; got {gamma!r}")
+    return gamma
 
 
 def _as_valid(rewards: ArrayLike, valid: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:

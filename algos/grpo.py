@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from swirl_env.algos import credit
+from swirl_env.algos.ranges import check_count
 from swirl_env.algos.reinforce import mean_outcome
 from swirl_env.algos.run import Run
 from swirl_env.algos.steps import tabulate
@@ -16,10 +17,12 @@ class Grpo:
 
     Args:
         questions_per_update: questions of a batch.
-        samples: episodes per question.
+        samples: episodes per question, at least 2: their outcomes are compared.
     """
 
     def __init__(self, questions_per_update: int = 4, samples: int = 8) -> None:
+        check_count(1, questions_per_update=questions_per_update)
+        check_count(2, samples=samples)
         self.questions_per_update, self.samples = questions_per_update, samples
 
     def train(self, run: Run) -> None:

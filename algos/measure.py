@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.algos.subset import Subset
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.evaluate import Evaluation, evaluate
@@ -23,10 +27,14 @@ class Measure:
         episodes: episodes of a full evaluation.
         quick: episodes of an evaluation between updates.
         slots: episodes in flight at once.
+        accelerator: processes that share the episodes, each of which calls every method; None for this one alone.
     """
 
-    def __init__(self, engines: Sequence[Engine], episodes: int, quick: int, slots: int = 64) -> None:
+    def __init__(
+        self, engines: Sequence[Engine], episodes: int, quick: int, slots: int = 64, accelerator: Accelerator | None = None
+    ) -> None:
         self.engines, self.episodes, self.quick, self.slots = list(engines), episodes, quick, slots
+        self._accelerator = accelerator
 
     def __call__(self, agent: TransformersAgent) -> dict[str, float]:
         """Returns success and mean process label at temperature 1."""
@@ -39,23 +47,34 @@ class Measure:
         return {"sampled": self.run(agent, self.episodes, 1.0), "greedy": self.run(agent, self.episodes, 0.0)}
 
     def run(self, agent: TransformersAgent, episodes: int, temperature: float) -> Evaluation:
-        """Returns what the policy reaches at a temperature."""
+        """Returns what the policy reaches at a temperature; the same in every process, however many share the work."""
+        rank, world = (0, 1) if self._accelerator is None else (self._accelerator.process_index, self._accelerator.num_processes)
         trajectories: list[Trajectory] = []
-        with generating(agent, temperature):
+        with generating(agent, temperature, self._accelerator):
             for i, engine in enumerate(self.engines):
                 share = episodes * (i + 1) // len(self.engines) - episodes * i // len(self.engines)
-                trajectories += collect(agent, engine, min(share, len(engine.tasks)), self.slots, _SEED)
-        return evaluate(trajectories)
+                mine = Subset(engine.tasks, range(rank, min(share, len(engine.tasks)), world))
+                trajectories += collect(agent, engine.with_tasks(mine), len(mine), self.slots, _SEED)
+        return evaluate(gather_object(trajectories) if world > 1 else trajectories)
 
 
 @contextmanager
-def generating(agent: TransformersAgent, temperature: float | None = None) -> Iterator[None]:
-    """Lets an agent generate without dropout, and at another temperature if one is given; then puts both back."""
+def generating(
+    agent: TransformersAgent, temperature: float | None = None, accelerator: Accelerator | None = None
+) -> Iterator[None]:
+    """Lets an agent generate without dropout; then puts everything back.
+
+    Args:
+        agent: the policy.
+        temperature: to sample at; None leaves the agent's own.
+        accelerator: whose mixed precision rollouts share with training, so that both see the same policy; None for none.
+    """
     before, training = agent.temperature, agent.model.training
     agent.temperature = before if temperature is None else temperature
     agent.model.eval()
     try:
-        yield
+        with nullcontext() if accelerator is None else accelerator.autocast():
+            yield
     finally:
         agent.temperature = before
         agent.model.train(training)

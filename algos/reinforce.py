@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from swirl_env.algos import credit
+from swirl_env.algos.ranges import check_choice, check_count
 from swirl_env.algos.run import Run
 from swirl_env.algos.steps import tabulate
 
@@ -26,6 +27,8 @@ class Reinforce:
     def __init__(
         self, episodes_per_update: int = 16, baseline: Literal["leave_one_out", "mean", "none"] = "leave_one_out"
     ) -> None:
+        check_count(1, episodes_per_update=episodes_per_update)
+        check_choice("baseline", baseline, ("leave_one_out", "mean", "none"))
         self.episodes_per_update, self.baseline = episodes_per_update, baseline
 
     def train(self, run: Run) -> None:

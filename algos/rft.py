@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from swirl_env.algos import credit
+from swirl_env.algos.ranges import check_count
 from swirl_env.algos.rounds import Rounds
 from swirl_env.algos.run import Run
 from swirl_env.algos.steps import tabulate
@@ -38,6 +39,7 @@ class Rft:
         episodes_per_update: int = 16,
         memory: int = 1,
     ) -> None:
+        check_count(1, episodes_per_update=episodes_per_update)
         self.episodes_per_update = episodes_per_update
         self._rounds = Rounds(filter, states, questions, samples, updates_per_round, memory=memory)
 
@@ -47,6 +49,7 @@ class Rft:
         for update in run.updates(block=self._rounds.block):
             trajectories = self._rounds.trajectories(run, update)
             if not trajectories:
+                run.stop(self._rounds.why_none())
                 return
             table = tabulate(self._rounds.minibatch(run, update, self.episodes_per_update), run.agent.renderer)
             passed = np.ones(len(table.steps), dtype=np.bool_)

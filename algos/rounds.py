@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from swirl_env.algos.ranges import check_choice, check_count
 from swirl_env.algos.run import Run
 from swirl_env.errors import ConfigError
-from swirl_env.store.filters import FILTERS
+from swirl_env.store.filters import FILTERS, why_not
 from swirl_env.types import Trajectory
+
+MOST_DRAWS = 16
+"""How often a round draws its questions for want of trajectories that pass the filter; then it makes do with what it has."""
 
 
 @dataclass(slots=True)
@@ -33,17 +38,18 @@ class Rounds:
     rounds: int = 0
     """How many rounds; the trajectories of the last stay in use. 0 for no end."""
     min_steps: int = 1
-    """Steps that must pass the filter in a round of own rollouts; more questions are drawn until they do."""
+    """Steps that must pass the filter in a round of own rollouts; else more questions are drawn, `MOST_DRAWS` times at most."""
     memory: int = 1
     """How many rounds of own rollouts are trained on, the newest and those before it; 0 for all."""
     _number: int = -1
+    _rejected: Counter[str] = field(default_factory=Counter)
     _trajectories: Sequence[Trajectory] = ()
 
     def __post_init__(self) -> None:
-        if self.filter not in FILTERS:
-            raise ConfigError(f"filter is one of {', '.join(FILTERS)}; got {self.filter!r}.")
-        if self.states not in ("own", "stored"):
-            raise ConfigError(f"states is 'own' or 'stored'; got {self.states!r}.")
+        check_choice("filter", self.filter, tuple(FILTERS))
+        check_choice("states", self.states, ("own", "stored"))
+        check_count(1, questions=self.questions, samples=self.samples, updates_per_round=self.updates)
+        check_count(0, rounds=self.rounds, memory=self.memory)
 
     @property
     def block(self) -> int:
@@ -83,16 +89,40 @@ class Rounds:
 
     def _round(self, run: Run, number: int) -> list[Trajectory]:
         """Returns the trajectories of a round that pass the filter, drawn now if it is the present one."""
-        passes = FILTERS[self.filter]
         if self.states == "stored":
             if not run.stored:
                 raise ConfigError("states='stored' trains on stored trajectories, and this run was given none.")
-            return [t for t in run.stored if passes(t) and t.steps]
+            return self._passing(run.stored)
 
         def generate() -> list[Trajectory]:
             trajectories: list[Trajectory] = []
-            while sum(len(t.steps) for t in trajectories) < self.min_steps and not run.done:
-                trajectories += [t for t in run.rollouts(self.questions, self.samples) if passes(t) and t.steps]
+            for _ in range(MOST_DRAWS):
+                rollouts = run.rollouts(self.questions, self.samples)
+                trajectories += self._passing(rollouts)
+                enough = sum(len(t.steps) for t in trajectories) >= self.min_steps
+                if enough or run.done or self._hopeless(rollouts):
+                    break
             return trajectories
 
         return run.load_or_generate(f"round-{number}", number * self.updates, generate)
+
+    def _passing(self, trajectories: Sequence[Trajectory]) -> list[Trajectory]:
+        """Returns those that pass the filter, and counts why the others do not."""
+        passing: list[Trajectory] = []
+        for trajectory in trajectories:
+            if FILTERS[self.filter](trajectory) and trajectory.steps:
+                passing.append(trajectory)
+            else:
+                self._rejected[why_not(self.filter, trajectory) if trajectory.steps else "no step"] += 1
+        return passing
+
+    def _hopeless(self, rollouts: Sequence[Trajectory]) -> bool:
+        """Whether more rollouts would not help: the filter reads verdicts, and no step has one."""
+        verdicts = [step.verdict.status for t in rollouts for step in t.steps]
+        return self.filter in ("process", "both") and "scored" not in verdicts
+
+    def why_none(self) -> str:
+        """Returns why no trajectory is there to train on."""
+        total, whose = sum(self._rejected.values()), "stored trajectories" if self.states == "stored" else "rollouts"
+        reasons = ", ".join(f"{reason}: {count:,}" for reason, count in self._rejected.most_common(4))
+        return f"none of {total:,} {whose} passed the filter {self.filter!r} ({reasons or 'there are none'})"

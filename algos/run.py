@@ -1,4 +1,4 @@
-"""What an algorithm works with: rollouts of the current policy, judged actions, updates, and what all of it cost.
+"""What an algorithm works with: rollouts of the current policy, judged actions, updates, and their cost.
 
 A run lives in a folder: ``metrics.jsonl`` (one line per update), ``timing.jsonl``, ``checkpoints/``. Everything drawn at random
 follows from the run's seed and the number of the update, so a killed run that continues from its last checkpoint ends with the
@@ -7,6 +7,7 @@ same weights and the same metrics.
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,17 +21,20 @@ from numpy.typing import ArrayLike
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.batch import TokenStep
+from swirl_env.algos.idle import Idleness, Watched, check_acted
 from swirl_env.algos.measure import generating
+from swirl_env.algos.ranges import check_count
 from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.run_logs import METRICS, TIMING
+from swirl_env.algos.subset import Subset
 from swirl_env.algos.trainer import Trainer
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
-from swirl_env.protocols import TaskSource, needs_results
+from swirl_env.protocols import needs_results
 from swirl_env.seeding import episode_seed
 from swirl_env.store import Store
-from swirl_env.types import State, Step, Task, Trajectory
+from swirl_env.types import State, Step, Trajectory
 
 Evaluate = Callable[[TransformersAgent], dict[str, float]]
 """Measures the policy; its figures go into the metrics."""
@@ -58,6 +62,10 @@ class Spent:
     updates: int = 0
     questions: int = 0
     """Questions drawn so far; the next rollouts begin there."""
+    optimizer_steps: int = 0
+    """Updates that changed the policy; one whose advantages are all 0 does not."""
+    skipped_updates: int = 0
+    """Updates left out because loss or gradient was not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,11 @@ class Limits:
 
     sampled_tokens: int = 0
     updates: int = 0
+
+    def __post_init__(self) -> None:
+        check_count(0, sampled_tokens=self.sampled_tokens, updates=self.updates)
+        if not self.sampled_tokens and not self.updates:
+            raise ConfigError("Nothing would end the run: limit the sampled tokens or the updates.")
 
 
 class Run:
@@ -87,6 +100,9 @@ class Run:
         save_every: updates between checkpoints; 0 for none.
         resume: continue from the last checkpoint in the folder, if there is one.
         report: called with each update's metrics, in the main process (for a progress bar, a tracker).
+
+    Raises:
+        ConfigError: if the policy samples from another distribution than the loss compares it with.
     """
 
     def __init__(
@@ -108,6 +124,7 @@ class Run:
         resume: bool = False,
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
+        _check_ratios(agent, trainer)
         self.agent, self.engine, self.trainer, self.slots = agent, engine, trainer, slots
         self.folder, self.limits, self.seed = Path(folder), limits, seed
         self.stored = list(stored)
@@ -124,6 +141,9 @@ class Run:
         else:
             self.spent = Spent(**counters)
         self._evaluated_at = self.spent.sampled_tokens
+        self.ended = ""
+        """Why the run ended before its limit; empty if it did not."""
+        self._idleness = Idleness(engine.judge)
 
     @property
     def done(self) -> bool:
@@ -145,7 +165,30 @@ class Run:
             number = self.spent.updates
             yield number
             if self.spent.updates == number:
-                return  # nothing was trained: the algorithm has run out of signal or of states
+                self.stop("the algorithm made no update")
+                return
+        if self.done:
+            self.finish()
+
+    def stop(self, reason: str) -> None:
+        """Ends the run before its limit, as there is nothing more to train on.
+
+        Raises:
+            TrainingError: if nothing was trained on at all.
+        """
+        self.ended = reason
+        self.finish()
+
+    def finish(self) -> None:
+        """Checks that the run has trained on something; whoever calls an algorithm's `train` calls this after it.
+
+        Raises:
+            TrainingError: if no update changed the policy, with the reason.
+        """
+        spent = self.spent
+        if not (spent.optimizer_steps or (spent.trained_tokens and not spent.skipped_updates)):
+            cost = f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled tokens, {spent.judge_calls:,} judge calls"
+            raise self._idleness.error(self.ended, cost)
 
     def rng(self, *what: int) -> np.random.Generator:
         """Returns a generator for a purpose, the same whenever the run comes back to it."""
@@ -161,12 +204,13 @@ class Run:
         if questions > len(tasks):
             raise ConfigError(f"{questions} questions were asked for at a time, but there are only {len(tasks)}.")
         order = [(first + i) % len(tasks) for i in range(questions)]
-        share = _Subset(tasks, order[self._rank :: self._world])
+        share = Subset(tasks, order[self._rank :: self._world])
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
-        with generating(self.agent):
+        watched = Watched(self.agent)
+        with generating(self.agent, None, self.trainer.accelerator):
             mine = list(
                 collect(
-                    self.agent,
+                    watched,
                     engine.with_tasks(share),
                     len(share) * samples,
                     self.slots,
@@ -181,6 +225,10 @@ class Run:
         self.spent.questions = first + questions
         self.spent.episodes += len(trajectories)
         self._count([step for t in trajectories for step in t.steps])
+        finished = [t for t in trajectories if t.ended != "error"]
+        long = self.agent.max_context if any(t.ended == "length" for t in finished) else 0
+        acted = [step.action for t in finished for step in t.steps]
+        check_acted(acted, self.spent.updates + 1, too_long=long, error=watched.error)
         return trajectories
 
     def load_or_generate(self, name: str, start: int, generate: Callable[[], list[Trajectory]]) -> list[Trajectory]:
@@ -209,40 +257,62 @@ class Run:
         """
         mine = range(self._rank, len(states), self._world)
         repeated = [_with_seed(states[i], self.seed, self.spent.updates, k) for i in mine for k in range(samples)]
-        with generating(self.agent):
+        with generating(self.agent, None, self.trainer.accelerator):
             actions = self.agent.act(repeated)
         tools = needs_results(self.engine.judge)
         steps = self.engine.rate(repeated, actions, tools=tools)
         pairs = [(i, steps[n * samples : (n + 1) * samples]) for n, i in enumerate(mine)]
         pairs = gather_object(pairs) if self._world > 1 else pairs
         groups = [group for _, group in sorted(pairs, key=lambda pair: pair[0])]
-        self._count([step for group in groups for step in group])
+        steps = [step for group in groups for step in group]
+        self._count(steps)
+        if steps:
+            long = self.agent.max_context if any(s.action.error == "length" for s in steps) else 0
+            check_acted([s.action for s in steps], self.spent.updates + 1, too_long=long)
         return groups
 
-    def update(self, steps: Sequence[TokenStep], advantages: ArrayLike, valid: ArrayLike, **metrics: float) -> None:
+    def update(
+        self,
+        steps: Sequence[TokenStep],
+        advantages: ArrayLike,
+        valid: ArrayLike,
+        *,
+        count: float | None = None,
+        **metrics: float,
+    ) -> None:
         """Makes one update and writes its metrics.
 
         Args:
             steps: N steps of the global batch, those of an episode together; each process trains on its share.
             advantages: [N].
             valid: [N] bool.
+            count: what the loss is divided by; None takes the valid steps.
             **metrics: extra metrics to log.
+
+        Raises:
+            TrainingError: if no step had a usable reward, `MOST_UNUSABLE` times in a row.
         """
         gain, usable = np.asarray(advantages, dtype=np.float64), np.asarray(valid, dtype=np.bool_)
         mine = [i for i, step in enumerate(steps) if step.episode % self._world == self._rank]
-        measured = self.trainer.update([steps[i] for i in mine], gain[mine], usable[mine])
+        measured = self.trainer.update([steps[i] for i in mine], gain[mine], usable[mine], count)
         self.spent.trained_tokens += int(measured.pop("tokens"))
+        stepped, skipped = int(measured.pop("stepped")), int(measured.pop("skipped"))
+        self.spent.optimizer_steps += stepped
+        self.spent.skipped_updates += skipped
         self.spent.updates += 1
-        row = {"update": self.spent.updates, **measured, **metrics, **_counts(self.spent)}
+        metrics["unusable_steps"] = float((~usable).sum())
+        row: dict[str, float | None] = {"update": self.spent.updates, **measured, **metrics, **_counts(self.spent)}
         if self._evaluate is not None and (self.done or self._due(self._eval_every)):
             row |= self.evaluate()
+        row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
         self.files.write(METRICS, row)
         self.files.write(TIMING, {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
         self._evaluate_at_tokens()
         if self._due(self._save_every):
             self.files.save(asdict(self.spent))
         if self._report is not None and self._main:
-            self._report(row)
+            self._report({key: value for key, value in row.items() if value is not None})
+        self._idleness.note(stepped=stepped > 0, skipped=skipped > 0, usable=bool(usable.any() or count))
 
     def evaluate(self) -> dict[str, float]:
         """Returns what `evaluate` measures now; costs nothing of the budget, nor of the seconds in ``timing.jsonl``."""
@@ -272,23 +342,9 @@ class Run:
         return every > 0 and self.spent.updates % every == 0
 
     def _count(self, steps: Sequence[Step]) -> None:
+        self._idleness.read(steps)
         self.spent.sampled_tokens += sum(len(step.action.token_ids) for step in steps)
         self.spent.judge_calls += 0 if self.engine.judge is None else len(steps)
-
-
-class _Subset:
-    """Some of the questions of a task source."""
-
-    def __init__(self, tasks: TaskSource, order: Sequence[int]) -> None:
-        self._tasks, self._order = tasks, order
-        self.corpus, self.split = tasks.corpus, tasks.split
-        self.tools, self.max_steps = tasks.tools, tasks.max_steps
-
-    def __len__(self) -> int:
-        return len(self._order)
-
-    def __getitem__(self, index: int) -> Task:
-        return self._tasks[self._order[index]]
 
 
 def _with_seed(state: State, seed: int, update: int, sample: int) -> State:
@@ -301,3 +357,17 @@ def _with_seed(state: State, seed: int, update: int, sample: int) -> State:
 
 def _counts(spent: Spent) -> dict[str, int]:
     return {field.name: getattr(spent, field.name) for field in fields(Spent) if field.name != "updates"}
+
+
+def _check_ratios(agent: TransformersAgent, trainer: Trainer) -> None:
+    """Refuses a loss of ratios pi / pi_behaviour whose two sides would be different distributions of the same policy."""
+    if not trainer.config.needs_ratios:
+        return
+    loss = trainer.config.loss
+    if agent.top_p < 1:
+        raise ConfigError(f"{loss} needs ratios over all tokens; sampling with top_p={agent.top_p} cuts some off. Use top_p=1.")
+    if agent.temperature != trainer.config.temperature:
+        raise ConfigError(
+            f"{loss} compares the policy with the distribution sampled from: the agent samples at temperature "
+            f"{agent.temperature}, the trainer scores at {trainer.config.temperature}. Set both to the same."
+        )

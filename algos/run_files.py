@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from pathlib import Path
 from typing import Any
 
+from swirl_env.algos.checkpoint import is_whole, seal
 from swirl_env.algos.run_logs import METRICS, TIMING, read_log
 from swirl_env.algos.trainer import Trainer
+from swirl_env.errors import StoreError
+
+log = logging.getLogger(__name__)
 
 LOGS = (METRICS, TIMING)
 
@@ -35,10 +40,10 @@ class RunFiles:
             shutil.rmtree(self.folder / "checkpoints", ignore_errors=True)
 
     def write(self, name: str, row: dict[str, Any]) -> None:
-        """Adds a line."""
+        """Adds a row; numbers that JSON cannot hold must have become None."""
         if self._main:
             with (self.folder / name).open("a") as file:
-                file.write(json.dumps(row) + "\n")
+                file.write(json.dumps(row, allow_nan=False) + "\n")
 
     def save(self, spent: dict[str, int]) -> None:
         """Writes a checkpoint under a temporary name and renames it, so that a kill leaves the one before; keeps two.
@@ -53,20 +58,37 @@ class RunFiles:
             fresh.mkdir(parents=True)
         self._trainer.accelerator.wait_for_everyone()
         self._trainer.save(fresh)
+        self._trainer.accelerator.wait_for_everyone()  # each process writes the state of its random generators
         if self._main:
             (fresh / "spent.json").write_text(json.dumps(spent))
+            seal(fresh)
             os.replace(fresh, folder / f"{spent['updates']:08d}")
             for old in self._checkpoints()[:-2]:
                 shutil.rmtree(old)
         self._trainer.accelerator.wait_for_everyone()
 
     def load(self) -> dict[str, int] | None:
-        """Goes on from the last whole checkpoint and drops the lines written after it; returns its counters."""
+        """Goes on from the newest whole checkpoint and drops the rows written after it.
+
+        Returns:
+            Its counters; None if there are no checkpoints.
+
+        Raises:
+            StoreError: if there are some and none is whole.
+        """
         checkpoints = self._checkpoints()
-        if not checkpoints:
+        whole = next((path for path in reversed(checkpoints) if is_whole(path)), None)
+        if whole is None:
+            if checkpoints:
+                raise StoreError(
+                    f"No checkpoint in {self.folder / 'checkpoints'} is whole: files are missing, damaged, or of a version that "
+                    f"used pickle. Copy the folder again, or delete `checkpoints` to begin from the first update."
+                )
             return None
-        self._trainer.load(checkpoints[-1])
-        spent: dict[str, int] = json.loads((checkpoints[-1] / "spent.json").read_text())
+        if whole != checkpoints[-1]:
+            log.warning("%s is damaged; going on from %s", checkpoints[-1], whole)
+        self._trainer.load(whole)
+        spent: dict[str, int] = json.loads((whole / "spent.json").read_text())
         if self._main:
             for name in LOGS:
                 rows = [row for row in read_log(self.folder, name) if row["update"] <= spent["updates"]]
@@ -76,4 +98,4 @@ class RunFiles:
         return spent
 
     def _checkpoints(self) -> list[Path]:
-        return sorted(p for p in (self.folder / "checkpoints").glob("[0-9]*") if (p / "spent.json").is_file())
+        return sorted(path for path in (self.folder / "checkpoints").glob("[0-9]*") if path.is_dir())

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.algos.batch import TokenStep
-from swirl_env.episodes.transcript import kept_text, subtrajectories
-from swirl_env.types import Action, SubTrajectory, Trajectory, Verdict
+from swirl_env.episodes.transcript import subtrajectories
+from swirl_env.types import SubTrajectory, Trajectory, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +65,30 @@ def reward_or_nan(verdict: Verdict) -> float:
     return float("nan") if verdict.reward is None or verdict.status != "scored" else verdict.reward
 
 
+def mean_known(values: NDArray[np.float64]) -> float:
+    """Returns the mean of the known values; 0 if there are none."""
+    known = values[np.isfinite(values)]
+    return float(known.mean()) if len(known) else 0.0
+
+
 def token_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> TokenStep:
-    """Returns a step as token ids: those it was sampled with, or its text tokenised if it has none."""
+    """Returns a step as token ids: those it was sampled with, or its text tokenised if it has none.
+
+    The action ends with its first complete call or answer. Tokens after the one that completes it are no part of the next
+    state and carry no loss; nor is text before it cut off, even if later states hold the call alone.
+    """
     action = sub.action
+    text = action.text[: sub.call.end]
     if action.token_ids and action.prompt_ids and renderer.owns(action):
-        return TokenStep(action.prompt_ids, action.token_ids, action.logprobs, episode)
-    text = kept_text(action, sub.call, sub.state.settings)
+        ids = renderer.sampled_ids(action, text)
+        behaviour = action.behaviour_logprobs or action.logprobs
+        return TokenStep(action.prompt_ids, ids, behaviour[: len(ids)], episode)
     return TokenStep(renderer.ids(sub.state), renderer.text_ids(text), (), episode)
 
 
-def action_step(action: Action, episode: int = 0) -> TokenStep:
-    """Returns an action sampled at a frozen state as a step."""
-    return TokenStep(action.prompt_ids, action.token_ids, action.logprobs, episode)
+def action_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> TokenStep:
+    """Returns an action that this very policy has just sampled: its ids count even if its text had to be cleaned."""
+    action = sub.action
+    if renderer.owns(action):
+        return token_step(sub, renderer, episode)
+    return TokenStep(action.prompt_ids, action.token_ids, action.behaviour_logprobs or action.logprobs, episode)

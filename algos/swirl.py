@@ -16,15 +16,17 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from swirl_env.algos import credit
 from swirl_env.algos.batch import TokenStep
+from swirl_env.algos.ranges import check_choice, check_count
 from swirl_env.algos.rounds import Rounds
 from swirl_env.algos.run import Run
-from swirl_env.algos.steps import action_step, reward_or_nan, tabulate, token_step
+from swirl_env.algos.steps import action_step, mean_known, reward_or_nan, tabulate, token_step
 from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.errors import ConfigError
-from swirl_env.types import Trajectory
+from swirl_env.types import SubTrajectory, Trajectory
 
 
 class Swirl:
@@ -45,7 +47,8 @@ class Swirl:
         states_per_update: states of an update, reached by adding whole trajectories.
         memory: how many rounds of own rollouts are trained on, the newest and those before it; 0 for all. Old GOOD steps keep
             alive what the policy has come to do rarely.
-        skip_flat: leave out states whose samples all have one reward: with a baseline their advantages are 0.
+        skip_flat: leave states whose samples all have one reward out of the forward passes: with a baseline their advantages
+            are 0. They still count in the loss's 1/N, so that the gradient is the same but for the KL at these states.
     """
 
     def __init__(
@@ -66,6 +69,14 @@ class Swirl:
     ) -> None:
         if actions == "logged" and group == "mix":
             raise ConfigError("group='mix' adds the logged action to resampled ones; with actions='logged' there are none.")
+        check_choice("actions", actions, ("resampled", "logged"))
+        check_choice("baseline", baseline, ("leave_one_out", "none"))
+        check_choice("group", group, ("sampled", "mix"))
+        check_count(1, samples_per_state=samples_per_state, states_per_update=states_per_update)
+        if skip_flat and baseline == "none":
+            raise ConfigError(
+                "skip_flat leaves out steps whose advantages a baseline makes 0; with baseline='none' they are not 0."
+            )
         self.actions, self.samples_per_state, self.baseline, self.group = actions, samples_per_state, baseline, group
         self.states_per_update, self.skip_flat = states_per_update, skip_flat
         self._rounds = Rounds(filter, states, questions, samples, updates_per_round, rounds, states_per_update, memory)
@@ -77,6 +88,7 @@ class Swirl:
         for update in run.updates(block=self._rounds.block if self.actions == "logged" else 1):
             trajectories = self._rounds.trajectories(run, update)
             if not trajectories:
+                run.stop(self._rounds.why_none())
                 return
             mean_steps = sum(len(t.steps) for t in trajectories) / len(trajectories)
             size = min(len(trajectories), max(1, round(self.states_per_update / mean_steps)))
@@ -89,32 +101,43 @@ class Swirl:
     def _update_logged(self, run: Run, batch: Sequence[Trajectory]) -> None:
         table = tabulate(batch, run.agent.renderer)
         advantages = credit.step_reward(table.reward, table.scored)
-        run.update(table.steps, advantages, table.scored, reward=_mean(table.reward))
+        run.update(table.steps, advantages, table.scored, reward=mean_known(table.reward))
 
     def _update_resampled(self, run: Run, batch: Sequence[Trajectory]) -> None:
         subs = [(n, sub) for n, t in enumerate(batch) for sub in subtrajectories(t)]
         logged = [step for t in batch for step in t.steps]
         groups = run.resample([sub.state for _, sub in subs], self.samples_per_state)
+        renderer = run.agent.renderer
         rows: list[tuple[TokenStep, float, int]] = []  # step, reward, state
         for state, ((episode, sub), group) in enumerate(zip(subs, groups, strict=True)):
-            mine = [(action_step(s.action, episode), reward_or_nan(s.verdict), state) for s in group if s.action.token_ids]
+            for step in group:
+                if step.action.token_ids:
+                    sampled = SubTrajectory(sub.state, step.action, step.call)
+                    rows.append((action_step(sampled, renderer, episode), reward_or_nan(step.verdict), state))
             if self.group == "mix":
-                mine.append((token_step(sub, run.agent.renderer, episode), reward_or_nan(logged[state].verdict), state))
-            if not (self.skip_flat and len({reward for _, reward, _ in mine}) == 1):
-                rows += mine
-        if not rows:
-            rows = [(action_step(groups[0][0].action), float("nan"), 0)]  # the round goes on: other states may have signal
-        steps, rewards, states = (list(column) for column in zip(*rows, strict=True))
-        scored = np.isfinite(np.array(rewards))
+                rows.append((token_step(sub, renderer, episode), reward_or_nan(logged[state].verdict), state))
+        steps, rewards, states = [row[0] for row in rows], np.array([row[1] for row in rows]), [row[2] for row in rows]
+        scored = np.isfinite(rewards)
         if self.baseline == "leave_one_out":
             advantages = credit.leave_one_out(rewards, scored, states)
         else:
             advantages = credit.step_reward(rewards, scored)
-        sampled = np.array([reward_or_nan(s.verdict) for group in groups for s in group])
-        run.update(steps, advantages, scored, reward=_mean(sampled), signal=float(np.mean(advantages != 0)))
+        used = np.flatnonzero(~self._flat(rewards, scored, states)) if self.skip_flat else np.arange(len(rows))
+        run.update(
+            [steps[i] for i in used],
+            advantages[used],
+            scored[used],
+            count=float(scored.sum()),
+            reward=mean_known(np.array([reward_or_nan(s.verdict) for group in groups for s in group])),
+            signal=float(np.mean(advantages != 0)) if len(rows) else 0.0,
+        )
 
-
-def _mean(rewards: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """Returns the mean of the scored rewards, 0 if there are none."""
-    scored = rewards[np.isfinite(rewards)]
-    return float(scored.mean()) if len(scored) else 0.0
+    @staticmethod
+    def _flat(rewards: NDArray[np.float64], scored: NDArray[np.bool_], states: Sequence[int]) -> NDArray[np.bool_]:
+        """Returns for each row whether the scored rewards at its state are all the same."""
+        flat = np.ones(len(rewards), dtype=np.bool_)
+        place = np.asarray(states)
+        for state in set(states):
+            at = place == state
+            flat[at] = len(set(rewards[at & scored].tolist())) <= 1
+        return flat

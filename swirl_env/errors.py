@@ -6,6 +6,7 @@
     ├── DataNotFound        a data set's files are missing
     ├── PluginError         a plugin breaks its contract
     ├── ConfigError         an invalid value or combination of values
+    ├── TrainingError       a training run learns nothing, or cannot go on
     └── StoreError          a run folder cannot be read or written
         ├── VersionError        written by another version
         ├── DuplicateKey        the same task and sample twice
@@ -73,6 +74,10 @@ class PluginError(SwirlError, TypeError):
 
 class ConfigError(SwirlError, ValueError):
     """An invalid value or combination of values."""
+
+
+class TrainingError(SwirlError):
+    """A training run that learns nothing, or cannot go on; its message gives the reason."""
 
 
 class StoreError(SwirlError):

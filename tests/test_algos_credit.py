@@ -45,7 +45,7 @@ def test_return_to_go_by_hand():
     assert credit.return_to_go(rewards, valid, episode, position).tolist() == [7, 6, 4, 24, 16]
     assert credit.return_to_go(rewards, valid, episode, position, gamma=0.5).tolist() == [3, 4, 4, 16, 16]
     assert credit.return_to_go(rewards, valid, episode, position, baseline="position").tolist() == [-17, -10, 4, 17, 10]
-    holed = credit.return_to_go(rewards, [1, 0, 1, 1, 1], episode, position, gamma=0.5)
+    holed = credit.return_to_go(rewards, [1, 0, 1, 1, 1], episode, position, gamma=0.5, missing="skip")
     assert holed.tolist() == [2, 0, 4, 16, 16]
 
 
@@ -75,7 +75,7 @@ def test_steps_without_a_verdict_change_nothing_for_the_others(data):
         lambda r, v, k, p, g: credit.outcome(r, v, k),
         lambda r, v, k, p, g: credit.outcome(r, v, k, baseline="mean", group=g),
         lambda r, v, k, p, g: credit.group_normalised(r, v, k, g),
-        lambda r, v, k, p, g: credit.return_to_go(r, v, k, p, gamma=0.9),
+        lambda r, v, k, p, g: credit.return_to_go(r, v, k, p, gamma=0.9, missing="skip"),
     ]
     outcomes = np.array([rewards[np.flatnonzero(valid & (key == k))[0]] if (valid & (key == k)).any() else 0 for k in key])
     for i, rule in enumerate(rules):

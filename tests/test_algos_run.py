@@ -21,7 +21,8 @@ from swirl_env.algos.run import Limits, Run  # noqa: E402
 from swirl_env.algos.run_logs import read_log  # noqa: E402
 from swirl_env.algos.steps import tabulate  # noqa: E402
 from swirl_env.algos.swirl import Swirl  # noqa: E402
-from swirl_env.algos.trainer import TrainConfig, Trainer  # noqa: E402
+from swirl_env.algos.train_config import TrainConfig  # noqa: E402
+from swirl_env.algos.trainer import Trainer  # noqa: E402
 from swirl_env.env import build_engine  # noqa: E402
 from swirl_env.episodes.rollout import collect  # noqa: E402
 from swirl_env.types import Answer, State, SubTrajectory, Task, ToolCall, Verdict  # noqa: E402

@@ -14,7 +14,8 @@ transformers = pytest.importorskip("transformers", reason="the tests run a tiny 
 pytest.importorskip("accelerate", reason="the trainer stands on accelerate")
 
 from swirl_env.algos.batch import TokenStep  # noqa: E402
-from swirl_env.algos.trainer import TrainConfig, Trainer, learning_rate  # noqa: E402
+from swirl_env.algos.train_config import TrainConfig, learning_rate  # noqa: E402
+from swirl_env.algos.trainer import Trainer  # noqa: E402
 from swirl_env.errors import ConfigError  # noqa: E402
 
 VOCAB = 40
@@ -114,8 +115,6 @@ def test_the_kl_pulls_back_to_the_reference():
     start = weights(model)
     assert (weights(held.model) - start).norm() < (weights(free.model) - start).norm()
     assert metrics["kl"] > 0
-    with pytest.raises(ConfigError, match="reference policy"):
-        Trainer(tiny(), TrainConfig(kl=0.1))
 
 
 def test_lora_trains_adapters_and_takes_the_bare_model_as_reference():

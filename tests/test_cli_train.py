@@ -19,7 +19,7 @@ import swirl_env.conf  # noqa: E402
 from commands import error_of, finish, started  # noqa: E402
 from swirl_env.agents.transformers import TransformersAgent  # noqa: E402
 from swirl_env.algos.embedded import SETTINGS  # noqa: E402
-from swirl_env.algos.trainer import TrainConfig  # noqa: E402
+from swirl_env.algos.train_config import TrainConfig  # noqa: E402
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
 from swirl_env.algos.warm_start import train as warm  # noqa: E402
 from swirl_env.episodes.rollout import collect  # noqa: E402

@@ -125,7 +125,7 @@ class Renderer:
                 continue
             self._extend(ids, around, end)
             step = next(steps, None)
-            stored = self._stored(step.action, turn.text) if full and step is not None else ()
+            stored = self.sampled_ids(step.action, turn.text) if full and step is not None else ()
             action = stored or (self.text_ids(turn.text) if full else self._written(turn, ids))
             spans.append((len(ids), len(ids) + len(action)))
             sampled.append(bool(stored))
@@ -168,7 +168,7 @@ class Renderer:
                 more = more[place + 1 :]
         ids += more
 
-    def _stored(self, action: Action, text: str) -> tuple[int, ...]:
+    def sampled_ids(self, action: Action, text: str) -> tuple[int, ...]:
         """Returns the sampled ids that stand for a turn; empty if there are none of this tokenizer."""
         if not self.owns(action):
             return ()

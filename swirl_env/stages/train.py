@@ -28,7 +28,8 @@ from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import quiet
 from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
-from swirl_env.algos.trainer import TrainConfig, Trainer, shut_down
+from swirl_env.algos.train_config import TrainConfig
+from swirl_env.algos.trainer import Trainer, shut_down
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.config.options import read
 from swirl_env.config.overrides import command_line_keys
@@ -115,11 +116,11 @@ def train(options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
     algorithm: Algorithm = make("algo", options.algo)
     engine = training_engine(options)
     stored = load_stored(options, engine)
-    measure = Measure(evaluation_engines(options), options.eval.episodes, options.eval.quick, options.slots)
+    measure = Measure(evaluation_engines(options), options.eval.episodes, options.eval.quick, options.slots, accelerator)
     agent = make_policy(options, accelerator)
     trainer = Trainer(agent.model, _config(options), accelerator)
     with _writing(options) if first else nullcontext(), _reporting(options, accelerator) as report:
-        results = _begun(options, measure, agent) if first else {}
+        results = _begun(options, measure, agent, first)
         run = Run(
             agent,
             engine,
@@ -129,24 +130,25 @@ def train(options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
             slots=options.slots,
             seed=options.seed,
             stored=stored,
-            evaluate=measure if first and measure.engines and options.eval.every else None,
+            evaluate=measure if measure.engines and options.eval.every else None,
             eval_every=options.eval.every,
-            eval_at_tokens=options.eval.at if first and measure.engines else (),
-            evaluate_at=lambda tokens: _record_at(path, results, tokens, measure.run(agent, measure.episodes, 1.0), run),
+            eval_at_tokens=options.eval.at if measure.engines else (),
+            evaluate_at=lambda tokens: _record_at(path, results, tokens, measure.run(agent, measure.episodes, 1.0), run, first),
             save_every=options.save_every,
             resume=options.resume,
             report=report,
         )
         algorithm.train(run)
-        accelerator.wait_for_everyone()
+        run.finish()
+        after = _full(measure, agent)
         if first:
             save_policy(agent, path / "policy")
-            results |= {"after": _full(measure, agent), "spent": dataclasses.asdict(run.spent)}
+            results |= {"after": after, "spent": dataclasses.asdict(run.spent)}
             runs.write_json(path / "evaluation.json", results)
     if first:
         _report_results(options, run, results)
     accelerator.wait_for_everyone()
-    return results
+    return results if first else {}
 
 
 @contextmanager
@@ -160,20 +162,22 @@ def _writing(options: TrainOptions) -> Iterator[None]:
         lock.release()
 
 
-def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent) -> dict[str, Any]:
-    """Writes the evaluation of the policy before the first update; a resumed run keeps the one it has."""
+def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent, first: bool) -> dict[str, Any]:
+    """Returns the evaluation of the policy before the first update, and writes it; a resumed run keeps the one it has."""
     file = Path(options.out) / "evaluation.json"
-    results = folders.training_results(Path(options.out))
-    if "before" not in results:
+    (results,) = broadcast_object_list([folders.training_results(Path(options.out)) if first else None])
+    if "before" not in results:  # every process evaluates, or none does
         results = {"before": _full(measure, agent) if options.eval.before else None, "at": {}}
-        runs.write_json(file, results)
+        if first:
+            runs.write_json(file, results)
     return {"before": results["before"], "at": results.get("at", {})}
 
 
-def _record_at(path: Path, results: dict[str, Any], tokens: int, evaluation: Evaluation, run: Run) -> None:
+def _record_at(path: Path, results: dict[str, Any], tokens: int, evaluation: Evaluation, run: Run, first: bool) -> None:
     """Stores the evaluation after a number of sampled tokens; a run resumed before it makes the same again."""
     results["at"][str(tokens)] = {"sampled": evaluation.to_dict(), "spent": dataclasses.asdict(run.spent)}
-    runs.write_json(path / "evaluation.json", results)
+    if first:
+        runs.write_json(path / "evaluation.json", results)
 
 
 def _config(options: TrainOptions) -> TrainConfig:
@@ -231,7 +235,7 @@ def _report_results(options: TrainOptions, run: Run, results: dict[str, Any]) ->
         rows = [{"policy": when, **_cells(results[when])} for when in ("before", "after") if results[when]]
         tables.show(rows, f"{path}, held-out questions, {options.eval.episodes} episodes each")
     if not run.done:
-        print(f"ended after {spent.updates} updates, before the limit: no trajectory passed the filter, or no state had signal")
+        print(f"ended after {spent.updates} updates, before the limit: {run.ended}")
     print(
         f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled and {spent.trained_tokens:,} trained tokens, "
         f"{spent.judge_calls:,} judge calls"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
-from swirl_env.algos.trainer import TrainConfig
+from swirl_env.algos.train_config import TrainConfig
 from swirl_env.config.options import Count, Folder, Options, Plugin, RunOptions
 from swirl_env.errors import ConfigError
 
