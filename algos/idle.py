@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.errors import TrainingError
 from swirl_env.protocols import Judge
-from swirl_env.types import Action, State, Step
+from swirl_env.types import Action, Step
 
 MOST_UNUSABLE = 3
 """Updates in a row in which no step has a usable reward; then the run stops: what fails on every item will go on failing."""
@@ -80,40 +79,18 @@ class Idleness:
         return f"; verdicts: {counts or 'none'}" + (f", the last failed one: {self._critique:.200}" if self._critique else "")
 
 
-class Watched:
-    """An agent whose last exception is remembered: `collect` records the failure and goes on."""
-
-    def __init__(self, agent: TransformersAgent) -> None:
-        self._agent = agent
-        self.error: Exception | None = None
-        self.prefix_caching = agent.prefix_caching
-
-    def act(self, states: Sequence[State]) -> list[Action]:
-        """Acts as the agent does."""
-        try:
-            return self._agent.act(states)
-        except Exception as error:
-            self.error = error
-            raise
-
-
-def check_acted(actions: Sequence[Action], update: int, *, too_long: int = 0, error: Exception | None = None) -> None:
-    """Refuses to go on if the policy could not act in any state: it would not in the next ones either.
+def check_acted(actions: Sequence[Action], update: int, *, too_long: int = 0) -> None:
+    """Refuses to go on if the policy sampled nothing in any state: it would not in the next ones either.
 
     Args:
         actions: what it did.
         update: number of the update that they are for.
         too_long: the policy's context in tokens if states were too long for it; else 0.
-        error: what it raised last.
 
     Raises:
         TrainingError: with the reason.
     """
     if any(action.token_ids for action in actions):
         return
-    reason = "it sampled no token"
-    if error is not None:
-        reason = f"{type(error).__name__}: {error}"
-    elif too_long:
-        reason = f"every prompt fills its context of {too_long} tokens (model.max_context)"
-    raise TrainingError(f"The policy could not act in any state of update {update}: {reason}.") from error
+    reason = f"every prompt fills its context of {too_long} tokens (model.max_context)" if too_long else "it sampled no token"
+    raise TrainingError(f"The policy could not act in any state of update {update}: {reason}.")

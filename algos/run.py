@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.batch import TokenStep
-from swirl_env.algos.idle import Idleness, Watched, check_acted
+from swirl_env.algos.idle import Idleness, check_acted
 from swirl_env.algos.measure import generating
 from swirl_env.algos.ranges import check_count
 from swirl_env.algos.run_files import RunFiles
@@ -206,11 +206,10 @@ class Run:
         order = [(first + i) % len(tasks) for i in range(questions)]
         share = Subset(tasks, order[self._rank :: self._world])
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
-        watched = Watched(self.agent)
         with generating(self.agent, None, self.trainer.accelerator):
             mine = list(
                 collect(
-                    watched,
+                    self.agent,
                     engine.with_tasks(share),
                     len(share) * samples,
                     self.slots,
@@ -228,7 +227,7 @@ class Run:
         finished = [t for t in trajectories if t.ended != "error"]
         long = self.agent.max_context if any(t.ended == "length" for t in finished) else 0
         acted = [step.action for t in finished for step in t.steps]
-        check_acted(acted, self.spent.updates + 1, too_long=long, error=watched.error)
+        check_acted(acted, self.spent.updates + 1, too_long=long)
         return trajectories
 
     def load_or_generate(self, name: str, start: int, generate: Callable[[], list[Trajectory]]) -> list[Trajectory]:

@@ -143,7 +143,7 @@ OPTIONS = {
     "swirl-mix": (Swirl, {**STATES, "group": "mix", "rounds": 15, "updates_per_round": 3, "skip_flat": True}, 2e-3),
     "rft": (Rft, {"questions": 64, "updates_per_round": 8, "episodes_per_update": 24}, 2e-3),
     "reinforce": (Reinforce, {"episodes_per_update": 32}, 2e-3),
-    "grpo": (Grpo, {"questions_per_update": 6, "samples": 6}, 2e-3),
+    "grpo": (Grpo, {"questions_per_update": 8, "samples": 8}, 2e-3),
     "return_to_go": (ReturnToGo, {"episodes_per_update": 32}, 1e-3),
 }
 

@@ -74,22 +74,23 @@ OPTIONS = {
 @pytest.mark.parametrize("name", names("algo"))
 def test_every_algorithm_trains_a_policy_that_loads(name, swirl, cache):
     code, out, err = swirl("train", f"algo={name}", *OPTIONS[name], JUDGE, *SHORT, "setting=easy", "updates=2", "out=run")
-    assert code == 0, err
     assert [row["update"] for row in metrics("run")] == [1, 2]
+    if name in ("reinforce", "grpo") and code:  # whether an outcome was ever right is chance; judged steps always differ
+        assert "Nothing was trained on: in 2 updates all advantages were 0" in err and not Path("run/policy").exists()
+        return
+    assert code == 0, err
     assert out.splitlines()[-1].startswith("next: swirl generate agent=transformers agent.model=run/policy ")
     assert "policy/" in out.splitlines()[-2]
     agent = TransformersAgent("run/policy", max_new_tokens=24)
     (episode,) = collect(agent, SETTINGS["easy"].engine("test"), 1)
     assert episode.steps and all(step.action.token_ids for step in episode.steps)
     before = (folder_of(cache, "easy") / "model.safetensors").read_bytes()
-    assert (weights("run") != before) == any(row["grad_norm"] > 0 for row in metrics("run"))
-    # Whether an outcome was ever right is chance; judged steps always differ.
-    assert weights("run") != before or name in ("reinforce", "grpo")
+    assert weights("run") != before and any(row["grad_norm"] > 0 for row in metrics("run"))
 
 
 def test_evaluations_before_and_on_the_way_and_after(swirl):
     few = ["algo.episodes_per_update=8", "setting=easy", "updates=4", "out=run"]
-    code, out, _ = swirl("train", "algo=reinforce", *few, "eval.episodes=12", "eval.every=2", "eval.quick=6")
+    code, out, _ = swirl("train", "algo=return_to_go", JUDGE, *few, "eval.episodes=12", "eval.every=2", "eval.quick=6")
     assert code == 0
     rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()[:1] in (["before"], ["after"])}
     held = json.loads(Path("run/evaluation.json").read_text())
@@ -102,7 +103,7 @@ def test_evaluations_before_and_on_the_way_and_after(swirl):
 
 
 def test_the_budget_ends_a_run_and_may_grow(swirl):
-    few = ["algo=reinforce", "algo.episodes_per_update=8", "setting=easy", *SHORT, "out=run"]
+    few = ["algo=return_to_go", JUDGE, "algo.episodes_per_update=8", "setting=easy", *SHORT, "out=run"]
     assert swirl("train", *few, "budget=300", "save_every=1")[0] == 0
     first = metrics("run")
     assert first[-1]["sampled_tokens"] >= 300 > first[-2]["sampled_tokens"]
@@ -134,11 +135,11 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(cache, tmp_path):
-    process = start(tmp_path, "algo=reinforce", "setting=easy", *SHORT, "out=run")
+    process = start(tmp_path, "algo=return_to_go", JUDGE, "setting=easy", *SHORT, "out=run")
     while not metrics(tmp_path / "run"):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    code, _, err = finish(start(tmp_path, "algo=reinforce", "setting=easy", *SHORT, "out=run", "resume=true"))
+    code, _, err = finish(start(tmp_path, "algo=return_to_go", JUDGE, "setting=easy", *SHORT, "out=run", "resume=true"))
     assert code == 2 and "Another process is writing to run" in err
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
@@ -194,7 +195,7 @@ def test_a_saved_selection_is_trained_on(swirl):
 
 
 def test_evaluations_at_counts_of_sampled_tokens(swirl):
-    few = ["algo=reinforce", "algo.episodes_per_update=8", "setting=easy", "eval.episodes=6", "eval.before=false"]
+    few = ["algo=return_to_go", JUDGE, "algo.episodes_per_update=8", "setting=easy", "eval.episodes=6", "eval.before=false"]
     assert swirl("train", *few, "budget=400", "eval.at=[150,300]", "out=run")[0] == 0
     held = json.loads(Path("run/evaluation.json").read_text())
     assert held["before"] is None and list(held["at"]) == ["150", "300"]
@@ -208,7 +209,7 @@ def test_evaluations_at_counts_of_sampled_tokens(swirl):
     [
         (["algo=swril"], "No algo named 'swril'. Did you mean 'swirl'?"),
         (["algo=rft", "algo.gamma=1"], "The algo 'rft' has no option 'gamma'"),
-        (["trainer.lr=fast"], "trainer.lr: expected float, got str; got 'fast'"),
+        (["trainer.lr=fast"], "trainer.lr: expected float | null, got str; got 'fast'"),
         (["trainer.loss=ppo"], "trainer.loss: expected one of policy_gradient, ppo_clip; got 'ppo'"),
         (["trainer.rl=1"], "Did you mean trainer.lr?"),
         (["setting=mian"], "No setting named 'mian'. Did you mean 'main'?"),
@@ -217,7 +218,8 @@ def test_evaluations_at_counts_of_sampled_tokens(swirl):
         (["lora.rank=4"], "The embedded policy is trained whole"),
         (["budget=null"], "Nothing would end the run"),
         (["trainer.schedule=linear"], "give updates="),
-        (["trainer.kl=0.1"], "kl > 0 needs a reference policy"),
+        (["trainer.lr=nan"], "lr is a finite number, above 0; got nan"),
+        (["algo=return_to_go", "algo.gamma=nan"], "gamma is a finite number, at least 0, at most 1; got nan"),
         (["trackers=[tensorbord]"], "No tracker named 'tensorbord'. Did you mean 'tensorboard'?"),
         (["eval.split=dev"], "a setting has test, validation and train worlds; got 'dev'"),
         (["algo.filter=good"], "filter is one of none, process, outcome, both"),
