@@ -255,13 +255,15 @@ def test_help_describes_every_key(swirl):
 
 def test_bench_compares_algorithms(swirl, monkeypatch):
     pytest.importorskip("matplotlib", reason="the curves need matplotlib")
-    few = ["part=training", "algos=[reinforce,return_to_go]", "setting=easy", "budget=400", "episodes=6", "out=b"]
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the judge
+    few = ["part=training", "algos=[rft,return_to_go]", "setting=easy", "budget=400", "episodes=6", "out=b"]
+    few += ["+arms.return_to_go.judge=fakes:Evens", "+arms.rft.algo.filter=none", "+arms.rft.algo.questions=8"]
     assert "No algorithm named 'reinforc'" in error_of(swirl("bench", "algos=[reinforc]", "part=training"))
     assert "names each once" in error_of(swirl("bench", "seeds=[1,1]", "part=training"))
     code, out, err = swirl("bench", *few)
     assert code == 0, err
     held = json.loads(Path("b/bench.json").read_text())["training"]
-    assert [row["name"] for row in held] == ["warm start", "reinforce", "return_to_go"]
+    assert [row["name"] for row in held] == ["warm start", "rft", "return_to_go"]
     assert all(row["sampled"][0] >= 400 and row["judged"][0] > 0 for row in held[1:])
     for row in held[1:]:
         spent = json.loads(Path(f"b/train-{row['name']}-0/evaluation.json").read_text())["spent"]
@@ -271,9 +273,9 @@ def test_bench_compares_algorithms(swirl, monkeypatch):
     times = {path: os.stat(path).st_mtime_ns for path in Path("b").glob("train-*/policy/*")}
     assert swirl("bench", *few, "resume=true")[0] == 0
     assert times == {path: os.stat(path).st_mtime_ns for path in times}
-    (Path("b") / "train-reinforce-0" / "evaluation.json").unlink()
-    said = error_of(swirl("bench", *few, "arms.reinforce.trainer.lr=0.5", "resume=true"))
-    assert "1 of 2 training runs failed. train-reinforce-0: b/train-reinforce-0 was begun with another configuration" in said
+    (Path("b") / "train-rft-0" / "evaluation.json").unlink()
+    said = error_of(swirl("bench", *few, "arms.rft.trainer.lr=0.5", "resume=true"))
+    assert "1 of 2 training runs failed. train-rft-0: b/train-rft-0 was begun with another configuration" in said
 
 
 def test_figures_of_several_seeds():
