@@ -230,15 +230,6 @@ class State(Record, frozen=True):
         return self.settings.max_steps - len(self.steps)
 
 
-class SubTrajectory(Record, frozen=True):
-    """What a judge rates: the action `action` in `state`, with what the tool gave for it (None for an answer)."""
-
-    state: State
-    action: Action
-    call: ParsedAction
-    result: ToolResult | None = None
-
-
 class Outcome(Record, frozen=True):
     """How the final answer compares with gold."""
 
@@ -248,6 +239,17 @@ class Outcome(Record, frozen=True):
     """False without an answer; None if the task has no gold answer or the episode ended in an error."""
     f1: float | None = None
     """Token F1 against the best of answer and aliases; None as for `correct`."""
+
+
+class SubTrajectory(Record, frozen=True):
+    """What a judge rates: the action `action` in `state`, with what the tool gave for it (None for an answer)."""
+
+    state: State
+    action: Action
+    call: ParsedAction
+    result: ToolResult | None = None
+    outcome: Outcome | None = None
+    """The grade of a final answer, by the episode's own grader if it has one; None for other steps or if nobody graded it."""
 
 
 class Trajectory(Record, frozen=True):

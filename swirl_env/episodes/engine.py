@@ -127,7 +127,7 @@ class Engine:
             taken = dict(zip(live, self.step([states[i] for i in live], [actions[i] for i in live]), strict=True))
             return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
         tried = self._try(states, actions)
-        return list(map(self._advance, tried, self._judge(tried), self._grade(tried)))
+        return list(map(self._advance, tried, self._judge(tried)))
 
     def rate(self, states: Sequence[State], actions: Sequence[Action], *, tools: bool = True) -> list[Step]:
         """Judges actions at frozen states; no episode moves on (SWiRL, stage 2).
@@ -155,7 +155,7 @@ class Engine:
         if self._typed:
             calls, arguments = self._read_arguments(calls)
         results = self._run_tools(calls, arguments) if tools else [None] * len(calls)
-        return list(map(SubTrajectory, states, acted, calls, results))
+        return list(map(SubTrajectory, states, acted, calls, results, self._grade(states, calls)))
 
     def _read_arguments(self, calls: Sequence[ParsedAction]) -> tuple[list[ParsedAction], dict[int, dict[str, Any]]]:
         """Returns the calls, malformed if their arguments do not fit, and the arguments of typed tools by position."""
@@ -190,22 +190,25 @@ class Engine:
             return [Verdict("unscored")] * len(steps)
         return run_judge(self.judge, steps, self._pure)
 
-    def _grade(self, steps: Sequence[SubTrajectory]) -> list[Outcome | None]:
-        """Returns the outcome of each step that answers, None for the others."""
-        outcomes = [grade(s.state.task, s.call.text) if type(s.call) is Answer else None for s in steps]
+    def _grade(self, states: Sequence[State], calls: Sequence[ParsedAction]) -> list[Outcome | None]:
+        """Returns the outcome of each action that answers, None for the others; judges see the same grade."""
+        outcomes = [
+            grade(state.task, call.text) if type(call) is Answer else None for state, call in zip(states, calls, strict=True)
+        ]
         if self.grader is None or not any(outcomes):
             return outcomes
-        where = [i for i, outcome in enumerate(outcomes) if outcome is not None]
-        answers = [outcomes[i].answer or "" for i in where]  # type: ignore[union-attr]
-        for i, correct in zip(where, run_grader(self.grader, [steps[i].state.task for i in where], answers), strict=True):
-            outcomes[i] = Outcome(outcomes[i].answer, correct, outcomes[i].f1)  # type: ignore[union-attr]
+        answered = [(i, outcome) for i, outcome in enumerate(outcomes) if outcome is not None]
+        tasks = [states[i].task for i, _ in answered]
+        grades = run_grader(self.grader, tasks, [outcome.answer or "" for _, outcome in answered])
+        for (i, outcome), correct in zip(answered, grades, strict=True):
+            outcomes[i] = Outcome(outcome.answer, correct, outcome.f1)
         return outcomes
 
-    def _advance(self, tried: SubTrajectory, verdict: Verdict, outcome: Outcome | None) -> Transition:
+    def _advance(self, tried: SubTrajectory, verdict: Verdict) -> Transition:
         """Returns s_{i+1}, or the end of the episode: answered, out of steps, or grown too long."""
         state, action, call, result = tried.state, tried.action, tried.call, tried.result
-        if outcome is not None:
-            return _end(tried, verdict, "answered", outcome)
+        if tried.outcome is not None:
+            return _end(tried, verdict, "answered", tried.outcome)
         if len(state.steps) + 1 >= state.settings.max_steps:
             return _end(tried, verdict, "budget", no_answer(state.task))
         correction = self.format.correction(call) if type(call) is Malformed else ""

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from swirl_env.types import (
     Action,
+    Answer,
     Malformed,
     ParsedAction,
     Settings,
@@ -97,5 +98,7 @@ def subtrajectories(trajectory: Trajectory) -> Iterator[SubTrajectory]:
     """Yields (s_i, a_i) with what the tool gave, for each of the K steps of a stored trajectory."""
     state = initial_state(trajectory.task, trajectory.prompt, trajectory.settings, trajectory.seed)
     for step in trajectory.steps:
-        yield SubTrajectory(state, step.action, step.call, step.result)
+        # The grade that the episode was recorded with decides for judges too.
+        outcome = trajectory.outcome if isinstance(step.call, Answer) else None
+        yield SubTrajectory(state, step.action, step.call, step.result, outcome)
         state = next_state(state, step)

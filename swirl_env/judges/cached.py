@@ -68,7 +68,7 @@ class CachedJudge:
         seen = [
             *(SCHEMA_VERSION, self.fingerprint, state.task, state.settings, state.turns),
             [[s.action.text, s.call, s.result, s.observation] for s in state.steps],
-            *(step.action.text, step.call, step.result),
+            *(step.action.text, step.call, step.result, step.outcome),
         ]
         content = msgspec.json.encode(seen, enc_hook=repr, order="deterministic")
         return hashlib.blake2b(content, digest_size=20).digest()

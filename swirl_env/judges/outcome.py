@@ -31,7 +31,8 @@ def _one(step: SubTrajectory) -> Verdict:
         return Verdict("unscored", critique="The agent could not act.", judge=_NAME)
     if type(step.call) is not Answer:
         return _SILENT
-    correct = grade(step.state.task, step.call.text).correct
+    correct = (step.outcome or grade(step.state.task, step.call.text)).correct
     if correct is None:
-        return Verdict.failed("The task has no gold answer to compare with.", _NAME)
+        why = "The task has no gold answer to compare with." if step.state.task.answer is None else "The answer was not graded."
+        return Verdict.failed(why, _NAME)
     return _RIGHT if correct else _WRONG

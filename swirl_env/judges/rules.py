@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from swirl_env.gold_plan import Plan, Progress, forget, is_computation, plan_of
 from swirl_env.grading import grade
-from swirl_env.types import Answer, Malformed, ParsedAction, State, SubTrajectory, ToolCall, ToolResult, Verdict
+from swirl_env.types import Answer, Malformed, Outcome, ParsedAction, State, SubTrajectory, ToolCall, ToolResult, Verdict
 
 _NAME = "rules"
 
@@ -54,7 +54,7 @@ class RulesJudge:
         if step.action.error is not None:
             return Verdict("unscored", critique="The agent could not act.", judge=_NAME)
         if type(call) is Answer:
-            return self._answer(step.state, call)
+            return self._answer(step.state, step.outcome or grade(step.state.task, call.text))
         return self._no(call.reason if type(call) is Malformed else "The action could not be read.")
 
     def _yes(self, critique: str) -> Verdict:
@@ -110,11 +110,13 @@ class RulesJudge:
             return Verdict("unscored", critique="Whether this question needs a calculation is not known.", judge=_NAME)
         return self._yes("A calculation that works and is new.")
 
-    def _answer(self, state: State, call: Answer) -> Verdict:
+    def _answer(self, state: State, outcome: Outcome) -> Verdict:
         task = state.task
-        correct = grade(task, call.text).correct
-        if correct is None:
+        correct = outcome.correct
+        if correct is None and task.answer is None:
             return Verdict("unscored", critique="The task has no gold answer.", judge=_NAME)
+        if correct is None:
+            return Verdict.failed("The answer was not graded.", _NAME)
         if not correct:
             return self._no("The answer is wrong.")
         plan = plan_of(task)
