@@ -77,7 +77,7 @@ def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | No
             _run(stage, arguments.for_hydra(*notes, *tools))
         return None
     _refuse_swept_folder(arguments)
-    fixed = [override("hydra.job.config.override_dirname.exclude_keys", _fixed_keys(arguments))]
+    fixed = [override("hydra.job.config.override_dirname.exclude_keys", _fixed_keys(arguments, tools))]
     before, error = len(sweep_folders), None
     try:
         _run(stage, arguments.for_hydra(*fixed, *tools))
@@ -100,9 +100,10 @@ def _refuse_swept_folder(arguments: Arguments) -> None:
             raise ConfigError(f"{word.input_line}: a sweep has one folder, out=..., in which each of its runs gets its own.")
 
 
-def _fixed_keys(arguments: Arguments) -> list[str]:
+def _fixed_keys(arguments: Arguments, tools: Sequence[str]) -> list[str]:
     """Returns the keys that are the same in every cell of a sweep: they say nothing in the name of a cell's folder."""
     fixed = [word.key_or_group for word in arguments.parsed() if not word.is_sweep_override()]
+    fixed += [word.partition("=")[0] for word in tools]
     return sorted({*fixed, *_RUN_KEYS})
 
 

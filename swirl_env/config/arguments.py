@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from hydra import compose, initialize_config_module
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
@@ -79,9 +81,12 @@ def compose_stage(stage: str, arguments: Arguments, without: str = "") -> DictCo
         without: beginning of the overrides to leave out.
     """
     words = [_first_of(word) for word in arguments.parsed() if not (without and word.key_or_group.startswith(without))]
-    if folder := arguments.flags.get("config-dir"):
-        words.append(override("hydra.searchpath", [f"file://{Path(str(folder)).absolute()}"]))
     with initialize_config_module("swirl_env.conf", version_base="1.3"):
+        if folder := arguments.flags.get("config-dir"):
+            path = GlobalHydra.instance().config_loader().get_search_path()
+            path.prepend("command-line", f"file://{Path(str(folder)).absolute()}", "schema")
+            GlobalHydra.instance().clear()
+            Hydra.create_main_hydra2(stage, path)
         return compose(str(arguments.flags.get("config-name", stage)), words, return_hydra_config=True)
 
 

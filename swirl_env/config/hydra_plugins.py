@@ -1,4 +1,10 @@
-"""What hydra is taught: groups whose choices are plugins, found by name when they are chosen and not before."""
+"""Plugins for hydra: config groups whose choices are looked up by name when they are chosen and not before.
+
+Hydra discovers them through the namespace package ``hydra_plugins``, so an application of the user's own can compose the tree:
+
+    @hydra.main(config_path="conf", config_name="my_app", version_base="1.3")   # my_app.yaml: hydra.searchpath:
+    def main(config): ...                                                       #   [pkg://swirl_env.conf]
+"""
 
 from __future__ import annotations
 
