@@ -43,22 +43,22 @@ _SCALES = {
 }  # fmt: skip
 _MONEY_SCALE = re.compile(r"\s?(?:([mM])(?:[mM]|il)?|([bB])|T)(?![^\W\d_])")
 _START = re.compile(r"\.?\d")
-_SUPERSCRIPTS = "²³¹⁰⁴-⁹⁺⁻"
+_SUPERSCRIPTS = "²³¹\u2070-\u209c\u2460-\u24ff"
 _EXPONENT_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _WORD = rf"[^\W\d_{_SUPERSCRIPTS}]++"
 # What may stand before the number: words and punctuation, then a sign that cannot be a subtraction, then a currency.
 _HEAD = re.compile(
-    rf"(?:{_WORD}(?:['-]{_WORD})*+(?!\()|[\s.,;:!?'\"()\[\]#_…])*+(?P<currency>[{CURRENCY}]\s*)?"
+    rf"(?:{_WORD}(?:['-]{_WORD})*+(?!'*\()|[\s.,;:!?'\"()\[\]#_…])*+(?P<currency>[{CURRENCY}]\s*)?"
     rf"(?:(?P<sign>[-+])\s*(?:[{CURRENCY}]\s*)?)?"
 )
 _BEFORE_SIGN = re.compile(rf"(?:^|[\s:(]|[{CURRENCY}])[-+](?:[{CURRENCY}]\s*)?$|^\s*[-+]\s*(?:[{CURRENCY}]\s*)?$")
 # What may stand after it: words (units), squares and cubes of lengths, punctuation, a currency. Neither "5!" nor "0.33...".
 _TAIL = re.compile(
-    rf"(?![\s)\]°]*!|\.\.)(?:(?:[mck]?m|dm|in|ft|yd|mi|s)(?:\^?\{{?[23]\}}?(?!\w)|[²³])|{_WORD}|"
+    rf"(?![\s)\]°]*!|\.\.|,\s*(?:\.\.|…))(?:(?:[mck]?m|dm|in|ft|yd|mi|s)(?:\^?\{{?[23]\}}?(?!\w)|[²³])|{_WORD}|"
     rf"[\s.,;:!?'\"()\[\]/_°¢…{CURRENCY}-])*+"
 )
 _CURRENCY_CODE = re.compile(
-    r"(?:^|\W)(?:USD?|EUR|GBP|CAD?|AUD?|NZ|HK|INR|PHP|JPY|CNY|RMB|CHF|RM|Rs\.?|kr\.?)\s*\$?$", re.IGNORECASE
+    r"(?<!\w)(?:USD?|EUR|GBP|CAD?|AUD?|NZ|HK|INR|PHP|JPY|CNY|RMB|CHF|RM|Rs\.?|kr\.?|[ARS](?=\s?\$))\s*\$?\s*$", re.IGNORECASE
 )
 
 _WORDS = re.compile(rf"{_WORD}(?:['-]{_WORD})*+")
@@ -69,13 +69,14 @@ _SPELLED = frozenset(
 )
 _PARTS = re.compile(
     r"(?:half|halves|thirds?|quarter|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|\w+teenths?|\w+ieths?|"
-    r"(?:hundred|thousand|million|billion)ths?|ths|ish|s?fold|x|odd|plus|score|mil|gross|grand|mill|millionen|milliarden?|tausend|"
+    r"(?:hundred|thousand|million|billion)ths?|ths|ish|s?fold|x|odd|plus|scores?|ones|tens|hundreds|doz|dz|mil|mio|mrd|mln|kk|lacs?|myriads?|something|some|double|twice|thrice|gross|grand|mill|millionen|milliarden?|tausend|"
     r"millones|mille|millions?|milliards?)"
 )
 """Words that, directly after a number, make it another number."""
 _HEDGES = frozenset(
     "or either neither nor not never cannot without except than least most between approximately approx roughly nearly "
-    "almost circa maybe perhaps possibly probably wrong incorrect false unlike".split()
+    "almost circa maybe perhaps possibly probably wrong incorrect false unlike anything unequal hardly barely "
+    "undefined nan infinity infinite etc".split()
 )
 """Alternatives, negations, comparisons and approximations: they change a number wherever they stand."""
 _COMPUTES = frozenset(
@@ -85,14 +86,19 @@ _COMPUTES = frozenset(
 """Arithmetic in words: it changes a number wherever it stands, but may lead to one in front of an equals sign."""
 _CHANGES_NEXT = frozenset(
     "over under above below beyond past about around near some exceeds exceeding exceed within times plus twice thrice "
-    "double triple quadruple sine cosine tangent sin cos tan log ln exp abs square cube menos moins meno etwa rund environ "
-    "casi unos".split()
+    "double triple quadruple sine cosine tangent sin cos tan log ln exp abs square cube less but gcd lcm max min mod ca "
+    "menos moins meno etwa rund environ casi unos".split()
 )
 """Words that change the number that follows them."""
-_CHANGES_BEFORE = frozenset("plus minus below zero negative hundred thousand million billion basis downwards upwards".split())
+_CHANGES_BEFORE = frozenset("no plus minus below zero negative hundred thousand million billion basis downwards upwards".split())
 """Words that change a number that stands somewhere before them."""
-_FILLERS = frozenset("a an the just exactly only well far be even".split())
-_OPEN_ENDED = re.compile(r"\band\s+(?:up|upwards?|over|above|below|under|older|younger|counting|more|less|fewer|change|some)\b")
+_PAIRS_NEXT = {("up", "to"), ("close", "to"), ("different", "from"), ("could", "be"), ("might", "be"), ("may", "be")}
+_FILLERS = frozenset("a an the just exactly only well far even".split())
+_OPEN_ENDED = re.compile(
+    r"\band\s+(?:up|upwards?|over|above|below|under|older|younger|counting|more|less|fewer|change|some|so\s+on|a\s+(?:bit|little|few)|"
+    r"(?:a|one|two|three)\s+(?:quarter|third|fourth|fifth|eighth|tenth)s?)\b|"
+    r"\braised\s+to\b|\bto\s+the\s+\w+(?:th|rd|nd|st)\b|\b(?:by|into|over)\s+(?:one|two|three|four|five|six|seven|eight|nine|ten)\b"
+)
 _TOTALS = frozenset(
     "total amount value sum product quotient difference remainder score result answer number quantity count average mean "
     "median mode increase decrease reduction gain rise drop growth surplus deficit price cost profit loss distance length "
@@ -107,15 +113,17 @@ _NOT_CONTRACTED = re.compile(r"n't\b")
 
 _DROPPED = re.compile("[\u20e3\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]")
 _REFUSED_SYMBOLS = frozenset("➕➖➗✖✕❌✗✘🚫❎⛔")
-_CHARS = {ord(dash): "-" for dash in "−‒–—﹣－‐‑"}
+_CHARS = {ord(dash): "-" for dash in "−‒–﹣－‐‑"}
 _CHARS |= {ord(blank): "\u202f" for blank in "\u00a0\u2007\u2008\u2009"}
 _CHARS |= dict(zip(map(ord, "⁄∕％‘’“”´＋＝．，：（）／٫٬＄＊"), "//%''\"\"'+=.,:()/.,$*", strict=True))
+_CHARS |= dict(zip(map(ord, "。、「」『』【】《》〈〉«»‹›„‚"), ".," + 16 * '"', strict=True))
+_CHARS |= {ord("—"): " , "}  # a dash between words, unlike the shorter ones no minus sign
 _CHARS |= {ord("℃"): "°C", ord("℉"): "°F"}
 _CHARS |= {ord(c): " " + unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
 _CHARS |= dict.fromkeys(map(ord, "→⇒➔➜∴⟹"), " so ")
 _EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{1,2}(?=\S))(?![\s*_])([^*\n]*?[^\s*_\n])\1(?![\w*])|</?(?:b|strong|i|em|u|mark)>")
 _INLINE_MATH = re.compile(r"(?<!\\)\${1,2}([^$]*[^$\\])\${1,2}(?!\d)")
-_BULLET = re.compile(r"^\s*[*•·‣]\s+")
+_BULLET = re.compile(r"^\s*(?:[*·]\s+|[•‣]\s*)")
 _LATEX = (
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|big[lr]?|Big[lr]?|limits)(?![a-zA-Z])"), ""),
     (re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"), r" \1\2/\3\4"),
@@ -154,9 +162,9 @@ def read_number(text: str) -> tuple[Fraction, bool] | None:
     number = _NUMBER.match(statement, start.start()) if statement and start else None
     if statement is None or number is None:
         return None
-    head, end = statement[: number.start()], number.end()
+    head, end = _CURRENCY_CODE.sub(" $", statement[: number.start()]), number.end()
     value = _value(number)
-    before = _HEAD.fullmatch(_CURRENCY_CODE.sub(" $", head))
+    before = _HEAD.fullmatch(head)
     if value is None or before is None:
         return None
     if before["currency"] and (scale := _MONEY_SCALE.match(statement, end)):
@@ -175,18 +183,17 @@ def _sign(head: str, sign: str | None) -> int:
         return 0
     if not (_HEDGES.isdisjoint(words) and _COMPUTES.isdisjoint(words)) or _OTHER_LANGUAGES.search(head):
         return 0
-    attached = head[-1:].isalpha() and not _CURRENCY_CODE.search(head)
-    if attached or _is_variable(head):
+    if head[-1:].isalpha() or _is_variable(head):
         return 0
     while words and words[-1] in _FILLERS:
         words.pop()
     before_last, last = ["", "", *words][-2:]
-    if last in ("negative", "minus"):
-        plain = last == "negative" or len(words) == 1 or before_last in ("is", "equals", "answer", "be", "so", "degrees")
+    if last in ("negative", "neg", "minus"):
+        plain = last != "minus" or len(words) == 1 or before_last in ("is", "equals", "answer", "be", "so", "degrees")
         return -1 if plain and not sign else 0
     if last in _CHANGES_NEXT or (last in _SPELLED and head.rstrip()[-1:].isalpha()):
         return 0
-    if (last == "of" and before_last not in _TOTALS) or (before_last, last) in (("up", "to"), ("close", "to")):
+    if (last == "of" and before_last not in _TOTALS) or (before_last, last) in _PAIRS_NEXT:
         return 0
     return -1 if sign == "-" else 1
 
@@ -209,6 +216,8 @@ def _is_harmless_after(tail: str, number: re.Match[str]) -> bool:
     if not all(changes.isdisjoint(lower) for changes in (_HEDGES, _COMPUTES, _CHANGES_BEFORE)) or _OPEN_ENDED.search(
         text.lower()
     ):
+        return False
+    if words[:1] == ["MM"]:  # a million in finance, unlike mm
         return False
     next_word = lower[0] if lower and re.match(r"[\s/-]*[^\W\d_]", text) else ""
     if next_word in _SPELLED or _PARTS.fullmatch(next_word) or (next_word == "quarters" and number["num"] in ("1", "3")):

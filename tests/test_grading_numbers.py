@@ -70,6 +70,16 @@ def test_signs_in_words_and_dashes(text, value):
             "12½ dozen or so",
             "the reciprocal of 12",
             "12 thousandths",
+            "less 12",
+            "12₂",
+            "f'(12)",
+            "12 raised to the third",
+            "12 and a quarter",
+            "12 MM",
+            "12, ...",
+            "all but 12",
+            "could be 12",
+            "12 by two",
         ),
     ],
 )
@@ -176,7 +186,27 @@ def test_digits_grouped_and_set_in_any_way_are_read(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["*12*", "**12**", "_12_", "`12`", "✅ 12", "12 🎉", "\u200b12\ufeff", "1️⃣2️⃣", "₱12", "₿ 12", "<b>12</b>", "• 12"]
+    "text",
+    [
+        "*12*",
+        "**12**",
+        "_12_",
+        "`12`",
+        "✅ 12",
+        "12 🎉",
+        "\u200b12\ufeff",
+        "1️⃣2️⃣",
+        "₱12",
+        "₿ 12",
+        "<b>12</b>",
+        "• 12",
+        "「12」",
+        "答案：12。",
+        "answer — 12",
+        "« 12 »",
+        "US$12",
+        "R$ 12",
+    ],
 )
 def test_marks_around_a_number_make_no_difference(text):
     assert numeric_value(text) == 12
