@@ -6,13 +6,21 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.episodes.transcript import clean, escape
 from swirl_env.protocols import Agent, Tool
 from swirl_env.types import Action, Malformed, Settings, State, Task, Turn
 
 _OWN_TAGS = ("answer", "tool_call")
 """Tags that stay readable in a quotation. Those of think blocks do not: a model that repeats one would hide its own verdict."""
+_THINKING = re.compile(
+    r"[<\[◁]\|?(?P<close>/|end_of_|end_)?(?:begin_of_|begin_)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
+    r"(?:\s[^<>\[\]]{0,200})?\|?[>\]▷]",
+    re.IGNORECASE,
+)
+"""The beginning or end of a think block, as various models write it."""
+_CHANNEL = "<|channel|>"
+_FINAL = "<|channel|>final<|message|>"
+"""gpt-oss: reasoning and reply stand in channels of their own."""
 _HEADINGS = "verdict|rating|judge?ment|decision|label|answer"
 
 
@@ -24,7 +32,7 @@ class FreeText:
     def __init__(self, tools: Sequence[str]) -> None:
         self.tools = tuple(tools)
 
-    def parse(self, text: str) -> Malformed:
+    def parse(self, text: str, opened: bool = False) -> Malformed:
         """Returns `Malformed` for every text: free text holds no call and no answer."""
         return Malformed("Free text holds no call and no answer.", 0, len(text))
 
@@ -76,19 +84,37 @@ def quote(text: str, tags: Sequence[str] = ()) -> str:
     return "\n".join(f"| {line}" for line in readable(text, tags).splitlines() or [""])
 
 
-def read_choice(text: str, choices: Sequence[str], opened: bool = False) -> tuple[str | None, str]:
-    """Returns the word that the last line consists of, and the text before it; None where it consists of none of them.
+def visible_text(text: str, opened: bool = False) -> str:
+    """Returns the part of a reply that is no reasoning: what follows the last think block, nothing if one is still open.
 
-    Before the word may stand a heading (``Verdict:``), and marks of emphasis around both; nothing else. So a word that was
-    quoted, or that fell inside a sentence, does not count. Nor does anything in a think block, closed or cut off.
+    A verdict in a draft is not a verdict. The blocks of all usual models count (``<think>``, ``[THINK]``, channels), also if
+    the generation prompt opened one, or the token limit cut one off before its end.
+
+    Args:
+        text: what the model wrote.
+        opened: whether the generation prompt had opened a think block.
+    """
+    if _CHANNEL in text:
+        _, final, text = text.rpartition(_FINAL)
+        return text if final and _CHANNEL not in text else ""
+    tags = [(tag.end(), tag["close"] is not None) for tag in _THINKING.finditer(text)]
+    end, is_closed = tags[-1] if tags else (0, not opened)
+    return text[end:] if is_closed else ""
+
+
+def read_choice(text: str, choices: Sequence[str], opened: bool = False) -> tuple[str | None, str]:
+    """Returns the word that the last line consists of, and the text before it; None if it consists of none of them.
+
+    A heading (``Verdict:``) may precede the word, and marks of emphasis may surround both; nothing else. So a word that was
+    quoted, or that is part of a sentence, does not count. Nor does anything in a think block (see `visible_text`).
 
     Args:
         text: what the model wrote.
         choices: the words it was to choose from.
         opened: whether the generation prompt had opened a think block.
     """
-    text = text[reasoning_end(text, opened) :]
-    said, _, last = text.strip().rpartition("\n")
+    text = visible_text(text, opened).strip()
+    explanation, _, last = text.rpartition("\n")
     word = "|".join(map(re.escape, choices))
-    found = re.fullmatch(rf"[*_#`\s]*(?:(?:final )?(?:{_HEADINGS})[*_]*\s*:[*_\s]*)?({word})[*_`.!\s]*", last, re.IGNORECASE)
-    return (found.group(1).upper(), said.strip()) if found else (None, text.strip())
+    match = re.fullmatch(rf"[*_#`\s]*(?:(?:final )?(?:{_HEADINGS})[*_]*\s*:[*_\s]*)?({word})[*_`.!\s]*", last, re.IGNORECASE)
+    return (match.group(1).upper(), explanation.strip()) if match else (None, text)

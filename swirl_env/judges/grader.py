@@ -25,7 +25,7 @@ Answer:
 Does the answer say the same as the key? Other words, another order or more detail do no harm, as long as nothing contradicts \
 the key. Numbers agree when they are equal, in whatever notation: 1/2 and 0.5, 1,000 and 1000, $10 and 10.00.
 Say YES or NO, and nothing else, on the last line."""
-_VERSION = 1
+_VERSION = 2
 
 
 class LlmGrader:
@@ -43,6 +43,7 @@ class LlmGrader:
         self.agent = make_agent(agent)
         self.seed, self.attempts = seed, attempts
         options = {"agent": fingerprint(self.agent, "agent"), "seed": seed, "attempts": attempts, "version": _VERSION}
+        options["prompt"] = _PROMPT
         self.fingerprint = named("llm_grader", options)
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
