@@ -147,12 +147,22 @@ class Renderer:
         """Returns the text of sampled ids (see `TextCodec.decode`)."""
         return self.codec.decode(ids)
 
+    @property
+    def takes_system(self) -> bool:
+        """Whether the template has a place for a system message."""
+        return self._template.takes_system
+
+    def role_name(self, role: Role) -> str:
+        """Returns what the template calls a role; tool results are the user's if it has no role for tools."""
+        return self._template.name_of(role) if isinstance(self._template, ChatTemplate) else role
+
     def drifts(self, token_ids: Sequence[int], text: str) -> bool:
         """Returns whether tokenising `text` again gives other ids than the sampled ones (the end of the turn aside)."""
         end = len(token_ids)
         while end and token_ids[end - 1] in self.codec.hidden_ids:
             end -= 1
-        return tuple(token_ids[:end]) != self.codec.encode(text, self._prompt_end)
+        ids = tuple(token_ids[:end])
+        return ids != self.codec.encode(text, self._prompt_end) and ids != self.text_ids(text)
 
     def owns(self, action: Action) -> bool:
         """Returns whether an action's ids are of this tokenizer: whether they decode to its text."""
