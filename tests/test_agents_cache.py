@@ -18,7 +18,7 @@ from swirl_env.agents.transformers.prefix_cache import PrefixCache
 from swirl_env.agents.transformers.sampling import Request, generate
 from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
-from swirl_env.types import State, Trajectory
+from swirl_env.types import Trajectory
 from swirl_env.vector import ToolVectorEnv
 
 
@@ -106,7 +106,7 @@ def same(ours: Sequence[Trajectory], theirs: Sequence[Trajectory]) -> None:
         ({"prefix_cache": 700}, {}),
         ({"template": tiny_lm.GEMMA}, {}),
         ({"template": tiny_lm.THINK_STRIPPING}, {"history": "calls"}),
-        ({"make": tiny_lm.gemma2}, {}),
+        ({"make": tiny_lm.gemma2}, {"prompt": "question"}),  # full prompts take eager attention half a minute
     ],
     ids=["whole", "in batches", "little room", "another template", "calls only", "windows"],
 )
@@ -157,25 +157,37 @@ def test_states_are_read_anew_after_the_weights_have_changed(change: str) -> Non
     assert later.token_ids == alone.token_ids and later.logprobs == pytest.approx(alone.logprobs, abs=1e-4)
 
 
-def test_no_more_is_kept_than_there_is_room_for_and_nothing_afterwards() -> None:
-    agent = policy(prefix_cache=150)
-    held: list[int] = []
-    act = agent.act
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_no_more_is_kept_than_there_is_room_for_and_nothing_afterwards(batch_size: int) -> None:
+    agent = policy(prefix_cache=150, batch_size=batch_size)
+    sizes: list[int] = []
+    keep = agent._prefixes.keep
 
-    def acting(states: Sequence[State]) -> Any:
-        actions = act(states)
-        held.append(sum(len(kept.ids) for kept in agent._prefixes._next))
-        return actions
+    def counted(*args: Any) -> None:
+        keep(*args)
+        sizes.append(sum(len(row.ids) for row in (*agent._prefixes._last, *agent._prefixes._next)))
+        assert sizes[-1] == agent._prefixes.size
 
-    agent.act = acting  # type: ignore[method-assign]
+    agent._prefixes.keep = counted  # type: ignore[method-assign]
     venv = ToolVectorEnv(SumTasks(), 3, tools=["calculator"], judge=None, max_steps=3, prompt="question")
     running = collect(agent, venv.engine, 6, venv.num_envs)
     next(running)
-    assert max(held) <= 150 and any(held)
+    assert max(sizes) <= 150 and any(sizes)
     running.close()
     assert not agent._prefixes._next and not agent._prefixes._last, "a run that is given up lets go of it too"
     with pytest.raises(ConfigError, match="prefix_cache is a number of tokens"):
         policy(prefix_cache=-1)
+
+
+def test_rows_that_were_continued_make_room_for_those_that_continue_them() -> None:
+    agent = policy(prefix_cache=300)
+    states = [begin(f"How far is it to {town}? " * 3, seed) for seed, town in enumerate(("Oslo", "Rome"))]
+    with agent.prefix_caching():
+        for _ in range(3):
+            actions = agent.act(states)
+            states = [go_on(state, action, "no") for state, action in zip(states, actions, strict=True)]
+            assert len(agent._prefixes._next) == 2, "the rows of the last call do not keep those of this one out"
+            assert agent._prefixes.size <= 300 < 2 * sum(map(len, map(agent.renderer.ids, states)))
 
 
 def test_the_kept_row_that_shares_most_is_found() -> None:
