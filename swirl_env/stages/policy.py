@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -65,6 +65,9 @@ def make_policy(options: TrainOptions, accelerator: Accelerator) -> Transformers
         template_options=section.template_options,
         max_context=section.max_context,
         prefix_cache=section.prefix_cache,
+        date=section.date,
+        trust_remote_code=section.trust_remote_code,
+        precision=_precision(accelerator),
     )
     agent.model = with_adapters(agent.model, options.lora, section)
     return agent
@@ -74,11 +77,17 @@ def _embedded(options: TrainOptions, accelerator: Accelerator) -> TransformersAg
     # One process trains it, the others wait for it and find it in the cache.
     with accelerator.main_process_first():
         folder = warm_policy(options.setting, options.warm_start)
-    given = {"max_new_tokens": options.model.max_new_tokens, "batch_size": options.model.batch_size}
+    given: dict[str, Any] = {"max_new_tokens": options.model.max_new_tokens, "batch_size": options.model.batch_size}
     given |= {"max_context": options.model.max_context, "prefix_cache": options.model.prefix_cache}
+    given |= {"precision": _precision(accelerator)}
     agent = embedded_agent(folder, **{key: value for key, value in given.items() if value is not None})
     agent.name = f"embedded-{options.setting}-{options.warm_start}"
     return agent
+
+
+def _precision(accelerator: Accelerator) -> Literal["bf16", "fp16"] | None:
+    """Returns the mixed precision that training runs in, which rollouts must share: both score one policy."""
+    return accelerator.mixed_precision if accelerator.mixed_precision in ("bf16", "fp16") else None
 
 
 def warm_policy(setting: str, seed: int) -> str:

@@ -13,6 +13,7 @@ from swirl_env.config.options import RunOptions
 from swirl_env.errors import ConfigError, StoreError, unknown_name
 from swirl_env.fingerprint import fingerprint
 from swirl_env.registry import Spec
+from swirl_env.stages.dates import pin_dates
 from swirl_env.stages.run_config import Config, read_config, resumed, same_run, to_config, to_options, to_yaml
 from swirl_env.store import Store
 from swirl_env.store.lines import replace_file
@@ -38,6 +39,7 @@ def settle(options: R, keys: Collection[str] | None = None) -> R:
     """
     path = Path(options.out or "")
     stored = _check_begin(path, options)
+    options = pin_dates(options, stored if options.resume else None)
     if stored is None or not options.resume:
         return options
     config = resumed(path, stored, options, keys)

@@ -38,6 +38,8 @@ class ModelSection(Options, frozen=True, kw_only=True):
     system: str | None
     template_options: dict[str, Any]
     gradient_checkpointing: bool
+    date: str | None = None
+    trust_remote_code: bool = False
 
 
 class LoraSection(Options, frozen=True, kw_only=True):
