@@ -1,4 +1,4 @@
-"""The search tool: BM25 over a corpus, from an index that is built once and shared by every environment and process."""
+"""The search tool: BM25 and embeddings over a corpus, from indexes that are built once and shared by all environments."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ from swirl_env.corpus import open_corpus
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.protocols import Corpus
 from swirl_env.tools.search import storage
+from swirl_env.tools.search.dense import TEXT_VERSION, DenseIndex
+from swirl_env.tools.search.embedders import Embedder, load_embedder
+from swirl_env.tools.search.hybrid import fuse
 from swirl_env.tools.search.index import METHODS, Bm25sIndex, IndexOptions, Method, Numba, RankBm25Index, Ranker, document_terms
 from swirl_env.tools.search.text import TOKENIZER_VERSION, Analyzer, Splitter, Stemmer, StopWords
 from swirl_env.types import SEARCH, Passage, ToolResult
@@ -25,18 +28,26 @@ from swirl_env.types import SEARCH, Passage, ToolResult
 INDEX_VERSION = 2
 """Version of the files in the cache; indexes of other versions are left alone and built again."""
 
-Backend = Literal["bm25s", "rank_bm25"]
+Backend = Literal["bm25s", "rank_bm25", "dense", "hybrid"]
+
+_KEYWORDS = (
+    "finds passages by keywords and shows the {top_k} best. Write the words that the passage should hold, "
+    "such as names and titles."
+)
+_MEANING = "finds passages by meaning and shows the {top_k} best. Write a question or what the passage should say."
+_DESCRIPTIONS = {"bm25s": _KEYWORDS, "rank_bm25": _KEYWORDS, "dense": _MEANING, "hybrid": _KEYWORDS}
 
 
 class Search:
-    """Finds passages by keywords (BM25).
+    """Finds passages by keywords (BM25), by meaning (embeddings), or by both.
 
     A result's `data` holds ``ids``, ``titles`` and ``scores`` of the best passages, best first; equal scores keep the
     order of the corpus. A query without results is no error: its text says why.
 
     Args:
         corpus: the passages: a `Corpus`, a path, a `datasets.Dataset` (see `swirl_env.corpus.open_corpus`).
-        backend: ``bm25s``, or ``rank_bm25`` as the slow reference.
+        backend: ``bm25s``, or ``rank_bm25`` as the slow reference; ``dense`` for the inner product of embeddings; ``hybrid`` for
+            the fusion of both rankings by rank.
         top_k: how many passages to return.
         k1: how slowly repetitions of a term in a passage stop counting.
         b: how strongly long passages are penalised, 0 to 1.
@@ -48,6 +59,9 @@ class Search:
         snippet_chars: how much of each passage is shown, in characters; 0 for all of it.
         max_query_chars: the longest query that is searched for.
         numba: ``on``, ``off``, or ``auto``: on if installed, once a process searches a large corpus often (bm25s only).
+        embedder: the model of ``dense`` and ``hybrid``: a folder, ``package:NAME``, a hub name, or a mapping with ``model``,
+            ``dtype`` and ``device`` (see `swirl_env.tools.search.embedders.load_embedder`).
+        fusion_depth: how many of the best passages of each ranking ``hybrid`` fuses, `top_k` at least.
         cache_dir: folder of the indexes; by default ``SWIRL_CACHE_DIR``, else the user's cache folder.
     """
 
@@ -69,9 +83,12 @@ class Search:
         snippet_chars: int = 600,
         max_query_chars: int = 2000,
         numba: Numba = "auto",
+        embedder: object = None,
+        fusion_depth: int = 20,
         cache_dir: str | None = None,
     ) -> None:
         _check(backend, method, tokenizer, stemmer, stopwords, numba)
+        _check_embedder(backend, embedder, fusion_depth)
         _check_numbers(top_k, k1, b, title_weight, snippet_chars, max_query_chars)
         if corpus is None:
             raise ConfigError("The search tool needs a corpus; this task has none. Give corpus=PATH, or use other tools.")
@@ -79,13 +96,12 @@ class Search:
         self.top_k = top_k
         self.snippet_chars = snippet_chars
         self.max_query_chars = max_query_chars
-        self.description = (
-            f"finds passages by keywords and shows the {top_k} best. Write the words that the passage should hold, "
-            "such as names and titles."
-        )
+        self.description = _DESCRIPTIONS[backend].format(top_k=top_k)
         options = IndexOptions(method, float(k1), float(b), title_weight, tokenizer, stemmer, stopwords)
-        self._opened = _open(open_corpus(corpus), backend, options, numba, cache_dir)
-        self._terms = self._opened.analyzer.terms
+        self._opened = _open(
+            open_corpus(corpus), backend, options, numba, load_embedder(embedder) if embedder else None, cache_dir
+        )
+        self._depth = max(fusion_depth, top_k)
 
     def __reduce__(self) -> tuple[object, ...]:
         # A copy in another process maps the same files instead of carrying them along.
@@ -102,8 +118,8 @@ class Search:
             return ToolResult(
                 f"The query is too long: {len(query):,} characters, at most {self.max_query_chars:,} are allowed.", "limit"
             )
-        terms = self._terms(query)
-        best = self._opened.ranker.top(terms, self.top_k) if terms else []
+        terms = self._opened.analyzer.terms(query)
+        best = self._opened.best(query, terms, self.top_k, self._depth)
         if not best:
             return ToolResult(_nothing(query, terms), None, {"ids": [], "titles": [], "scores": []})
         passages = self._opened.passages
@@ -138,21 +154,46 @@ def _nothing(query: str, terms: Sequence[str]) -> str:
 
 
 class _Opened:
-    """Shared by the search tools of one process: analyzer, passages and index of one corpus under one set of options."""
+    """Shared by the search tools of one process: analyzer, passages and indexes of one corpus under one set of options."""
 
-    def __init__(self, corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, cache_dir: str | None) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        backend: Backend,
+        options: IndexOptions,
+        numba: Numba,
+        embedder: Embedder | None,
+        cache_dir: str | None,
+    ) -> None:
         root = cache_root(cache_dir) / f"search-v{INDEX_VERSION}"
         self.analyzer = Analyzer(options.tokenizer, options.stemmer, options.stopwords)
         folder = root / f"passages-{_digest(corpus.fingerprint)}"
         storage.ensure(folder, lambda own: storage.PassageStore.write(own, corpus))
         self.passages = storage.PassageStore(folder)
-        self.ranker: Ranker
+        self.ranker: Ranker | None = None
+        self.dense: DenseIndex | None = None
+        if embedder is not None:
+            vectors = root / f"dense-{_digest([TEXT_VERSION, embedder.fingerprint, corpus.fingerprint])}"
+            parts = root / f".parts-{vectors.name}"
+            storage.ensure(vectors, lambda own: DenseIndex.build(own, self.passages, embedder, parts))
+            self.dense = DenseIndex(vectors, embedder)
+        if backend == "dense":
+            return
         if backend == "rank_bm25":
             self.ranker = RankBm25Index(self._documents(options), options)
         else:
             index = root / f"bm25s-{_index_key(corpus, options)}"
             storage.ensure(index, lambda own: Bm25sIndex.build(own, self._documents(options), options))
             self.ranker = Bm25sIndex(index, numba)
+
+    def best(self, query: str, terms: Sequence[str], k: int, depth: int) -> list[tuple[int, float]]:
+        """Returns positions and scores of the `k` best passages; `depth` of each ranking are fused if there are two."""
+        wanted = k if self.ranker is None or self.dense is None else depth
+        by_words = self.ranker.top(terms, wanted) if self.ranker is not None and terms else []
+        if self.dense is None:
+            return by_words
+        by_meaning = self.dense.top(query, wanted) if any(character.isalnum() for character in query) else []
+        return by_meaning if self.ranker is None else fuse([by_words, by_meaning], k)
 
     def _documents(self, options: IndexOptions) -> Iterator[list[str]]:
         return document_terms(self.passages, self.analyzer.passage_terms, options.title_weight)
@@ -162,13 +203,16 @@ _shared: weakref.WeakValueDictionary[str, _Opened] = weakref.WeakValueDictionary
 _sharing = threading.Lock()
 
 
-def _open(corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, cache_dir: str | None) -> _Opened:
+def _open(
+    corpus: Corpus, backend: Backend, options: IndexOptions, numba: Numba, embedder: Embedder | None, cache_dir: str | None
+) -> _Opened:
     """Returns the index, the same object for every tool of this process that asks for the same one."""
-    key = f"{os.path.abspath(cache_root(cache_dir))}|{backend}|{numba}|{_index_key(corpus, options)}"
+    model = embedder.fingerprint if embedder is not None else ""
+    key = f"{os.path.abspath(cache_root(cache_dir))}|{backend}|{numba}|{model}|{_index_key(corpus, options)}"
     with _sharing:
         opened = _shared.get(key)
         if opened is None:
-            opened = _shared[key] = _Opened(corpus, backend, options, numba, cache_dir)
+            opened = _shared[key] = _Opened(corpus, backend, options, numba, embedder, cache_dir)
     return opened
 
 
@@ -195,6 +239,15 @@ def _check(backend: str, method: str, tokenizer: str, stemmer: str, stopwords: s
             raise unknown_name(what, str(name), names)
     if backend == "rank_bm25" and method != "lucene":
         raise ConfigError(f"method={method!r} needs backend='bm25s'; backend='rank_bm25' has its own formula (Okapi).")
+
+
+def _check_embedder(backend: str, embedder: object, fusion_depth: int) -> None:
+    if backend in ("dense", "hybrid") and embedder is None:
+        raise ConfigError(f"backend={backend!r} needs a model: give embedder=, a folder, package:NAME or a hub name.")
+    if backend not in ("dense", "hybrid") and embedder is not None:
+        raise ConfigError(f"embedder= is for backend='dense' and 'hybrid'; got backend={backend!r}. Leave one of them out.")
+    if not isinstance(fusion_depth, int) or fusion_depth < 1:
+        raise ConfigError(f"Expected fusion_depth to be a whole number from 1, got {fusion_depth!r}.")
 
 
 def _check_numbers(top_k: int, k1: float, b: float, title_weight: int, snippet_chars: int, max_query_chars: int) -> None:
