@@ -18,7 +18,7 @@ from swirl_env.tools.search import dense
 from swirl_env.tools.search.embedders import SentenceEmbedder, StaticEmbedder, load_embedder
 from swirl_env.tools.search.hybrid import fuse
 from swirl_env.tools.search.tool import Search
-from swirl_env.types import Passage
+from swirl_env.types import Passage, Task
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 WORDS = ["[UNK]", "red", "crimson", "kite", "gull", "blue", "sea", "the", ":"]
@@ -235,3 +235,21 @@ def test_a_model_of_sentence_transformers_agrees_with_the_library(tmp_path: Path
     passages = ["red kite", "the blue sea"]
     wanted = model.encode_document(passages, normalize_embeddings=True)
     np.testing.assert_allclose(embedder.embed_passages(passages), wanted, atol=1e-5)
+
+
+def test_the_comparison_of_backends_counts_evidence(capsys: pytest.CaptureFixture[str]) -> None:
+    from swirl_env.benchmarks.retrieval import Arm, measure, table
+
+    class Two:
+        corpus, split, tools, max_steps = corpus_of("red kite", "blue sea", "gull"), "test", ("search",), 2
+        rows = (Task("a", "red kite", evidence=("p0", "p2")), Task("b", "blue sea", evidence=("p1",)), Task("c", "no evidence"))
+
+        def __len__(self) -> int:
+            return len(self.rows)
+
+        def __getitem__(self, i: int) -> Task:
+            return self.rows[i]
+
+    score = measure(Two(), Arm("words", {"backend": "bm25s"}))
+    assert score.recall == (0.75, 0.75, 0.75)
+    assert "| words | 0.750 | 0.750 | 0.750 |" in table([score])
