@@ -16,18 +16,20 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
 import numpy as np
 
-from swirl_env.errors import PluginError
+from swirl_env.errors import PluginError, log_once
 from swirl_env.protocols import Grader
-from swirl_env.types import Malformed, Outcome, Record, Trajectory
+from swirl_env.types import Malformed, Outcome, Record, Task, Trajectory
 
 Z95 = 1.959963984540054
 """97.5 % point of the standard normal distribution."""
+_LARGEST = 1e100
+"""Largest reward that is counted: sums of squares stay finite."""
 
 
 class Estimate(Record, frozen=True):
@@ -126,20 +128,58 @@ def evaluate(trajectories: Iterable[Trajectory], grader: Grader | None = None) -
 def regraded(trajectories: Iterable[Trajectory], grader: Grader, batch: int = 64) -> Iterator[Trajectory]:
     """Yields the trajectories with `correct` as a grader says: None if it could not tell, False without an answer.
 
+    An answer on which the grader raises, or returns something other than True, False or None, is left open.
+
     Raises:
-        PluginError: if the grader does not give one grade per answer.
+        PluginError: if the grader raises on every answer of a batch, or does not give one grade per answer.
     """
     rest = iter(trajectories)
     while group := list(islice(rest, batch)):
         answered = [t for t in group if t.ended != "error" and t.outcome.answer is not None]
-        grades = grader.grade([t.task for t in answered], [t.outcome.answer or "" for t in answered]) if answered else []
-        if len(grades) != len(answered):
-            raise PluginError(f"{type(grader).__name__}.grade gave {len(grades)} grades for {len(answered)} answers.")
+        grades = _grade_all(grader, [t.task for t in answered], [t.outcome.answer or "" for t in answered]) if answered else []
         grade_of = {id(t): grade for t, grade in zip(answered, grades, strict=True)}
         for t in group:
             if id(t) in grade_of:
                 t = msgspec.structs.replace(t, outcome=Outcome(t.outcome.answer, grade_of[id(t)], t.outcome.f1))
             yield t
+
+
+def _grade_all(grader: Grader, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
+    name = type(grader).__name__
+    try:
+        grades = list(grader.grade(list(tasks), list(answers)))
+    except Exception:
+        return _grade_singly(grader, tasks, answers)
+    if len(grades) != len(answers):
+        raise PluginError(f"{name}.grade gave {len(grades)} grades for {len(answers)} answers.")
+    return [_checked_grade(grader, answer, grade) for answer, grade in zip(answers, grades, strict=True)]
+
+
+def _grade_singly(grader: Grader, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
+    """Grades the answers of a batch that raised one by one, so that one bad answer does not spoil the others."""
+    grades: list[bool | None] = []
+    error: Exception | None = None
+    for task, answer in zip(tasks, answers, strict=True):
+        try:
+            (grade,) = grader.grade([task], [answer])
+        except Exception as raised:
+            error = raised
+            log_once(grader, f"grader {type(grader).__name__}", raised, answer)
+            grades.append(None)
+        else:
+            grades.append(_checked_grade(grader, answer, grade))
+            error = None
+    if error is not None and not any(grade is not None for grade in grades):
+        raise PluginError(f"{type(grader).__name__}.grade raises on every answer: {type(error).__name__}: {error}") from error
+    return grades
+
+
+def _checked_grade(grader: Grader, answer: str, grade: object) -> bool | None:
+    if grade is None or isinstance(grade, (bool, np.bool_)):
+        return None if grade is None else bool(grade)
+    error = TypeError(f"expected True, False or None as a grade, got {grade!r:.40}")
+    log_once(grader, f"grader {type(grader).__name__}", error, answer)
+    return None
 
 
 class Ratio:
@@ -228,7 +268,7 @@ def _count_outcome(trajectory: Trajectory, task: int, ratios: dict[str, Ratio], 
         counts["ungradable"] += 1
         return
     ratios["accuracy"].add(task, float(outcome.correct))
-    if outcome.f1 is not None:
+    if outcome.f1 is not None and math.isfinite(outcome.f1):
         ratios["f1"].add(task, outcome.f1)
 
 
@@ -236,7 +276,8 @@ def _count_steps(trajectory: Trajectory, task: int, ratios: dict[str, Ratio], co
     steps = trajectory.steps
     verdicts = [step.verdict for step in steps]
     labels = [verdict.label for verdict in verdicts if verdict.status == "scored" and verdict.label is not None]
-    rewards = [verdict.reward for verdict in verdicts if verdict.status == "scored" and verdict.reward is not None]
+    scored = [verdict.reward for verdict in verdicts if verdict.status == "scored" and verdict.reward is not None]
+    rewards = [reward for reward in scored if abs(reward) <= _LARGEST]
     results = [step.result for step in steps if step.result is not None]
     tokens = [len(step.action.token_ids) for step in steps]
     ratios["process"].add(task, labels.count("GOOD"), len(labels))
@@ -247,7 +288,8 @@ def _count_steps(trajectory: Trajectory, task: int, ratios: dict[str, Ratio], co
     if any(tokens):
         ratios["tokens"].add(task, sum(tokens))
     counts["unscored"] += sum(verdict.status == "unscored" for verdict in verdicts)
-    counts["failed_verdicts"] += sum(verdict.status == "failed" for verdict in verdicts)
+    # A reward that is no number (an own store may hold one) is no judgement.
+    counts["failed_verdicts"] += sum(verdict.status == "failed" for verdict in verdicts) + len(scored) - len(rewards)
 
 
 def _row(name: str, estimate: Estimate, share: bool) -> tuple[str, str, str, str]:

@@ -4,6 +4,7 @@ import json
 import math
 import random
 
+import msgspec
 import pytest
 
 from swirl_env.errors import PluginError
@@ -178,3 +179,32 @@ def test_a_grader_grades_again_in_batches():
     assert [len(batch) for batch in grader.seen] == [48, 42]
     with pytest.raises(PluginError, match="47 grades for 48 answers"):
         evaluate(iter(episodes), Yes(short=1))
+
+
+class Picky:
+    """Raises on some answers, and returns something invalid on others."""
+
+    def __init__(self, raises=("bad",)):
+        self.raises = raises
+
+    def grade(self, tasks, answers):
+        if any(answer in self.raises for answer in answers):
+            raise ValueError("cannot read this")
+        return ["yes" if answer == "odd" else answer == "right" for answer in answers]
+
+
+def test_one_answer_that_a_grader_cannot_take_leaves_the_others_graded():
+    answers = ["right", "bad", "wrong", "odd", "right"]
+    episodes = [episode(f"t{i}", [step(ANSWER)], outcome=Outcome(a, False, 0.0)) for i, a in enumerate(answers)]
+    evaluation = evaluate(episodes, Picky())
+    assert (evaluation.accuracy.value, evaluation.accuracy.n, evaluation.ungradable) == (pytest.approx(2 / 3), 3, 2)
+    with pytest.raises(PluginError, match="raises on every answer: ValueError: cannot read this"):
+        evaluate(episodes, Picky(raises=answers))
+
+
+@pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf, 1e300])
+def test_a_reward_that_is_no_number_is_counted_as_failed(reward):
+    steps = [step(), step(verdict=Verdict("scored", 0.5)), step(ANSWER, msgspec.structs.replace(Verdict.good(), reward=reward))]
+    evaluation = evaluate([episode("a", steps), episode("b", [step(ANSWER)], outcome=Outcome("x", False, math.nan))])
+    assert (evaluation.reward.value, evaluation.failed_verdicts) == (pytest.approx(2.5 / 3), 1)
+    json.dumps(evaluation.to_dict(), allow_nan=False)
