@@ -28,8 +28,8 @@ def attention(mask: Tensor | None, positions: Tensor, config: Any, dtype: torch.
     if mask is None:
         return None
     kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds and kinds <= set(_WINDOWS):
-        return {kind: _additive(mask & _WINDOWS[kind](positions, config), dtype) for kind in sorted(kinds)}
+    if kinds and kinds <= set(WINDOWS):
+        return {kind: _additive(mask & WINDOWS[kind](positions, config), dtype) for kind in sorted(kinds)}
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         mask = mask & _sliding(positions, config)
     return _additive(mask, dtype)
@@ -61,7 +61,7 @@ def _chunked(positions: Tensor, config: Any) -> Tensor:
     return chunk[:, None, :, None] == chunk[:, None, None, :]
 
 
-_WINDOWS: dict[str, Callable[[Tensor, Any], Tensor]] = {
+WINDOWS: dict[str, Callable[[Tensor, Any], Tensor]] = {
     "full_attention": _everything,
     "sliding_attention": _sliding,
     "chunked_attention": _chunked,

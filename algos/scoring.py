@@ -8,10 +8,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from swirl_env.agents.transformers.interfaces import CausalLM
+from swirl_env.agents.transformers.interfaces import CausalLM, Decoder
 from swirl_env.algos.batch import TokenBatch
 from swirl_env.algos.losses import token_logprobs
 from swirl_env.algos.masks import attention
+from swirl_env.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +26,9 @@ class ActionScorer(nn.Module):
         model: a causal LM of transformers, with or without LoRA adapters of peft.
         chunk: positions whose logits are computed at a time; 0 lets `losses.CHUNK_VALUES` decide.
         temperature: divides the logits; set it to the sampling temperature to score what was sampled from.
+
+    Raises:
+        ConfigError: if the model cannot be run on text.
     """
 
     def __init__(self, model: CausalLM, chunk: int = 0, temperature: float = 1.0) -> None:
@@ -34,7 +38,10 @@ class ActionScorer(nn.Module):
         """Configuration of the text model."""
         self.chunk = chunk
         self.scale = 1.0 / temperature
-        self.plain_head = _plain_head(model, self.config)
+        try:
+            self.plain_head = _plain_head(model, self.config)
+        except Exception as error:  # whatever a model raises
+            raise ConfigError(f"{type(unwrapped(model)).__name__} cannot be run on text alone: {error}") from error
         """Whether the output layer is a bare projection; otherwise all logits at the action positions are computed."""
 
     def forward(self, batch: TokenBatch) -> Tensor:
@@ -47,7 +54,7 @@ class ActionScorer(nn.Module):
             logits = logits if logits.dtype == torch.float64 else logits.float()
             return torch.log_softmax(logits * self.scale, -1).gather(-1, batch.targets[:, None]).squeeze(-1)
         lm = unwrapped(cast("CausalLM", self.model))
-        hidden = lm.get_decoder()(**inputs).last_hidden_state  # [B, L, H]
+        hidden = decoder_of(lm)(**inputs).last_hidden_state  # [B, L, H]
         head = cast("nn.Linear", lm.get_output_embeddings())
         return token_logprobs(
             hidden[batch.row, batch.position],
@@ -65,6 +72,12 @@ def unwrapped(model: CausalLM) -> CausalLM:
     return cast("CausalLM", cast("Any", model).get_base_model()) if hasattr(model, "peft_config") else model
 
 
+def decoder_of(lm: CausalLM) -> Decoder:
+    """Returns the layers below the output projection; Llama 4 names a whole LM as its decoder, with the layers inside."""
+    decoder: Any = lm.get_decoder()
+    return cast("Decoder", decoder.model if hasattr(decoder, "lm_head") else decoder)
+
+
 def text_config(model: CausalLM) -> Any:
     """Returns the configuration of the text model, which a model of text and images keeps inside its own."""
     config = unwrapped(model).config
@@ -76,7 +89,7 @@ def freeze_other_modalities(model: CausalLM) -> None:
     lm = unwrapped(model)
     if not hasattr(lm, "get_decoder"):
         return
-    decoder, head = cast("nn.Module", lm.get_decoder()), lm.get_output_embeddings()
+    decoder, head = cast("nn.Module", decoder_of(lm)), lm.get_output_embeddings()
     if decoder is None or head is None:
         return
     reached = {id(weight) for part in (decoder, head) for weight in part.parameters()}
@@ -101,7 +114,7 @@ def _plain_head(model: CausalLM, config: Any) -> bool:
     training = model.training
     model.eval()
     try:
-        hidden = lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+        hidden = decoder_of(lm)(input_ids=ids, use_cache=False).last_hidden_state
         logits = model(input_ids=ids, use_cache=False).logits.float()
     finally:
         model.train(training)
