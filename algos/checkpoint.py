@@ -103,7 +103,9 @@ def is_whole(folder: Path) -> bool:
     """Whether every file of a checkpoint is as it was sealed."""
     try:
         entries = json.loads((folder / MANIFEST).read_text())
-        return bool(entries) and all(_digest(folder / name) == digest for name, digest in entries.items())
+        return bool(entries) and all(
+            Path(name).name == name and _digest(folder / name) == digest for name, digest in entries.items()
+        )
     except (OSError, ValueError, AttributeError):
         return False
 

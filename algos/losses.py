@@ -101,12 +101,15 @@ def kl_penalty(
     estimator: KlEstimator = "k2",
     reduction: Reduction = "sum",
 ) -> Tensor:
-    """Estimates 1/count * sum_i KL(pi || pi_ref) at s_i from the sampled tokens.
+    """Estimates 1/count * sum_i KL(pi || pi_ref) of the actions at s_i, token by token.
 
-    With d = log pi - log pi_ref per token (values: Schulman, "Approximating KL divergence", 2020):
+    The KL over actions is, by the chain rule, the sum of the KLs of the next-token distributions at the prefixes that pi
+    samples. Each token adds one estimate of its own KL; with d = log pi - log pi_ref of the token (values: Schulman,
+    "Approximating KL divergence", 2020):
 
     - ``k1``: d. Unbiased, but its gradient is zero on average.
-    - ``k2``: d^2 / 2. Biased, but for on-policy tokens its gradient, d * grad log pi, is on average the gradient of the KL.
+    - ``k2``: d^2 / 2. Biased, but for on-policy tokens its gradient, d * grad log pi, is on average the gradient of the KL per
+      token: the prefix is taken as it is, and what a token does to the KL of later ones is left out.
     - ``k3``: exp(-d) - 1 + d. Unbiased and never negative, but its gradient is that of the other direction, KL(pi_ref || pi).
 
     ``k2`` is the default because what a loss needs is the gradient.

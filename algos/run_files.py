@@ -62,7 +62,9 @@ class RunFiles:
         if self._main:
             (fresh / "spent.json").write_text(json.dumps(spent))
             seal(fresh)
-            os.replace(fresh, folder / f"{spent['updates']:08d}")
+            target = folder / f"{spent['updates']:08d}"
+            shutil.rmtree(target, ignore_errors=True)  # a damaged one, from which the run did not go on
+            os.replace(fresh, target)
             for old in self._checkpoints()[:-2]:
                 shutil.rmtree(old)
         self._trainer.accelerator.wait_for_everyone()
