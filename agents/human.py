@@ -17,7 +17,7 @@ class HumanAgent:
     the input (Ctrl-D) gives up.
 
     Args:
-        read: asks for a line, given what to show in front of it; None for the terminal.
+        read: asks for a line and gets the prompt to show in front of it; None for the terminal.
         show: shows a text; None for the terminal.
     """
 
@@ -26,11 +26,11 @@ class HumanAgent:
         self._show = print if show is None else show
 
     def act(self, states: Sequence[State]) -> list[Action]:
-        """Returns one action a state, asked for one after the other."""
+        """Returns one action per state, asked for one after the other."""
         return [self._one(state) for state in states]
 
     def _one(self, state: State) -> Action:
-        # Terminals obey control characters; what a tool brought must not reach them.
+        # Terminals obey control characters; those in a tool's text must not reach them.
         self._show(_printable(state.turns[-1].text))
         if not state.steps:
             self._show(f"\nWrite one of: {', '.join(f'{name}: ...' for name in (*state.settings.tools, 'answer'))}")

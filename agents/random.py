@@ -14,7 +14,7 @@ _LONGEST = 5
 
 
 class RandomAgent:
-    """Draws what to do and what to write; the floor that any policy has to beat.
+    """Draws what to do and what to write: the baseline that any policy has to beat.
 
     Args:
         seed: seed of the draws.
@@ -30,7 +30,7 @@ class RandomAgent:
         self._malformed = malformed
 
     def act(self, states: Sequence[State]) -> list[Action]:
-        """Returns one action a state."""
+        """Returns one action per state."""
         return [self._one(state) for state in states]
 
     def _one(self, state: State) -> Action:
@@ -46,7 +46,7 @@ class RandomAgent:
 
 
 def _words(rng: random.Random, state: State) -> str:
-    """Returns a few words that the last line of the prompt holds, where the question stands."""
+    """Returns a few words of the prompt's last line, which holds the question."""
     # A "<" could make a tag of them, so words that hold one are left out.
     words = [word for word in state.turns[0].text.rpartition("\n")[2].split() if "<" not in word]
     return " ".join(rng.choices(words or ["nothing"], k=rng.randint(1, _LONGEST)))

@@ -15,7 +15,7 @@ from swirl_env.types import Action, State, Trajectory
 class ReplayAgent:
     """Repeats the actions of stored episodes, token ids included; to judge, render or time them in an environment.
 
-    A state finds its trajectory by task and episode seed; where no episode of the task has that seed, the first stored one
+    A state's trajectory is looked up by task and episode seed; if no episode of the task has that seed, the first stored one
     is taken. Beyond the end of it, and for unknown tasks, the agent cannot act (``error="unavailable"``).
 
     Args:
@@ -34,7 +34,7 @@ class ReplayAgent:
             self._first.setdefault(trajectory.task.id, trajectory)
 
     def act(self, states: Sequence[State]) -> list[Action]:
-        """Returns one action a state."""
+        """Returns one action per state."""
         return [self._one(state) for state in states]
 
     def _one(self, state: State) -> Action:

@@ -38,7 +38,7 @@ class RetrievalAgent:
         self._searches = searches
 
     def act(self, states: Sequence[State]) -> list[Action]:
-        """Returns one action a state."""
+        """Returns one action per state."""
         return [self._one(state) for state in states]
 
     def _one(self, state: State) -> Action:
@@ -72,10 +72,10 @@ def _passages(state: State) -> Iterator[tuple[int, str]]:
 
 def _names(line: str, question: str) -> Iterator[str]:
     """Yields the names in a line that the question does not hold."""
-    held = question.lower()
-    for found in _NAME.findall(line):
-        name = found.rstrip(".'-")
-        if name.lower() not in held and name.lower() not in _OPENERS:
+    lowered = question.lower()
+    for match in _NAME.findall(line):
+        name = match.rstrip(".'-")
+        if name.lower() not in lowered and name.lower() not in _OPENERS:
             yield name
 
 

@@ -27,7 +27,7 @@ class ScriptedAgent:
 
     Noise kinds: ``wrong_entity`` asks about, computes with or answers another name or number of the context; ``repeat``
     sends an earlier query again; ``premature`` answers before the results allow it; ``malformed`` leaves the closing tag
-    off. Where a kind does not apply (nothing to repeat yet), another one is drawn.
+    off. If a kind does not apply (nothing to repeat yet), another one is drawn.
 
     Args:
         noise: how often an action is a stray one, from 0 to 1.
@@ -56,7 +56,7 @@ class ScriptedAgent:
         self._reasoning = reasoning
 
     def act(self, states: Sequence[State]) -> list[Action]:
-        """Returns one action a state."""
+        """Returns one action per state."""
         return [self._one(state) for state in states]
 
     def _one(self, state: State) -> Action:
@@ -68,7 +68,7 @@ class ScriptedAgent:
         body = self._stray(view) if self._noise else None
         if body is None:
             body = _expert(view)
-        return Action(f"{_told(view)}{_intent(view, body)}\n{body}" if self._reasoning else body)
+        return Action(f"{_last_result(view)}{_intent(view, body)}\n{body}" if self._reasoning else body)
 
     def _stray(self, view: _View) -> str | None:
         rng = generator(self._seed, view.state)
@@ -89,7 +89,7 @@ class _View(NamedTuple):
     plan: Plan
     progress: Progress
     step: PlanStep | None
-    """The plan step to take now; None where it is time to answer."""
+    """The plan step to take now; None when it is time to answer."""
     query: str
     """What to write for it."""
     stuck: bool
@@ -132,16 +132,16 @@ def _expert(view: _View) -> str:
     return view.format.answer(view.state.task.answer or _guesses(view)[-1])
 
 
-def _told(view: _View) -> str:
-    """Returns what the last call told, in words."""
+def _last_result(view: _View) -> str:
+    """Returns what the last call brought, in words."""
     if not view.state.steps:
         return ""
     news = view.progress[1] & ~view.plan.progress(view.state.steps[:-1])[1]
     if not news:
         return ""
     step = view.plan.steps[news.bit_length() - 1]
-    told = f"{step.query}{':' if step.evidence else ' ='} {step.result}. "
-    return told[0].upper() + told[1:]
+    sentence = f"{step.query}{':' if step.evidence else ' ='} {step.result}. "
+    return sentence[0].upper() + sentence[1:]
 
 
 def _intent(view: _View, body: str) -> str:
@@ -170,7 +170,7 @@ def _numbers(view: _View) -> list[str]:
 
 
 def _guesses(view: _View) -> list[str]:
-    """Returns what might be the answer; never empty."""
+    """Returns candidates for the answer, best last; never empty."""
     seen = _numbers(view) if view.state.task.grading == "number" else _names(view)
     return seen or ["unknown"]
 
@@ -199,10 +199,10 @@ def _other_numbers(view: _View, step: PlanStep) -> list[str]:
     """Returns the expression with each of its numbers replaced by each other number in sight."""
     numbers = _numbers(view)
     return [
-        step.query[: found.start()] + number + step.query[found.end() :]
-        for found in _NUMBER.finditer(step.query)
+        step.query[: match.start()] + number + step.query[match.end() :]
+        for match in _NUMBER.finditer(step.query)
         for number in numbers
-        if number != found.group()
+        if number != match.group()
     ]
 
 

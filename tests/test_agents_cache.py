@@ -1,6 +1,6 @@
-"""What is read once, of rows that begin alike and of an episode's states: sampling is as if all were read anew."""
+"""What is read once, of rows that begin alike and of an episode's states: sampling is as if all were read again."""
 
-# ruff: noqa: E402 (the tests are skipped where torch is absent, so imports follow that check)
+# ruff: noqa: E402 (the tests are skipped if torch is absent, so imports follow that check)
 from collections.abc import Sequence
 from typing import Any
 
@@ -84,7 +84,7 @@ def policy(make: Any = tiny_lm.llama, **options: Any) -> TransformersAgent:
 
 
 def episodes(agent: Any, slots: int = 5, samples: int = 2, **options: Any) -> list[Trajectory]:
-    """More episodes than slots, so that fresh ones begin beside others; a random model uses up all steps."""
+    """More episodes than slots, so that fresh ones begin next to others; a random model uses up all steps."""
     venv = ToolVectorEnv(SumTasks(), slots, tools=["calculator"], judge=None, max_steps=4, **options)
     return list(collect(agent, venv.engine, 12, venv.num_envs, seed=1, samples=samples))
 
@@ -110,7 +110,7 @@ def same(ours: Sequence[Trajectory], theirs: Sequence[Trajectory]) -> None:
     ],
     ids=["whole", "in batches", "little room", "another template", "calls only", "windows"],
 )
-def test_episodes_are_those_of_an_agent_that_reads_every_state_anew(agent: dict[str, Any], env: dict[str, Any]) -> None:
+def test_episodes_are_those_of_an_agent_that_reads_every_state_whole(agent: dict[str, Any], env: dict[str, Any]) -> None:
     same(episodes(policy(**agent), **env), episodes(policy(**{**agent, "prefix_cache": 0}), **env))
 
 
@@ -126,7 +126,7 @@ def test_only_what_is_new_is_read() -> None:
             known = len(action.prompt_ids) + len(action.token_ids) - 1
             state = go_on(state, action, "not so far")
     agent.act([state])
-    assert sizes[0] == (1, len(agent.renderer.ids(state))), "nothing is kept where no steps follow one another"
+    assert sizes[0] == (1, len(agent.renderer.ids(state))), "nothing is kept if no steps follow one another"
 
 
 def test_a_new_episode_reads_what_no_other_begins_with() -> None:
@@ -140,7 +140,7 @@ def test_a_new_episode_reads_what_no_other_begins_with() -> None:
 
 
 @pytest.mark.parametrize("change", ["optimizer", "load"])
-def test_states_are_read_anew_after_the_weights_have_changed(change: str) -> None:
+def test_states_are_read_again_after_the_weights_have_changed(change: str) -> None:
     agent, state = policy(), begin("How far is it from here?")
     other = tiny_lm.llama(len(tiny_lm.tokenizer()), seed=5)
     with agent.prefix_caching():
@@ -174,7 +174,7 @@ def test_no_more_is_kept_than_there_is_room_for_and_nothing_afterwards(batch_siz
     next(running)
     assert max(sizes) <= 150 and any(sizes)
     running.close()
-    assert not agent._prefixes._next and not agent._prefixes._last, "a run that is given up lets go of it too"
+    assert not agent._prefixes._next and not agent._prefixes._last, "a run that is abandoned frees it too"
     with pytest.raises(ConfigError, match="prefix_cache is a number of tokens"):
         policy(prefix_cache=-1)
 
@@ -203,5 +203,5 @@ def test_the_kept_row_that_shares_most_is_found() -> None:
     for _ in range(200):
         row = tuple(rng.integers(0, 2, rng.integers(1, 14)).tolist())
         best = max(n for other in rows for n in range(len(row)) if row[:n] == other[:n])
-        found = kept.lookup([row], 1)
-        assert (found[1] if found else [0]) == [best]
+        cached = kept.lookup([row], 1)
+        assert (cached[1] if cached else [0]) == [best]

@@ -1,6 +1,6 @@
 """States as token ids: no text becomes a control token, templates are kept to, sampled ids win over their text."""
 
-# ruff: noqa: E402 (the tests are skipped where torch is absent, so imports follow that check)
+# ruff: noqa: E402 (the tests are skipped if torch is absent, so imports follow that check)
 
 import msgspec
 import pytest
@@ -62,7 +62,7 @@ def test_benign_states_read_as_the_template_writes_them() -> None:
 
 
 @pytest.mark.parametrize("template", [tiny_lm.THINK_STRIPPING, tiny_lm.THINK_OPENING])
-def test_a_template_that_rewrites_earlier_turns_is_told_and_overruled(template: str) -> None:
+def test_a_template_that_rewrites_earlier_turns_is_reported_and_overruled(template: str) -> None:
     policy = agent(template=template)
     assert not policy.renderer.prefix_preserving
     state = begin("Why")
@@ -84,7 +84,7 @@ def test_a_state_that_does_not_continue_the_one_before_is_counted() -> None:
     assert policy.stats["prefix_breaks"] == 1
 
 
-def test_tools_speak_as_the_user_where_the_template_has_no_role_for_them() -> None:
+def test_tools_speak_as_the_user_if_the_template_has_no_role_for_them() -> None:
     state = go_on(begin("q"), Action("a"), "found")
     for template, name in ((tiny_lm.CHATML, "user"), (tiny_lm.GEMMA, "user"), (tiny_lm.TOOL_ROLE, "ipython")):
         renderer = Renderer(tiny_lm.tokenizer(template))
@@ -107,7 +107,7 @@ def test_the_plain_template_is_the_bare_text() -> None:
     assert renderer.prefix_preserving
 
 
-def test_calls_only_histories_are_tokenised_anew() -> None:
+def test_calls_only_histories_are_tokenised_again() -> None:
     renderer = Renderer(tiny_lm.tokenizer())
     text = "Long thoughts. <search_query>x</search_query>"
     action = Action(text, tuple(renderer.tokenizer.encode(text)))

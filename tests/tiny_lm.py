@@ -154,13 +154,13 @@ def family(name: str, vocab: int = 300, seed: int = 0) -> Any:
     return ready(getattr(transformers, model)(getattr(transformers, config)(vocab_size=vocab, **sizes)))
 
 
-def taught(prompts: Sequence[Sequence[int]], said: Sequence[int], vocab: int) -> Any:
-    """A Llama that learned by heart to say `said` after each of the prompts."""
+def taught(prompts: Sequence[Sequence[int]], words: Sequence[int], vocab: int) -> Any:
+    """A Llama that learned by heart to say `words` after each of the prompts."""
     model = llama(vocab)
     model.train().requires_grad_(True)
     width = max(map(len, prompts))
-    rows = torch.tensor([[0] * (width - len(p)) + [*p, *said] for p in prompts])
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * (len(p) + len(said)) for p in prompts])
+    rows = torch.tensor([[0] * (width - len(p)) + [*p, *words] for p in prompts])
+    mask = torch.tensor([[0] * (width - len(p)) + [1] * (len(p) + len(words)) for p in prompts])
     labels = rows.clone()
     labels[:, :width] = -100
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -175,9 +175,9 @@ def taught(prompts: Sequence[Sequence[int]], said: Sequence[int], vocab: int) ->
 class Parrot(torch.nn.Module):
     """A model that says one and the same thing after any prompt, whatever is drawn."""
 
-    def __init__(self, words: Any, said: Sequence[int]) -> None:
+    def __init__(self, words: Any, script: Sequence[int]) -> None:
         super().__init__()
-        self.said, self.config = list(said), LlamaConfig(vocab_size=len(words), num_hidden_layers=1)
+        self.script, self.config = list(script), LlamaConfig(vocab_size=len(words), num_hidden_layers=1)
         self.device = torch.device("cpu")
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
@@ -185,7 +185,7 @@ class Parrot(torch.nn.Module):
         """Logits of the next word at the last position, and a cache that counts the passes."""
         cache = past_key_values or SimpleNamespace(passes=0, reorder_cache=lambda rows: None)
         logits = torch.zeros(len(input_ids), 1, self.config.vocab_size)
-        logits[:, :, self.said[min(cache.passes, len(self.said) - 1)]] = 100.0
+        logits[:, :, self.script[min(cache.passes, len(self.script) - 1)]] = 100.0
         cache.passes += 1
         return SimpleNamespace(logits=logits, past_key_values=cache)
 
@@ -193,8 +193,8 @@ class Parrot(torch.nn.Module):
 def parrot(text: str, words: Any = None, **options: Any) -> TransformersAgent:
     """An agent that says a text (tokens by name are tokens) and then goes on with its last word."""
     words = words or tokenizer()
-    said = words.encode(text, add_special_tokens=False)
-    return TransformersAgent(Parrot(words, said), tokenizer=words, **{"max_new_tokens": len(said) + 8, **options})
+    script = words.encode(text, add_special_tokens=False)
+    return TransformersAgent(Parrot(words, script), tokenizer=words, **{"max_new_tokens": len(script) + 8, **options})
 
 
 def ready(model: Any) -> Any:

@@ -66,9 +66,7 @@ def load_model(
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {dtype!r}.")
     with quiet(), _naming(model):
-        loaded = AutoModelForCausalLM.from_pretrained(
-            resolve(model), torch_dtype=DTYPES[dtype], trust_remote_code=trust_remote_code
-        )
+        loaded = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
     if adapter is not None:
         loaded = add_adapter(loaded, adapter)
     return cast(CausalLM, loaded.to(pick_device(device)).eval())
@@ -162,7 +160,7 @@ def _convert(path: Path, folder: Path) -> None:
         tokenizer: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         _split_digits(tokenizer, path)
         tokenizer.save_pretrained(folder)
-        read: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, torch_dtype=torch.float32)
+        read: Any = AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
         # The model that came from GGUF counts as quantised and will not be saved; one built over its tensors will.
         config = copy.deepcopy(read.config)
         if hasattr(config, "quantization_config"):

@@ -1,4 +1,4 @@
-"""Keys and values of states, kept from one step of an episode to the next: only what is new in a state is read."""
+"""Keys and values of states, reused from one step of an episode to the next: only what is new in a state is read."""
 
 from __future__ import annotations
 

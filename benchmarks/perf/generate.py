@@ -1,4 +1,4 @@
-"""Tokens a second of the `transformers` agent beside a bare batched ``generate`` on the same prompts."""
+"""Tokens per second of the `transformers` agent, compared with a bare batched ``generate`` on the same prompts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def generate(size: int = NEW_TOKENS, rounds: int = 2) -> Report:
     """Measures sampling with SmolLM2-135M in bfloat16, 16 questions of Atlas at a time, rounds in turn.
 
     Args:
-        size: tokens sampled a row; ends of turn are ignored on both sides, so that both do the same work.
+        size: tokens sampled per row; ends of turn are ignored on both sides, so that both do the same work.
         rounds: how often each side runs, after one that is not counted.
     """
     agent: Any = make_agent("transformers", model=MODEL, dtype="bfloat16", max_new_tokens=size, batch_size=BATCH)
@@ -34,8 +34,8 @@ def generate(size: int = NEW_TOKENS, rounds: int = 2) -> Report:
         return [[action.prompt_ids for action in agent.act(venv.states)]]
 
     def episodes() -> list[Prompts]:
-        found = list(collect(agent, venv.engine, BATCH, BATCH))
-        return [[t.steps[i].action.prompt_ids for t in found if i < len(t.steps)] for i in range(STEPS)]
+        trajectories = list(collect(agent, venv.engine, BATCH, BATCH))
+        return [[t.steps[i].action.prompt_ids for t in trajectories if i < len(t.steps)] for i in range(STEPS)]
 
     rows: list[Row] = []
     for what, run in (("of first states", first_states), ("of whole episodes", episodes)):
