@@ -39,18 +39,27 @@ TEMPLATES = {
 }
 
 
+KINDS = {
+    "bytes": tiny_lm.tokenizer,
+    "first": tiny_lm.sentencepiece,
+    "legacy": lambda template: tiny_lm.sentencepiece(template, legacy=True),
+    "unigram always": tiny_lm.unigram,
+    "unigram first": lambda template: tiny_lm.unigram(template, "first"),
+    "unigram never": lambda template: tiny_lm.unigram(template, "never"),
+}
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
-@pytest.mark.parametrize("kind", ["bytes", "first", "legacy"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_states_are_what_the_template_writes_token_for_token(template: str, kind: str) -> None:
-    source = TEMPLATES[template]
-    tokenizer = tiny_lm.tokenizer(source) if kind == "bytes" else tiny_lm.sentencepiece(source, legacy=kind == "legacy")
+    tokenizer = KINDS[kind](TEMPLATES[template])
     renderer = Renderer(tokenizer)
-    for state in (begin(" Who wrote Emma?\n"), begin("{{ 1 }} \\n é"), begin(""), conversation()):
-        text = whole(tokenizer, state)
+    for state in (begin(" Who wrote Emma?\n"), begin("{{ 1 }} \\n é"), begin("12 日本"), begin(""), conversation()):
         ids = list(renderer.ids(state))
-        assert tokenizer.decode(ids) == tokenizer.decode(tokenizer.encode(text, add_special_tokens=False))
+        expected = tokenizer.encode(whole(tokenizer, state), add_special_tokens=False)
+        assert tokenizer.decode(ids) == tokenizer.decode(expected)
         if len(state.turns) == 1:
-            assert ids == tokenizer.encode(text, add_special_tokens=False)
+            assert ids == expected
 
 
 @pytest.mark.parametrize("legacy", [False, True])

@@ -99,6 +99,23 @@ def sentencepiece(template: str = CHATML, legacy: bool = False) -> Any:
     return made
 
 
+@functools.cache
+def unigram(template: str = CHATML, prepend: str = "always") -> Any:
+    """A Unigram tokenizer without digits; `prepend` tells where it puts a blank before a text: always, first or never."""
+    letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ<>/_{}()[]|'\"\\\n\t.,?-"
+    lines = [LESSON, "Who wrote Emma? I look it up. Emma is a novel by Austen.", "user assistant system", letters]
+    inner = Tokenizer(models.Unigram())
+    inner.normalizer = normalizers.NFKC()
+    inner.pre_tokenizer = pre_tokenizers.Metaspace("▁", prepend)
+    inner.decoder = decoders.Metaspace("▁", prepend)
+    names = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
+    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=names, unk_token="<unk>", show_progress=False)
+    inner.train_from_iterator(lines * 5, trainer)
+    made = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token="</s>", unk_token="<unk>", pad_token="</s>")
+    made.chat_template = template
+    return made
+
+
 def llama(vocab: int, seed: int = 0, context: int = 2048) -> Any:
     """A Llama with random weights, wide enough apart that sampling is no coin toss."""
     torch.manual_seed(seed)

@@ -108,6 +108,11 @@ class Tokenizer(Protocol):
         ...
 
     @property
+    def unk_token_id(self) -> int | None:
+        """The id that stands for what the vocabulary does not hold."""
+        ...
+
+    @property
     def all_special_ids(self) -> list[int]:
         """Ids with a part of their own: ends, padding and the like."""
         ...

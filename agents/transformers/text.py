@@ -57,13 +57,14 @@ class TextCodec:
         self.tags = _tags(tokenizer, {i: name for i, name in added.items() if i in self.special_ids}, written)
         """Special tokens that are text, by name."""
         tag_ids = frozenset(self.tags.values())
+        free = tag_ids | {tokenizer.unk_token_id}  # what stands for unknown characters may come of any text
         self.controls = {
             name: i
             for i, name in added.items()
-            if i not in tag_ids and (i in self.special_ids or (name in written and name.strip()))
+            if i not in free and (i in self.special_ids or (name in written and name.strip()))
         }
         """Control tokens by name: special ones, and added ones that the template writes."""
-        self.control_ids = frozenset(self.controls.values()) | (self.special_ids - tag_ids)
+        self.control_ids = frozenset(self.controls.values()) | (self.special_ids - free)
         self.hidden_ids = self.special_ids - tag_ids
         """Ids that decoding leaves out."""
         self._channels = {name: self.controls[name] for name in (CHANNEL, MESSAGE, START, END) if name in self.controls}
