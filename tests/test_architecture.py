@@ -29,7 +29,7 @@ FOLDERS = {
 """Folder at the top level -> the link through which it is imported."""
 
 FLOORS = [
-    "types errors spaces cache sequences kv_cache number_text scripts",
+    "types errors spaces cache sequences kv_cache number_text scripts source_code",
     "protocols grading seeding arguments function_tool",
     "registry corpus evaluate gold_plan",
     "tools tasks episodes fingerprint",

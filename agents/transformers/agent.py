@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -19,6 +19,7 @@ from swirl_env.agents.transformers.renderer import Rendered, Renderer, TemplateN
 from swirl_env.agents.transformers.sampling import Generation, Request, Sampling, generate
 from swirl_env.agents.transformers.stopping import Stopper
 from swirl_env.errors import ConfigError
+from swirl_env.fingerprint import Weights, weights_fingerprint
 from swirl_env.types import Action, State
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -110,7 +111,7 @@ class TransformersAgent:
         self.stats: Counter[str] = Counter()
         """Counts since the start: actions, tokens, drift, too_long, and prefix_breaks (states that do not begin with the
         state before them and its sampled ids, though they should)."""
-        self.fingerprint = self._fingerprint(dtype, adapter, template)
+        self._options = (dtype, adapter, template)
         self._stopper = Stopper(self.renderer.codec)
         self._prefixes, self._caching = PrefixCache(prefix_cache), 0
         self._barred: torch.Tensor | None = None
@@ -206,8 +207,12 @@ class TransformersAgent:
                 before = last.prompt_ids + last.token_ids
                 self.stats["prefix_breaks"] += prompt.ids[: len(before)] != before
 
-    def _fingerprint(self, *more: object) -> str:
-        options = (self.name, self.temperature, self.top_p, self.seed, self.max_new_tokens, self.max_context, *more)
+    @property
+    def fingerprint(self) -> str:
+        """Name and hash of everything that decides what it generates, the weights as they are now among it."""
+        options: tuple[object, ...]
+        options = (self.name, self.temperature, self.top_p, self.seed, self.max_new_tokens, self.max_context, *self._options)
+        options += (weights_fingerprint(cast("Weights", self.model)), str(self.renderer.tokenizer.chat_template))
         options += (self.renderer.system, sorted(self.renderer.template_options.items()))
         if self.renderer.prints_date:
             options += (self.renderer.date.isoformat(),)

@@ -10,11 +10,10 @@ from typing import Any, Literal, Protocol, cast
 import torch
 
 from swirl_env.errors import ConfigError
-from swirl_env.fingerprint import named
+from swirl_env.fingerprint import named, weights_fingerprint
 from swirl_env.judges.asking import quote
 from swirl_env.judges.next_token import logprobs_singly, logprobs_together
 from swirl_env.judges.prefix_tree import Ids
-from swirl_env.judges.weights import weights_fingerprint
 from swirl_env.kv_cache import attends_to_all
 from swirl_env.registry import make_agent
 from swirl_env.sequences import common_prefix

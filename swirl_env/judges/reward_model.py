@@ -12,9 +12,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from transformers.utils import logging as hf_logging
 
 from swirl_env.errors import ConfigError, DataNotFound, unknown_name
-from swirl_env.fingerprint import named
+from swirl_env.fingerprint import named, weights_fingerprint
 from swirl_env.judges.asking import readable
-from swirl_env.judges.weights import weights_fingerprint
 from swirl_env.types import SubTrajectory, Turn, Verdict
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -170,9 +170,15 @@ def gaps(tally: Tally, options: EpisodeOptions) -> list[str]:
 
 
 def _take_stock(store: Store, table: str | None) -> Tally:
-    """Counts what a run holds already, and copies verdicts that a kill kept from the judge's table."""
+    """Counts what a run holds already, and copies verdicts that a kill kept from the judge's table.
+
+    Episodes that a table of another version of this judge holds stay there: these verdicts are not the present judge's.
+    """
     tally = Tally()
-    judged: set[Key] = set() if table is None else set(store.verdicts(table))
+    judged: set[Key] = set()
+    for other in store.judges() if table is not None else []:
+        if table is not None and other.rpartition("-")[0] == table.rpartition("-")[0]:
+            judged |= store.verdicts(other).keys()
     for trajectory in store:
         if trajectory.ended == "error":
             continue
