@@ -33,7 +33,7 @@ _ID = ("id", "_id", "docid", "idx")
 _TEXT = ("text", "contents", "paragraph_text", "sentences")
 
 
-def to_passage(row: Mapping[str, Any], index: int, where: str = "corpus") -> Passage:
+def to_passage(row: Mapping[str, Any], index: int, source: str = "corpus") -> Passage:
     """Reads one row of a corpus: ``id``, ``title``, ``text``, or the keys of BEIR, Anserini and MuSiQue for them.
 
     A row without an id gets its position; one without a title gets an empty one; a text in sentences is joined.
@@ -41,7 +41,7 @@ def to_passage(row: Mapping[str, Any], index: int, where: str = "corpus") -> Pas
     Args:
         row: the row.
         index: its position.
-        where: what to name in an error.
+        source: what to name in an error.
 
     Raises:
         ConfigError: if the row has no text.
@@ -51,7 +51,7 @@ def to_passage(row: Mapping[str, Any], index: int, where: str = "corpus") -> Pas
         text = " ".join(str(sentence).strip() for sentence in text)
     if not isinstance(text, str):
         raise ConfigError(
-            f"{where}, row {index + 1}: expected a text under one of {', '.join(_TEXT)}; got the keys {sorted(row)}."
+            f"{source}, row {index + 1}: expected a text under one of {', '.join(_TEXT)}; got the keys {sorted(row)}."
         )
     name = next((row[key] for key in _ID if row.get(key) is not None), index)
     return Passage(str(name), str(row.get("title") or ""), text)

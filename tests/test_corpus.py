@@ -63,11 +63,11 @@ def test_every_corpus_gives_the_same_passages_in_order_and_by_position(tmp_path:
 
 
 def test_open_corpus_chooses_by_type_and_suffix(tmp_path: Path) -> None:
-    found = corpora(tmp_path)
+    by_name = corpora(tmp_path)
     kinds = {"jsonl": JsonlCorpus, "gz": JsonlCorpus, "parquet": ParquetCorpus, "dataset": DatasetCorpus}
     for name, kind in kinds.items():
-        assert type(found[name]) is kind
-    assert open_corpus(found["memory"]) is found["memory"]
+        assert type(by_name[name]) is kind
+    assert open_corpus(by_name["memory"]) is by_name["memory"]
     assert list(open_corpus(PASSAGES)) == PASSAGES
     beir = tmp_path / "scifact"
     beir.mkdir()
@@ -97,12 +97,12 @@ def test_blank_lines_do_not_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"), [("{oops\n", "row 1"), ("[1]\n", "list"), ('{"title": "x"}\n', "text"), (b"\xff\n", "row 1")]
+    ("content", "message"), [("{oops\n", "row 1"), ("[1]\n", "list"), ('{"title": "x"}\n', "text"), (b"\xff\n", "row 1")]
 )
-def test_bad_rows_are_named(tmp_path: Path, content: str | bytes, said: str) -> None:
+def test_bad_rows_are_named(tmp_path: Path, content: str | bytes, message: str) -> None:
     path = tmp_path / "c.jsonl"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=message):
         list(JsonlCorpus(path))
 
 

@@ -71,12 +71,12 @@ def test_a_search_resolves_the_best_ranked_open_step_only():
 
 
 def test_a_value_resolves_its_step_and_those_that_it_rests_on():
-    found = (search("a"), search("b"))
-    assert after(MIXED, *found, calculate("(30 + 40) * 3", "210")) == []
-    assert after(MIXED, *found, calculate("30 + 40", "70.0")) == [3]
-    assert after(MIXED, *found, calculate("210", "210")) == [2]
-    assert after(MIXED, *found, calculate("30 + 41", "71")) == [2]
-    assert after(MIXED, *found, calculate("30 + 40", "70", tool="other")) == [2]
+    searches = (search("a"), search("b"))
+    assert after(MIXED, *searches, calculate("(30 + 40) * 3", "210")) == []
+    assert after(MIXED, *searches, calculate("30 + 40", "70.0")) == [3]
+    assert after(MIXED, *searches, calculate("210", "210")) == [2]
+    assert after(MIXED, *searches, calculate("30 + 41", "71")) == [2]
+    assert after(MIXED, *searches, calculate("30 + 40", "70", tool="other")) == [2]
 
 
 def test_a_value_from_amounts_that_nobody_has_shown_counts_for_nothing():

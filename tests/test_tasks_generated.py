@@ -53,18 +53,18 @@ def evaluate(expression: str) -> Fraction:
     numbers = [Fraction(token) for token in tokens[::2]]
     operators = tokens[1::2]
     for level in ("*/", "+-"):
-        left, kept = [numbers[0]], []
+        left, operators_left = [numbers[0]], []
         for operator, number in zip(operators, numbers[1:], strict=True):
             if operator not in level:
                 left.append(number)
-                kept.append(operator)
+                operators_left.append(operator)
             elif operator == "*":
                 left[-1] *= number
             elif operator == "/":
                 left[-1] /= number
             else:
                 left[-1] += number if operator == "+" else -number
-        numbers, operators = left, kept
+        numbers, operators = left, operators_left
     (value,) = numbers
     return value
 
@@ -171,9 +171,9 @@ def test_splits_share_words_and_no_names():
 
 def test_worlds_of_different_sizes_share_no_names_between_splits():
     large, small = (Atlas(split=s, documents=n, words=60) for s, n in (("train", 20_000), ("test", 1_300)))
-    found = [{tasks.world.name(k, e) for k in LISTS for e in range(tasks.world.counts[k])} for tasks in (large, small)]
-    assert not found[0] & found[1]
-    assert {len(name.split()) for name in found[0] | found[1]} == {2}
+    names = [{tasks.world.name(k, e) for k in LISTS for e in range(tasks.world.counts[k])} for tasks in (large, small)]
+    assert not names[0] & names[1]
+    assert {len(name.split()) for name in names[0] | names[1]} == {2}
 
 
 def test_all_names_of_two_words_are_shared_out_between_the_splits():
@@ -231,9 +231,9 @@ def test_ledger_plans_compute_the_answer_from_the_text(split, seed, index):
     given_numbers = set(re.findall(r"\d+(?:\.\d+)?", task.question))
     for step in task.plan:
         assert evaluate(step.query) == Fraction(step.result)
-        found = {task.plan[need].result for need in step.needs}
+        results = {task.plan[need].result for need in step.needs}
         used = set(re.findall(r"\d+(?:\.\d+)?", step.query))
-        assert used - {"100"} <= given_numbers | found and found <= used
+        assert used - {"100"} <= given_numbers | results and results <= used
         assert step.result not in given_numbers
     assert task.plan[-1].result == task.answer
     used_later = {need for step in task.plan for need in step.needs}
@@ -266,7 +266,7 @@ def test_atlas_ledger_computes_with_what_it_looks_up(split, index, documents):
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: Atlas(documents=99), "at least 100"),
         (lambda: Atlas(split="dev"), "train, validation, test"),
@@ -288,8 +288,8 @@ def test_atlas_ledger_computes_with_what_it_looks_up(split, index, documents):
         (lambda: AtlasLedger(min_hops=3, max_hops=2), "min_hops <= max_hops"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(make, told):
-    with pytest.raises(ConfigError, match=told):
+def test_options_that_make_no_sense_are_refused(make, message):
+    with pytest.raises(ConfigError, match=message):
         make()
 
 

@@ -142,8 +142,8 @@ def test_sources_share_what_they_read(data_dir):
 
 def test_default_splits(data_dir, monkeypatch):
     monkeypatch.setenv("SWIRL_DATA_DIR", str(data_dir))
-    chosen = {name: make_tasks(name).split for name in ("hotpotqa", "musique", "2wikimultihopqa", "gsm8k", "svamp")}
-    assert chosen == {
+    splits = {name: make_tasks(name).split for name in ("hotpotqa", "musique", "2wikimultihopqa", "gsm8k", "svamp")}
+    assert splits == {
         "hotpotqa": "dev500",
         "musique": "train100",
         "2wikimultihopqa": "demos",

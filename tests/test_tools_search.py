@@ -48,29 +48,29 @@ queries = st.lists(st.lists(st.sampled_from([*WORDS, "yew"]), min_size=1, max_si
 
 @settings(max_examples=40, deadline=None)
 @given(documents, queries, st.sampled_from(["lucene", "robertson", "atire"]), st.floats(0, 3), st.floats(0, 1), st.integers(1, 6))
-def test_ranking_agrees_with_the_formulas(texts: Any, asked: Any, method: Any, k1: float, b: float, top_k: int) -> None:
+def test_ranking_agrees_with_the_formulas(texts: Any, word_lists: Any, method: Any, k1: float, b: float, top_k: int) -> None:
     corpus = MemoryCorpus([Passage(str(i), "", " ".join(text)) for i, text in enumerate(texts)])
     tool = Search(corpus=corpus, method=method, k1=k1, b=b, top_k=top_k, title_weight=0, **PLAIN_TERMS)
-    for query, result in zip(asked, tool.run([" ".join(query) for query in asked]), strict=True):
+    for query, result in zip(word_lists, tool.run([" ".join(query) for query in word_lists]), strict=True):
         expected = oracle(texts, query, method, k1, b)
-        found = [int(i) for i in result.data["ids"]]
+        hits = [int(i) for i in result.data["ids"]]
         scores = result.data["scores"]
-        assert len(found) == len(set(found)) == min(top_k, len(expected))
-        assert scores == pytest.approx([expected[i] for i in found], rel=1e-5)
-        best = sorted(expected.values(), reverse=True)[: len(found)]
+        assert len(hits) == len(set(hits)) == min(top_k, len(expected))
+        assert scores == pytest.approx([expected[i] for i in hits], rel=1e-5)
+        best = sorted(expected.values(), reverse=True)[: len(hits)]
         assert scores == pytest.approx(best, rel=1e-5)
-        ranks = list(zip([-s for s in scores], found, strict=True))
+        ranks = list(zip([-s for s in scores], hits, strict=True))
         assert ranks == sorted(ranks), "score falling, then position rising"
 
 
 @settings(max_examples=20, deadline=None)
 @given(documents, queries, st.integers(1, 6), st.sampled_from(["lucene", "bm25l", "bm25+"]))
-def test_numba_numpy_batches_and_single_queries_give_the_same_bits(texts: Any, asked: Any, top_k: int, method: Any) -> None:
+def test_numba_numpy_batches_and_single_queries_give_the_same_bits(texts: Any, word_lists: Any, top_k: int, method: Any) -> None:
     pytest.importorskip("numba")
     corpus = MemoryCorpus([Passage(str(i), "", " ".join(text)) for i, text in enumerate(texts)])
     plain = Search(corpus=corpus, top_k=top_k, numba="off", method=method)
     compiled = Search(corpus=corpus, top_k=top_k, numba="on", method=method)
-    lines = [" ".join(query) for query in asked]
+    lines = [" ".join(query) for query in word_lists]
     batch = plain.run(lines)
     assert batch == compiled.run(lines)
     assert batch == [plain.run([line])[0] for line in lines]
@@ -181,7 +181,7 @@ def test_terms() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "said"),
+    ("options", "error", "message"),
     [
         ({"backend": "bm25"}, UnknownName, "rank_bm25"),
         ({"method": "lucen"}, UnknownName, "lucene"),
@@ -194,6 +194,6 @@ def test_terms() -> None:
         ({"topk": 3}, UnknownName, "top_k"),
     ],
 )
-def test_senseless_options_are_refused(given: dict[str, Any], error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
-        make_tool("search", **{"corpus": corpus_of("x"), **given})
+def test_senseless_options_are_refused(options: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make_tool("search", **{"corpus": corpus_of("x"), **options})

@@ -29,7 +29,7 @@ def test_one_index_serves_all_tools_of_a_process_and_goes_with_them(tmp_path: Pa
     other = make_tool("search", corpus=corpus_of("red kite"), cache_dir=str(tmp_path), top_k=1, snippet_chars=9)
     assert isinstance(other, Search) and one._opened is other._opened
     assert Search(corpus=corpus_of("red kite"), cache_dir=str(tmp_path), k1=2)._opened is not one._opened
-    assert folders(tmp_path) == ["bm25s", "bm25s", "passages"], "passages are kept once for all options"
+    assert folders(tmp_path) == ["bm25s", "bm25s", "passages"], "passages are stored once for all options"
 
 
 def test_a_corpus_is_read_only_once(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import hashlib
 import operator
 import random
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from numbers import Integral
-from typing import Any, get_args
+from typing import get_args
 
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Corpus
@@ -42,7 +43,9 @@ class GeneratedTasks(ABC):
     tools: tuple[str, ...] = ()
     max_steps: int
 
-    def __init__(self, name: str, version: int, size: int, split: Split, options: dict[str, Any], usual: dict[str, Any]) -> None:
+    def __init__(
+        self, name: str, version: int, size: int, split: Split, options: Mapping[str, object], usual: Mapping[str, object]
+    ) -> None:
         if split not in get_args(Split):
             raise ConfigError(f"The splits of generated tasks are {', '.join(get_args(Split))}; got {split!r}.")
         check_whole(size=size)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
 
 from swirl_env.errors import ConfigError
 from swirl_env.tasks.atlas.questions import Walk, chain_question, comparison_question, draw_chain, draw_pair, plan
@@ -108,7 +107,7 @@ class Atlas(GeneratedTasks):
         answer: str,
         last: Relation | None,
         walks: Sequence[Walk],
-        meta: dict[str, Any],
+        meta: dict[str, object],
     ) -> Task:
         """Returns the task; `last` is the relation that leads to the answer, None if the answer is one of two subjects."""
         steps = plan(self.world, walks)

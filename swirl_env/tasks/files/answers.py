@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 import msgspec
 
@@ -32,7 +31,7 @@ _PARTS = ("value", "text", "answer", "span", "ground_truth", "target", "spans", 
 """Keys of an answer that is a record, in the order in which they are read."""
 
 
-def read_golds(row: Mapping[str, Any], source: str) -> tuple[list[str], set[str]]:
+def read_golds(row: Mapping[str, object], source: str) -> tuple[list[str], set[str]]:
     """Returns the gold answer of a row followed by its aliases (empty if it has none), and the columns that were read.
 
     Raises:
@@ -50,7 +49,7 @@ def read_golds(row: Mapping[str, Any], source: str) -> tuple[list[str], set[str]
     return golds, read
 
 
-def _texts(value: Any, source: str) -> Iterator[str]:
+def _texts(value: object, source: str) -> Iterator[str]:
     """Yields the answers in a value of any of the forms above, without blanks around them; empty ones are left out."""
     if isinstance(value, str):
         yield from _decoded_texts(value, source)
@@ -85,7 +84,7 @@ def _decoded_texts(text: str, source: str) -> Iterator[str]:
         yield text
 
 
-def _record_texts(record: Mapping[str, Any], source: str) -> Iterator[str]:
+def _record_texts(record: Mapping[str, object], source: str) -> Iterator[str]:
     parts = {str(key).lower(): value for key, value in record.items()}
     if not parts.keys() & set(_PARTS):
         if record:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Corpus
@@ -131,13 +131,13 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
         return Table(rows, read, ids=ID_COLUMNS if id_field == "id" else (id_field,))
 
 
-def _covered(row: Row, fields: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+def _covered(row: Row, fields: tuple[tuple[str, str], ...]) -> dict[str, object]:
     """Returns the columns whose names others have taken: of a file with question_field="q", its own column "question"."""
     taken = {name: row[name] for name, own in fields if own != name and own in row and name in row}
     return other_columns(taken, ())
 
 
-def _renamed(row: Row, fields: tuple[tuple[str, str], ...]) -> Mapping[str, Any]:
+def _renamed(row: Row, fields: tuple[tuple[str, str], ...]) -> Row:
     """Returns the row under the names that `read_question` knows."""
     renamed = {own: name for name, own in fields if own != name}
     if not renamed:
@@ -145,7 +145,7 @@ def _renamed(row: Row, fields: tuple[tuple[str, str], ...]) -> Mapping[str, Any]
     return dict(_pairs(row, renamed))
 
 
-def _pairs(row: Row, renamed: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+def _pairs(row: Row, renamed: Mapping[str, str]) -> Iterator[tuple[str, object]]:
     replaced = {renamed[key] for key in row if key in renamed}
     for key, value in row.items():
         if key in renamed:

@@ -14,6 +14,7 @@ import msgspec
 
 from swirl_env.errors import ConfigError
 from swirl_env.tasks.files.answers import read_golds
+from swirl_env.tasks.files.rows import Row
 
 _QUESTION = ("question", "Question", "query", "question_text", "problem")
 ID_COLUMNS = ("id", "_id", "qid", "question_id", "QuestionId", "ID")
@@ -48,7 +49,7 @@ class Question(NamedTuple):
     meta: dict[str, Any]
 
 
-def read_question(row: Mapping[str, Any], index: int, source: str, name: str = "", all_gold: bool = False) -> Question:
+def read_question(row: Row, index: int, source: str, name: str = "", all_gold: bool = False) -> Question:
     """Reads a row.
 
     Args:
@@ -81,14 +82,12 @@ def read_question(row: Mapping[str, Any], index: int, source: str, name: str = "
     )
 
 
-def has_answer(row: Mapping[str, Any]) -> bool:
+def has_answer(row: Row) -> bool:
     """Whether a row has a gold answer, also one that is declared unanswerable."""
     return bool(read_golds(with_metadata(row), "answer")[0])
 
 
-def read_paragraphs(
-    row: Mapping[str, Any], titles: frozenset[str] = frozenset(), all_gold: bool = False
-) -> tuple[Paragraph, ...]:
+def read_paragraphs(row: Row, titles: frozenset[str] = frozenset(), all_gold: bool = False) -> tuple[Paragraph, ...]:
     """Reads the passages that a row brings along; those of `titles` (cleaned), or all, are supporting."""
     row = with_metadata(row)
     items = _contexts(_decoded(_first(row, *_PASSAGES)))
@@ -96,7 +95,7 @@ def read_paragraphs(
     return tuple(p._replace(supporting=p.supporting or all_gold or p.title in titles) for p in read if p.text)
 
 
-def with_metadata(row: Mapping[str, Any]) -> Mapping[str, Any]:
+def with_metadata(row: Row) -> Row:
     """Returns a row with the columns that FlashRAG keeps one level deeper, under ``metadata``."""
     inner = row.get("metadata")
     return {**inner, **{key: row[key] for key in row if key != "metadata"}} if isinstance(inner, Mapping) else row
@@ -107,11 +106,11 @@ def clean_title(title: str) -> str:
     return " ".join(html.unescape(title).split())
 
 
-def _first(row: Mapping[str, Any], *keys: str) -> Any:
+def _first(row: Row, *keys: str) -> Any:
     return next((row[key] for key in keys if row.get(key) is not None), None)
 
 
-def _strings(value: Any) -> list[str]:
+def _strings(value: object) -> list[str]:
     if value is None:
         return []
     if isinstance(value, (list, tuple)):
@@ -131,15 +130,16 @@ def _decoded(value: Any) -> Any:
     return value
 
 
-def _fact_titles(facts: Any) -> list[str]:
+def _fact_titles(facts: object) -> list[str]:
     """Supporting facts are pairs of title and sentence, or (hub) a list of titles and one of sentences."""
     facts = _decoded(facts)
     if isinstance(facts, Mapping):
         return _strings(facts.get("title"))
-    return [str(fact[0]) for fact in facts or () if isinstance(fact, (list, tuple)) and fact]
+    pairs = facts if isinstance(facts, (list, tuple)) else ()
+    return [str(pair[0]) for pair in pairs if isinstance(pair, (list, tuple)) and pair]
 
 
-def _paragraph(item: Any, row: Mapping[str, Any]) -> Paragraph:
+def _paragraph(item: object, row: Row) -> Paragraph:
     supporting = False
     if isinstance(item, Mapping):
         title = item.get("title")
@@ -147,24 +147,27 @@ def _paragraph(item: Any, row: Mapping[str, Any]) -> Paragraph:
         supporting = item.get("is_supporting") is True
     elif isinstance(item, str):
         title, text = row.get("title"), item
-    else:
+    elif isinstance(item, (list, tuple)):
         title, text = item[0], item[1] if len(item) > 1 else ""
+    else:
+        return Paragraph("", "", False)
     if isinstance(text, (list, tuple)):
         text = " ".join(str(sentence).strip() for sentence in text)
     return Paragraph(clean_title(str(title or "")), str(text or "").strip(), supporting)
 
 
-def _contexts(value: Any) -> list[Any]:
+def _contexts(value: object) -> list[object]:
     if isinstance(value, Mapping):
         # The hub's form of a list of records: a record of lists.
         texts = _first(value, "sentences", "text", "paragraph_text", "content", "wiki_context", "search_context") or []
         return list(zip(value.get("title") or [""] * len(texts), texts, strict=False))
     if isinstance(value, str):
         return [value]
-    return [item for item in value or () if isinstance(item, (str, Mapping)) or (isinstance(item, (list, tuple)) and item)]
+    items = value if isinstance(value, (list, tuple)) else ()
+    return [item for item in items if isinstance(item, (str, Mapping)) or (isinstance(item, (list, tuple)) and item)]
 
 
-def _meta(row: Mapping[str, Any], gold_columns: set[str]) -> dict[str, Any]:
+def _meta(row: Row, gold_columns: set[str]) -> dict[str, Any]:
     meta = other_columns(row, _READ | gold_columns)
     for key in _NESTED:
         if key in meta:
@@ -178,12 +181,12 @@ def _meta(row: Mapping[str, Any], gold_columns: set[str]) -> dict[str, Any]:
     return meta
 
 
-def other_columns(row: Mapping[str, Any], read: Container[str]) -> dict[str, Any]:
+def other_columns(row: Row, read: Container[str]) -> dict[str, Any]:
     """Returns the columns of a row that are not among `read`, as values that can be stored; empty ones are left out."""
     return {str(key): storable(value) for key, value in row.items() if key not in read and value is not None}
 
 
-def storable(value: Any) -> Any:
+def storable(value: object) -> Any:
     """Returns a value as JSON holds it: Parquet files also have dates, bytes, decimals, arrays and missing numbers."""
     if isinstance(value, Mapping):
         return {str(key): storable(item) for key, item in value.items()}

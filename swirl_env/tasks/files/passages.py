@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from swirl_env.corpus import CORPUS_ENDINGS, MemoryCorpus, open_corpus, to_passage
 from swirl_env.errors import ConfigError, unknown_name
@@ -105,5 +105,5 @@ def find_evidence(question: Question, library: Library) -> tuple[str, ...]:
     exact = [library.by_content.get((p.title, p.text)) for p in question.paragraphs if p.supporting]
     if exact and None not in exact:
         return tuple(dict.fromkeys(i for i in exact if i is not None))
-    titles: Sequence[Any] = question.titles or [p.title for p in question.paragraphs if p.supporting]
+    titles: Sequence[str] = question.titles or [p.title for p in question.paragraphs if p.supporting]
     return tuple(dict.fromkeys(i for title in titles for i in library.by_title.get(clean_title(title), ())))
