@@ -198,6 +198,7 @@ class ToolUseEnv(gym.Env[str, str]):
             The prompt, and ``{"task_id": id}``.
         """
         super().reset(seed=seed)
+        self.close()
         self.state = draw_task(self.engine, self.np_random, reset_options(options, "task_id").get("task_id"))
         self._over = False
         return self.state.turns[0].text, {"task_id": self.state.task.id}
@@ -222,6 +223,11 @@ class ToolUseEnv(gym.Env[str, str]):
             self._over and not terminated,
             step_info(self.engine, transition),
         )
+
+    def close(self) -> None:
+        """Closes the sessions of tools that the current episode has open; `reset` begins another one."""
+        if self.state is not None:
+            self.engine.abandon([self.state])
 
     def render(self) -> str | None:
         """Returns the episode so far as text (``render_mode="ansi"``)."""

@@ -4,6 +4,7 @@ Expensive calls are batched; a single call is a batch of one. Each kind of plugi
 of that is an optional Protocol of its own, which the code asks for with `isinstance`:
 
     tool    TypedTool       takes typed arguments in place of a text
+    tool    StatefulTool    keeps something from one call of an episode to the next
     judge   RatesResults    rates a call by its result
     judge   PureJudge       never changes its input
     agent   PrefixCaching   reuses what it has read of a state in the states that continue it
@@ -59,6 +60,57 @@ class TypedTool(Protocol):
 
     def run(self, queries: Sequence[Any]) -> list[ToolResult]:
         """Returns one result per dict of arguments, which fit the schema, in their order."""
+        ...
+
+
+@runtime_checkable
+class Session(Protocol):
+    """What a tool keeps for one episode; nothing of it may reach another episode."""
+
+    def run(self, queries: Sequence[Any]) -> list[ToolResult]:
+        """Returns one result per query, in their order; as `Tool.run` does, with what earlier calls left behind."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the session holds; called once, when the episode ends, errors or is abandoned."""
+        ...
+
+
+@runtime_checkable
+class ForkableSession(Session, Protocol):
+    """A session that can be branched together with its episode."""
+
+    def fork(self) -> Session:
+        """Returns a session in the same state; what is done in one of the two never shows in the other."""
+        ...
+
+
+@runtime_checkable
+class StatefulTool(Protocol):
+    """A tool that keeps something from one call of an episode to the next: notes, an interpreter, a database.
+
+    It has `open` in place of `Tool.run`. The engine opens a session with the first call of an episode and closes it when the
+    episode ends, errors or is abandoned. When an episode branches, its session is forked; one that has no `fork` refuses.
+    Sessions are called one by one, as a batch that failed could not be tried again without doing things twice.
+    """
+
+    @property
+    def tag(self) -> str:
+        """As in `Tool`."""
+        ...
+
+    @property
+    def description(self) -> str:
+        """As in `Tool`."""
+        ...
+
+    def open(self, task: Task, seed: int) -> Session:
+        """Returns the session of one episode.
+
+        Args:
+            task: the question of the episode.
+            seed: seed of the episode, for everything that the session draws at random.
+        """
         ...
 
 

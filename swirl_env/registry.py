@@ -111,7 +111,7 @@ def conforming(kind: str, plugin: Any) -> Any:
     Raises:
         PluginError: if something is missing, or a class came in place of an instance.
     """
-    lacking = [member for member in _MEMBERS[kind] if not _has(plugin, member)]
+    lacking = [member for member in _members(kind, plugin) if not _has(plugin, member)]
     if isinstance(plugin, type):
         raise PluginError(f"Expected a {kind}, got the class {plugin.__name__}; give an instance of it, {plugin.__name__}(...).")
     if lacking:
@@ -132,6 +132,11 @@ _MEMBERS = {
 """Kind -> what a plugin of it must have to be used at all; the rest of its contract is for `swirl_env.contract`."""
 
 
+def _members(kind: str, plugin: object) -> tuple[str, ...]:
+    """Returns what a plugin must have; a tool with state has `open` in place of `run`."""
+    return ("tag", "description", "open") if kind == "tool" and _has(plugin, "open") else _MEMBERS[kind]
+
+
 def _has(plugin: object, member: str) -> bool:
     """Whether an object has a member; a property is not asked for its value, which may be costly."""
     return inspect.getattr_static(plugin, member, _MEMBERS) is not _MEMBERS or hasattr(plugin, member)
@@ -141,8 +146,8 @@ def _is_ready(kind: str, target: object) -> bool:
     """Whether the object at a path is a plugin (of a kind, or of any kind if that is not known) and not a factory of plugins."""
     if isinstance(target, type) or inspect.isroutine(target):
         return False
-    kinds = [_MEMBERS[kind]] if kind in _MEMBERS else _MEMBERS.values()
-    return any(all(_has(target, member) for member in members) for members in kinds)
+    kinds = [kind] if kind in _MEMBERS else list(_MEMBERS)
+    return any(all(_has(target, member) for member in _members(one, target)) for one in kinds)
 
 
 def make(kind: str, spec: Spec, **defaults: Any) -> Any:

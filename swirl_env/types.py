@@ -223,6 +223,8 @@ class State(Record, frozen=True):
     """Seed of the episode; an agent that draws at random derives its generator from this and ``len(steps)``."""
     chars: int = 0
     """Length of all turns together."""
+    sessions: int = 0
+    """Which open sessions of tools with state belong to this state (a number of its engine); 0 if none is open."""
 
     @property
     def steps_left(self) -> int:

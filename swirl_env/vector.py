@@ -152,6 +152,8 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         return live
 
     def _begin(self, i: int, seed: int | None = None, task_id: str | None = None) -> dict[str, Any]:
+        if (old := self._states[i]) is not None:
+            self.engine.abandon([old])
         rng = self._rngs[i]
         if rng is None or seed is not None:
             rng = self._rngs[i] = seeding.np_random(seed)[0]
@@ -159,6 +161,10 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         self._observations[i] = state.turns[0].text
         self._over[i] = False
         return {"task_id": state.task.id}
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Closes the sessions of tools that the current episodes have open."""
+        self.engine.abandon([state for state in self._states if state is not None])
 
     def render(self) -> tuple[str, ...] | None:
         """Returns the n episodes so far as text (``render_mode="ansi"``)."""

@@ -29,7 +29,9 @@ SMALL = {
 }
 """Options with which a built-in is small, or at its most telling."""
 
-REGISTERED = [(kind, name) for kind in CONTRACTS for name in registry.names(kind)]
+ELSEWHERE = {("judge", "likelihood"), ("judge", "reward_model")}
+"""Checked where their models are made, in tests/test_judges_likelihood.py."""
+REGISTERED = [(kind, name) for kind in CONTRACTS for name in registry.names(kind) if (kind, name) not in ELSEWHERE]
 
 
 class Lenient(EchoAgent):

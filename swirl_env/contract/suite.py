@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from swirl_env import registry
-from swirl_env.contract import agents, algos, formats, judges, samples, tasks, tools
+from swirl_env.contract import agents, algos, formats, judges, samples, sessions, tasks, tools
 from swirl_env.contract.rules import Finding, Unchecked, described, run_rule
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.registry import Spec
@@ -60,6 +60,8 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
     except (Exception, SystemExit) as error:
         return [Finding("can be built", False, f"expected a plugin, got {described(error)}; fix its module or constructor.")]
     contract = CONTRACTS[kind or detect(plugin)]
+    if contract is tools and callable(getattr(plugin, "open", None)):
+        contract = sessions
     findings = [Finding("can be built", True, f"Is imported and built as {type(plugin).__name__}.")]
     for at, rule in enumerate(contract.RULES, 1):
         finding = run_rule(rule, plugin)
@@ -89,6 +91,8 @@ def detect(plugin: object) -> str:
     for kind, methods in _TELLING.items():
         if all(callable(getattr(plugin, method, None)) for method in methods):
             return kind
+    if callable(getattr(plugin, "open", None)) and hasattr(plugin, "description"):
+        return "tool"
     if hasattr(plugin, "__getitem__") and hasattr(plugin, "__len__"):
         return "task"
     name = plugin.__name__ if isinstance(plugin, type) else type(plugin).__name__

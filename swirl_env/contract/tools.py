@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
+import msgspec
+
 from swirl_env.arguments import check_arguments, read_arguments, schema_of
 from swirl_env.contract.rules import (
     HOSTILE,
@@ -66,11 +68,11 @@ def description_is_one_line(tool: Unchecked) -> None:
 def one_result_per_query(tool: Unchecked) -> None:
     """Gives one result per query, none for an empty batch, and leaves the queries alone."""
     count(attempt(tool.run, [], given="an empty batch", fix="return []"), 0, "results for an empty batch", "run")
-    queries = _inputs(tool, [*PLAIN, PLAIN[0]])
+    queries = tool_inputs(tool, [*PLAIN, PLAIN[0]])
     n = len(queries)
     results = attempt(tool.run, queries, given=f"{n} queries", fix=_NEVER_RAISE)
     count(results, n, f"results for {n} queries", "run")
-    same = queries == _inputs(tool, [*PLAIN, PLAIN[0]])
+    same = queries == tool_inputs(tool, [*PLAIN, PLAIN[0]])
     expect(same, "expected run to leave its queries alone, got a changed list; copy it before changing it.")
     results = attempt(tool.run, tuple(queries), given="a tuple", fix="take any sequence")
     count(results, n, f"results for {n} queries", "run")
@@ -79,7 +81,7 @@ def one_result_per_query(tool: Unchecked) -> None:
 def results_are_well_formed(tool: Unchecked) -> None:
     """Every result is a `ToolResult` with text and a known error or none."""
     for query, result in _answers(tool, PLAIN):
-        _well_formed(query, result)
+        well_formed(query, result)
 
 
 def results_can_be_stored(tool: Unchecked) -> None:
@@ -91,7 +93,7 @@ def results_can_be_stored(tool: Unchecked) -> None:
 
 def a_batch_equals_singles(tool: Unchecked) -> None:
     """A batch of n gives what n batches of one give, in the same order, every time."""
-    queries = tuple(_inputs(tool, [*PLAIN, *HOSTILE[:9]]))
+    queries = tuple(tool_inputs(tool, [*PLAIN, *HOSTILE[:9]]))
     batch = tool.run(queries)
     for name, others in (
         ("single calls", [tool.run([query])[0] for query in queries]),
@@ -104,29 +106,39 @@ def a_batch_equals_singles(tool: Unchecked) -> None:
             raise Broken(f"expected {name} to give {a} for {query!r}, got {b}; a result may depend on its query alone.")
 
 
+def earlier_results_stay_as_they_are(tool: Unchecked) -> None:
+    """A result does not change when the tool is called again: its data is a copy of what the tool keeps."""
+    queries = tool_inputs(tool, PLAIN)
+    (result,) = tool.run(queries[:1])
+    before = msgspec.json.encode(result)
+    tool.run(queries[1:])
+    same = msgspec.json.encode(result) == before
+    expect(same, "expected an earlier result unchanged after later calls, got another; copy lists before returning them as data.")
+
+
 def survives_hostile_input(tool: Unchecked) -> None:
     """Never raises: empty, NUL, surrogates, markup, code, nesting, any Unicode."""
     for query, result in _answers(tool, [*HOSTILE, *random_texts()]):
-        _well_formed(query, result)
+        well_formed(query, result)
 
 
 def survives_a_megabyte(tool: Unchecked) -> None:
     """Never raises for queries of a megabyte."""
     for query, result in _answers(tool, HUGE):
-        _well_formed(query, result)
+        well_formed(query, result)
 
 
 def _answers(tool: Unchecked, queries: Unchecked) -> list[tuple[Unchecked, Unchecked]]:
     """Returns each query with its result, called one by one, so that a finding names the query."""
     answers = []
-    for query in _inputs(tool, queries):
+    for query in tool_inputs(tool, queries):
         results = attempt(tool.run, [query], given=f"the query {shown(query)!r}", fix=_NEVER_RAISE)
         count(results, 1, f"result for the query {shown(query)!r}", "run")
         answers.append((query, results[0]))
     return answers
 
 
-def _inputs(tool: Unchecked, texts: Iterable[str]) -> list[Unchecked]:
+def tool_inputs(tool: Unchecked, texts: Iterable[str]) -> list[Unchecked]:
     """Returns what the tool gets for some texts: the texts themselves, or arguments that fit its schema and hold them."""
     schema = schema_of(tool)
     if schema is None:
@@ -147,7 +159,8 @@ def _arguments(schema: Unchecked, text: str) -> dict[str, Unchecked]:
     return every if isinstance(read, str) else read
 
 
-def _well_formed(query: Unchecked, result: Unchecked) -> None:
+def well_formed(query: Unchecked, result: Unchecked) -> None:
+    """Breaks the rule unless a result is a `ToolResult` with text and a known error or none."""
     place = f"for {shown(query)!r}"
     expect(
         isinstance(result, ToolResult),
@@ -170,6 +183,7 @@ RULES = (
     results_are_well_formed,
     results_can_be_stored,
     a_batch_equals_singles,
+    earlier_results_stay_as_they_are,
     survives_hostile_input,
     survives_a_megabyte,
 )

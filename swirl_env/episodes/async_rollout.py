@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 
 from swirl_env.episodes.acting import GuardedAgent
@@ -31,14 +31,14 @@ def run_async(
     """
     guarded = GuardedAgent(agent)
     replies: queue.SimpleQueue[tuple[State, int, Future[object]]] = queue.SimpleQueue()
-    pending: set[Future[object]] = set()
+    pending: dict[Future[object], State] = {}
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="swirl-rollout", daemon=True)
     thread.start()
 
     def ask(state: State, sample: int) -> None:
         future = asyncio.run_coroutine_threadsafe(_act(agent, state), loop)
-        pending.add(future)
+        pending[future] = state
         future.add_done_callback(lambda done: replies.put((state, sample, done)))
 
     try:
@@ -48,7 +48,8 @@ def run_async(
             batch = [replies.get()]
             while not replies.empty():
                 batch.append(replies.get())
-            pending.difference_update(future for _, _, future in batch)
+            for _, _, future in batch:
+                del pending[future]
             states = [state for state, _, _ in batch]
             transitions = engine.step(states, guarded.sort(states, [future.result() for _, _, future in batch]))
             for transition, (_, sample, _) in zip(transitions, batch, strict=True):
@@ -59,6 +60,7 @@ def run_async(
                     yield engine.trajectory(transition, sample, name)
         guarded.finish()
     finally:
+        engine.abandon(pending.values())
         _shut_down(agent, loop, thread, pending)
 
 
@@ -71,7 +73,7 @@ async def _act(agent: AsyncAgent, state: State) -> object:
 
 
 def _shut_down(
-    agent: AsyncAgent, loop: asyncio.AbstractEventLoop, thread: threading.Thread, pending: set[Future[object]]
+    agent: AsyncAgent, loop: asyncio.AbstractEventLoop, thread: threading.Thread, pending: Iterable[Future[object]]
 ) -> None:
     """Cancels what is in flight, closes the agent's connections in this loop, and ends the loop."""
     for future in pending:

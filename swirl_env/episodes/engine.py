@@ -8,14 +8,17 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
+
+import msgspec
 
 from swirl_env.arguments import Schema, read_arguments, schema_of
 from swirl_env.episodes.formats import ANSWER
 from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
 from swirl_env.episodes.prompts import Prompt, build_prompt
 from swirl_env.episodes.reasoning import THINK
+from swirl_env.episodes.sessions import Call, SessionTable, stateful
 from swirl_env.episodes.transcript import clean, initial_state, next_state, observe
 from swirl_env.episodes.values import checked_action, checked_task
 from swirl_env.errors import ConfigError, unknown_name
@@ -91,6 +94,7 @@ class Engine:
         steps = tasks.max_steps if max_steps is None else max_steps
         _check_settings(steps, history, prompt, max_chars)
         self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
+        self._sessions = SessionTable(stateful(self.tools))
         self._typed = {tag: schema for tag, tool in self.tools.items() if (schema := schema_of(tool)) is not None}
         schemas = tuple((tag, _schema_text(tag, schema)) for tag, schema in self._typed.items())
         self.format = make_format(format, self.settings.tools, schemas)
@@ -124,10 +128,42 @@ class Engine:
         """
         if any([action.error is not None for action in actions]):
             live = [i for i, action in enumerate(actions) if action.error is None]
+            self.abandon([states[i] for i in range(len(states)) if actions[i].error is not None])
             taken = dict(zip(live, self.step([states[i] for i in live], [actions[i] for i in live]), strict=True))
             return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
-        tried = self._try(states, actions)
-        return list(map(self._advance, tried, self._judge(tried)))
+        moved: dict[int, int] = {}
+        tried = self._try(states, actions, moved=moved)
+        transitions = list(map(self._advance, tried, self._judge(tried)))
+        return self._settled(states, transitions, moved) if self._sessions.tools else transitions
+
+    def fork(self, states: Sequence[State]) -> list[State]:
+        """Returns states from which episodes can go on apart from the ones at hand: sessions of tools are forked.
+
+        Raises:
+            ConfigError: if a session cannot be forked.
+        """
+        return [msgspec.structs.replace(state, sessions=self._sessions.fork(state)) for state in states]
+
+    def abandon(self, states: Iterable[State]) -> None:
+        """Closes the sessions of episodes that will not go on; those that end are closed by themselves."""
+        for state in states:
+            if state.sessions:
+                self._sessions.close(state.sessions)
+
+    def _settled(self, states: Sequence[State], transitions: Sequence[Transition], moved: Mapping[int, int]) -> list[Transition]:
+        """Returns the transitions with the sessions that their states have now; those of ended episodes are closed."""
+        settled, ended = [], set()
+        for i, (state, transition) in enumerate(zip(states, transitions, strict=True)):
+            number = moved.get(i, state.sessions)
+            if transition.ended is not None:
+                ended.add(number)
+            elif number != transition.state.sessions:
+                after = msgspec.structs.replace(transition.state, sessions=number)
+                transition = Transition(after, transition.step)
+            settled.append(transition)
+        for number in ended - {transition.state.sessions for transition in settled if transition.ended is None}:
+            self._sessions.close(number)
+        return settled
 
     def rate(self, states: Sequence[State], actions: Sequence[Action], *, tools: bool = True) -> list[Step]:
         """Judges actions at frozen states; no episode moves on (SWiRL, stage 2).
@@ -140,11 +176,21 @@ class Engine:
         Returns:
             n steps with their verdicts and without observations.
         """
-        tried = self._try(states, actions, tools)
+        tried = self._try(states, actions, tools=tools)
         verdicts = self._judge(tried)
         return [Step(s.action, s.call, s.result, "", v) for s, v in zip(tried, verdicts, strict=True)]
 
-    def _try(self, states: Sequence[State], actions: Sequence[Action], tools: bool = True) -> list[SubTrajectory]:
+    def _try(
+        self, states: Sequence[State], actions: Sequence[Action], *, tools: bool = True, moved: dict[int, int] | None = None
+    ) -> list[SubTrajectory]:
+        """Reads actions, runs their calls and grades their answers.
+
+        Args:
+            states: n states.
+            actions: n actions, one per state.
+            tools: whether calls are run.
+            moved: filled with the numbers of the sessions after a call, by position; None leaves sessions as they are.
+        """
         acted = [
             a if a.token_ids is _NONE and a.logprobs is _NONE and type(a.text) is str and a.text.isascii() else _usable(a)
             for a in actions
@@ -154,7 +200,7 @@ class Engine:
         arguments: dict[int, dict[str, Any]] = {}
         if self._typed:
             calls, arguments = self._read_arguments(calls)
-        results = self._run_tools(calls, arguments) if tools else [None] * len(calls)
+        results = self._run_tools(states, calls, arguments, moved) if tools else [None] * len(calls)
         return list(map(SubTrajectory, states, acted, calls, results, self._grade(states, calls)))
 
     def _read_arguments(self, calls: Sequence[ParsedAction]) -> tuple[list[ParsedAction], dict[int, dict[str, Any]]]:
@@ -169,17 +215,35 @@ class Engine:
                     arguments[i] = read
         return checked, arguments
 
-    def _run_tools(self, calls: Sequence[ParsedAction], arguments: Mapping[int, dict[str, Any]]) -> list[ToolResult | None]:
+    def _run_tools(
+        self,
+        states: Sequence[State],
+        calls: Sequence[ParsedAction],
+        arguments: Mapping[int, dict[str, Any]],
+        moved: dict[int, int] | None,
+    ) -> list[ToolResult | None]:
         """Returns the result of each call (None if nothing was called), with one batch per tool."""
         results: list[ToolResult | None] = [None] * len(calls)
         batches: dict[str, tuple[list[int], list[Any]]] = {}
+        in_sessions: list[tuple[int, Call]] = []
         for i, call in enumerate(calls):
-            if type(call) is ToolCall:
-                if call.tool not in batches:
-                    batches[call.tool] = ([], [])
-                positions, queries = batches[call.tool]
-                positions.append(i)
-                queries.append(arguments[i] if arguments and i in arguments else call.query)
+            if type(call) is not ToolCall:
+                continue
+            query = arguments[i] if arguments and i in arguments else call.query
+            if call.tool in self._sessions.tools:
+                in_sessions.append((i, (states[i], call.tool, query)))
+                continue
+            if call.tool not in batches:
+                batches[call.tool] = ([], [])
+            positions, queries = batches[call.tool]
+            positions.append(i)
+            queries.append(query)
+        if in_sessions:
+            own, numbers = self._sessions.run([call for _, call in in_sessions], frozen=moved is None)
+            for (i, _), result, number in zip(in_sessions, own, numbers, strict=True):
+                results[i] = result
+                if moved is not None:
+                    moved[i] = number
         for tag, (positions, queries) in batches.items():
             for i, result in zip(positions, run_tool(self.tools[tag], queries), strict=True):
                 results[i] = result

@@ -16,7 +16,7 @@ import msgspec
 from swirl_env.episodes.transcript import clean
 from swirl_env.episodes.values import are_plain, checked_result, checked_verdict
 from swirl_env.errors import log_once, printable
-from swirl_env.protocols import Grader, Judge, Tool, is_pure
+from swirl_env.protocols import Grader, Judge, Session, StatefulTool, Tool, is_pure
 from swirl_env.types import UNAVAILABLE, SubTrajectory, Task, ToolResult, Verdict
 
 Item = TypeVar("Item")
@@ -70,7 +70,13 @@ def run_tool(tool: Tool, queries: Sequence[Any]) -> list[ToolResult]:
     return [_result(tool, query, result) for query, result in zip(queries, results, strict=True)]
 
 
-def _result(tool: Tool, query: object, result: object) -> ToolResult:
+def run_session(tool: StatefulTool, session: Session, query: Any) -> ToolResult:
+    """Calls a session of a tool; one that raises or returns something invalid is ``unavailable`` for this call."""
+    (result,) = each(session.run, [query])
+    return _result(tool, query, result)
+
+
+def _result(tool: Tool | StatefulTool, query: object, result: object) -> ToolResult:
     try:
         if isinstance(result, Exception):
             raise result

@@ -69,18 +69,21 @@ def collect(
 def _run(agent: Agent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str) -> Iterator[Trajectory]:
     flying: list[tuple[State, int]] = []
     guarded = GuardedAgent(agent)
-    while True:
-        while len(flying) < slots and (fresh := next(waiting, None)) is not None:
-            flying.append(fresh)
-        if not flying:
-            guarded.finish()
-            return
-        states = [state for state, _ in flying]
-        moved = engine.step(states, guarded.act(states))
-        ended = [(t, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is not None]
-        flying = [(t.state, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is None]
-        for transition, sample in ended:
-            yield engine.trajectory(transition, sample, name)
+    try:
+        while True:
+            while len(flying) < slots and (fresh := next(waiting, None)) is not None:
+                flying.append(fresh)
+            if not flying:
+                guarded.finish()
+                return
+            states = [state for state, _ in flying]
+            moved = engine.step(states, guarded.act(states))
+            ended = [(t, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is not None]
+            flying = [(t.state, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is None]
+            for transition, sample in ended:
+                yield engine.trajectory(transition, sample, name)
+    finally:
+        engine.abandon(state for state, _ in flying)
 
 
 def _episodes(

@@ -80,7 +80,7 @@ def next_state(state: State, step: Step) -> State:
     text = kept_text(step.action, step.call, state.settings)
     turns = (*state.turns, Turn("assistant", text), Turn("tool", step.observation))
     chars = state.chars + len(text) + len(step.observation)
-    return State(state.task, state.settings, turns, (*state.steps, step), state.seed, chars)
+    return State(state.task, state.settings, turns, (*state.steps, step), state.seed, chars, state.sessions)
 
 
 def kept_text(action: Action, call: ParsedAction, settings: Settings) -> str:
