@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = [
     ("tool", "Thesaurus"),
     ("tool", "backwards"),
+    ("tool", "power"),
+    ("tool", "Tally"),
     ("judge", "Brief"),
     ("agent", "Caller"),
     ("task", "Synonyms"),
@@ -72,7 +74,8 @@ def test_the_code_of_the_other_guides_runs(page, tmp_path, monkeypatch, capsys):
 
 def test_every_plugin_of_the_guide_is_tested():
     code = "\n".join(blocks("docs/plugins.md"))
-    assert set(re.findall(r"^(?:class|@swirl_env\.tool\ndef) (\w+)", code, re.MULTILINE)) == {name for _, name in PLUGINS}
+    names = set(re.findall(r"^(?:class|@swirl_env\.tool\ndef) (\w+)", code, re.MULTILINE))
+    assert names - {"TallySession"} == {name for _, name in PLUGINS}
 
 
 def test_every_page_is_in_the_navigation_and_no_line_is_long():
