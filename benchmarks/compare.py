@@ -12,6 +12,7 @@ import os
 import signal
 import statistics
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -150,13 +151,26 @@ def train(runs: Sequence[Arm], workers: int) -> None:
 
 
 def _run(arm: Arm) -> None:
-    """Trains one arm; all that it says goes into its log."""
+    """Trains one arm; all that it prints goes into its log."""
+    _end_with_parent()
     with arm.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     # Hydra is told to leave errors to us in the process that began all this; here they get words of their own.
     os.environ.pop("HYDRA_FULL_ERROR", None)
     sys.exit(cli.main(["train", *arm.overrides, f"out={arm.folder}", "resume=true"]))
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that began the comparison is gone, killed or not: a run can be resumed at any moment."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _stop(processes: Sequence[ForkServerProcess]) -> None:

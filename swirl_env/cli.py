@@ -6,36 +6,70 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from swirl_env.config.stages import STAGES
-from swirl_env.errors import SwirlError, unknown_name
+from swirl_env.errors import SwirlError, describe_os_error, plugin_traceback, printable, unknown_name
 
 if TYPE_CHECKING:
     from swirl_env.config.app import Sweep
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C."""
+INTERRUPTED, TERMINATED = 130, 143
+"""Exit codes after Ctrl-C and after SIGTERM."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a stage and returns the exit code: 0 done, 1 a check failed, 2 an error, 130 interrupted."""
+    """Runs a stage and returns the exit code: 0 done, 1 a check failed, 2 an error, 130 interrupted, 143 terminated."""
     argv = list(sys.argv[1:] if argv is None else argv)
     let_waiting_threads_sleep()
     try:
-        return _dispatch(argv)
-    except SwirlError as error:
+        with _termination_as_interrupt() as terminated:
+            return _dispatch(argv)
+    except (SwirlError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has left, as in `swirl eval ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"swirl: {error}", file=sys.stderr)
+        _print_error(str(error) if isinstance(error, SwirlError) else describe_os_error(error), error)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"\nswirl: interrupted. {interrupt}".rstrip(), file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # the reader of a pipe has left, as in `swirl eval ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        print(f"\nswirl: interrupted. {printable(str(interrupt))}".rstrip(), file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[list[int]]:
+    """Lets SIGTERM end a stage as Ctrl-C does, so that it says how to go on and ends its child processes.
+
+    Yields:
+        The signals that have come.
+    """
+    signals: list[int] = []
+
+    def interrupt(number: int, frame: object) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield signals
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _print_error(text: str, error: BaseException) -> None:
+    """Prints an error as one line; below it where a plugin of somebody else's failed, if one did."""
+    print(f"swirl: {printable(text)}", file=sys.stderr)
+    lines = plugin_traceback(error)
+    if lines:
+        print(printable("".join(lines)).rstrip(), file=sys.stderr)
 
 
 def let_waiting_threads_sleep() -> None:

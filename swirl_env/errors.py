@@ -20,7 +20,9 @@ Bad input from a policy is no exception: it becomes an observation.
 from __future__ import annotations
 
 import difflib
+import errno
 import logging
+import os
 import traceback
 import unicodedata
 import weakref
@@ -147,3 +149,45 @@ def log_once(plugin: object, what: str, error: BaseException, item: object) -> N
     shown = item if isinstance(item, str) else repr(item)
     trace = "".join(traceback.format_exception(error))
     log.warning("%s failed on %s\n%s", what, printable(shown[:_SHOWN]), printable(trace).rstrip())
+
+
+def describe_os_error(error: OSError) -> str:
+    """Returns what the system says of a file, and what to do about it."""
+    file = f"{error.filename!s:.200}" if error.filename else "A file"
+    fix = {
+        errno.ENAMETOOLONG: "Choose a shorter name.",
+        errno.ENOSPC: "Make room, then go on: what was acknowledged is stored.",
+        errno.EROFS: "Choose another folder with out=.",
+        errno.EACCES: "Choose another folder with out=, or give this user the right to it.",
+    }.get(error.errno or 0, "Choose another folder with out=, or make this one usable.")
+    return f"{file}: {error.strerror or error}. {fix}"
+
+
+def plugin_traceback(error: BaseException) -> list[str]:
+    """Returns the lines of a traceback from where an error enters a plugin that is not ours; none if no such plugin raised."""
+    cause: BaseException | None = error if isinstance(error, PluginError) else None
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        frames = traceback.extract_tb(cause.__traceback__)
+        # A file that cannot be read as Python has no frame of its own: the import system is the last one.
+        foreign = [i for i, frame in enumerate(frames) if not _is_known(frame.filename)]
+        if foreign:
+            lines = traceback.format_list(frames[foreign[0] :]) + traceback.format_exception_only(cause)
+            return ["Traceback of the plugin (most recent call last):\n", *lines]
+        cause = cause.__cause__
+    return []
+
+
+def _is_known(filename: str) -> bool:
+    """Whether a file is ours or the interpreter's, or belongs to what runs our commands."""
+    path = os.path.realpath(filename)
+    ours = os.path.dirname(os.path.realpath(__file__))
+    own = [ours, *(os.path.realpath(os.path.join(ours, link)) for link in ("agents", "tools", "algos", "benchmarks"))]
+    stdlib = os.path.dirname(os.path.realpath(os.__file__))
+    if filename.startswith("<") or any(path.startswith(folder + os.sep) for folder in own):
+        return True
+    packages = f"{os.sep}site-packages{os.sep}"
+    if packages in path:
+        return path.partition(packages)[2].partition(os.sep)[0] in ("hydra", "omegaconf", "msgspec", "swirl_env")
+    return path.startswith(stdlib + os.sep) or os.path.basename(path) in ("swirl", "pytest", "__main__.py")

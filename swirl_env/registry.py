@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
-from swirl_env.errors import ConfigError, MissingExtra, PluginError, UnknownName, unknown_name
+from swirl_env.errors import ConfigError, MissingExtra, PluginError, SwirlError, UnknownName, unknown_name
 from swirl_env.protocols import ActionFormat, Agent, Judge, TaskSource, Tool
 
 KINDS = {"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks", "format": "formats", "algo": "algos"}
@@ -77,6 +77,10 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         target: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise missing(kind, name, error) from error
+    except SwirlError:
+        raise
+    except Exception as error:
+        raise PluginError(f"The {kind} {name!r} could not be imported: {type(error).__name__}: {error}") from error
     try:
         for part in attr.split("."):
             target = getattr(target, part)
@@ -184,7 +188,12 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
     offered = {key: value for key, value in defaults.items() if key in accepted and key not in own}
     if lacking := sorted(required(factory) - own.keys() - offered.keys()):
         raise ConfigError(f"The {kind} {name!r} needs a value for {', '.join(map(repr, lacking))}: give {lacking[0]}=...")
-    plugin = factory(**own, **offered)
+    try:
+        plugin = factory(**own, **offered)
+    except SwirlError:
+        raise
+    except Exception as error:
+        raise PluginError(f"The {kind} {name!r} could not be made: {type(error).__name__}: {error}") from error
     with contextlib.suppress(TypeError):  # an object that can be neither hashed nor referred to weakly
         _options_of[plugin] = own
     return plugin

@@ -29,7 +29,7 @@ from swirl_env.config.hydra_plugins import register
 from swirl_env.config.overrides import command, override
 from swirl_env.config.stages import STAGES
 from swirl_env.config.sweep import reads_run, sweep_folders
-from swirl_env.errors import ConfigError, Interrupted, SwirlError
+from swirl_env.errors import ConfigError, Interrupted, StoreError, SwirlError, describe_os_error
 from swirl_env.registry import missing
 
 TREE = "pkg://swirl_env.conf"
@@ -145,10 +145,17 @@ def _task(stage: str) -> Main:
     def task(config: DictConfig) -> float | None:
         try:
             return main(config)
+        except BrokenPipeError:
+            raise
         except SwirlError as error:
             if HydraConfig.get().mode == RunMode.RUN:
                 raise _Failed(error) from error
             raise
+        except OSError as error:
+            failure = StoreError(describe_os_error(error))
+            if HydraConfig.get().mode == RunMode.RUN:
+                raise _Failed(failure) from error
+            raise failure from error
 
     return task
 

@@ -57,7 +57,7 @@ def readable(word: str) -> str:
     """
     word = {"judge=null": "judge=none", "tool=none": "tool=[]"}.get(word, word)
     key, equals, value = word.partition("=")
-    if not equals or not value or value[0] in "[{('\"" or not _PLAIN_KEY.fullmatch(key):
+    if not equals or not value or (value[0] in "[{('\"" and key != "out") or not _PLAIN_KEY.fullmatch(key):
         return word
     try:
         OverridesParser.create().parse_overrides([word])

@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from swirl_env.episodes.acting import GuardedAgent
 from swirl_env.episodes.async_rollout import run_async
 from swirl_env.episodes.engine import Engine
+from swirl_env.episodes.values import checked_task
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent, AsyncAgent, PrefixCaching
 from swirl_env.seeding import episode_seed
@@ -91,7 +92,7 @@ def _episodes(
 ) -> Iterator[tuple[State, int]]:
     known: set[str] = set()
     for k in range(episodes):
-        task, sample = engine.tasks[k // samples], k % samples
+        task, sample = checked_task(engine.tasks[k // samples]), k % samples
         if sample == 0:
             if task.id in known:
                 raise ConfigError(

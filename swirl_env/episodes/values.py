@@ -14,7 +14,7 @@ from typing import Any, get_args
 import msgspec
 
 from swirl_env.episodes.transcript import clean
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, PluginError
 from swirl_env.types import Action, ActionError, Label, Task, ToolError, ToolResult, Verdict
 
 MAX_DEPTH = 50
@@ -99,8 +99,11 @@ def checked_task(task: Task) -> Task:
     """Returns a task whose `meta` can be stored.
 
     Raises:
-        ConfigError: if it cannot.
+        PluginError: if the source gave something else than a `Task`.
+        ConfigError: if its `meta` cannot be stored.
     """
+    if not isinstance(task, Task):
+        raise PluginError(f"A task source gave {task!r:.80}; expected a Task. Write Task(id, question, answer).")
     if not task.meta:
         return task
     try:

@@ -15,7 +15,7 @@ from swirl_env.env import find_task
 from swirl_env.episodes.engine import Engine, Transition
 from swirl_env.episodes.terminal import render_verdict
 from swirl_env.episodes.transcript import observe
-from swirl_env.errors import Interrupted
+from swirl_env.errors import Interrupted, printable
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.seeding import episode_seed
@@ -37,14 +37,14 @@ class Screen:
 
     def show(self, text: str, style: str = "") -> None:
         """Shows a text, control characters left out: terminals obey them."""
-        text = _printable(text)
+        text = printable(text)
         if text != self._seen:
             self._console.print(Text(text, style))
         self._seen = ""
 
     def remember(self, text: str) -> None:
         """Takes note that a text has been shown: if it comes next, it is left out."""
-        self._seen = _printable(text)
+        self._seen = printable(text)
 
 
 def main(config: DictConfig) -> None:
@@ -130,7 +130,3 @@ def _show_end(end: Transition, screen: Screen) -> None:
     rewards = [step.verdict.reward for step in end.state.steps if step.verdict.reward is not None]
     gold = "" if outcome.correct or task.answer is None else f"; the answer is {task.answer}"
     screen.show(f"{how}, {graded}{gold}. Rewards: {' '.join(f'{reward:g}' for reward in rewards) or 'none'}", "bold")
-
-
-def _printable(text: str) -> str:
-    return "".join(char if char.isprintable() or char in "\n\t" else "�" for char in text)
