@@ -46,6 +46,17 @@ def test_parquet_shards_of_a_configuration(tmp_path):
     assert [task.id for task in make_tasks("hotpotqa", split="dev", data_dir=str(tmp_path))] == ["s0", "s1"]
 
 
+def test_the_parquet_conversion_of_the_hub(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    for part in range(2):
+        file = tmp_path / "gsm8k" / "main" / "test" / f"{part:04d}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(pyarrow.table({"question": [f"{part}?"], "answer": [f"#### {part}"]}), file)
+    assert [task.answer for task in make_tasks("gsm8k", data_dir=str(tmp_path))] == ["0", "1"]
+
+
 def test_a_missing_shard_is_named(tmp_path):
     for shard in (0, 2):
         write(tmp_path / "gsm8k" / f"test-{shard:05d}-of-00003.jsonl", [{"question": "1?", "answer": "1"}])

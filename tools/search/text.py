@@ -40,6 +40,7 @@ _ASCII_WORD = re.compile(r"[a-z0-9]+(?:(?:(?<=[a-z])'(?=[a-z])|(?<=[0-9])[.,](?=
 _APOSTROPHES = "’‘‛ʼʻʽʾʿˈ´`′＇ꞌ՚׳"
 _IGNORED = "\u00ad\u200c\u200d\u2060\ufeff\u0640"
 """Soft hyphen, joiners, byte order mark and the Arabic filler: they change how a word looks, not which word it is."""
+_TO_PREPARE = re.compile(f"[{_APOSTROPHES}{_IGNORED}_]")
 _PREPARED = {**dict.fromkeys(map(ord, _APOSTROPHES), "'"), **dict.fromkeys(map(ord, _IGNORED)), ord("_"): " "}
 
 # The digits of Thai, Lao, Burmese and Khmer lie in these ranges too; as single characters they are found all the same.
@@ -98,7 +99,9 @@ def _split(text: str, singles: bool = False) -> list[str]:
     """Returns the words of a text in lower case, and the pairs (with `singles`, also the characters) of unsegmented runs."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    text = unicodedata.normalize("NFKC", text.translate(_PREPARED)).casefold()
+    if _TO_PREPARE.search(text):
+        text = text.translate(_PREPARED)
+    text = unicodedata.normalize("NFKC", text).casefold()
     if not _RUN.search(text):
         return _any_word().findall(text)
     words: list[str] = []

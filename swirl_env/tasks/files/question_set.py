@@ -264,6 +264,8 @@ def _data_files(folder: Path) -> dict[str, list[Path]]:
         shard = _SHARD.fullmatch(stem)
         if shard:
             files.setdefault(shard[1], []).append(file)
+        elif file.is_dir() and (parts := sorted(file.glob("[0-9][0-9][0-9][0-9].parquet"))):
+            files[file.name] = parts  # the hub's own conversion to Parquet: train/0000.parquet
     for file in sorted(folder.iterdir(), reverse=True):
         if (stem := _stem(file)) and not _SHARD.fullmatch(stem):
             files[stem] = [file]
