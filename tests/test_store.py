@@ -4,6 +4,7 @@ import json
 import tracemalloc
 
 import msgspec
+import numpy as np
 import pytest
 
 from stored import episode, fill, shard
@@ -11,7 +12,7 @@ from swirl_env.errors import ConfigError, DuplicateKey, StoreError, UnknownName,
 from swirl_env.store import Store
 from swirl_env.store.codec import encode_trajectory
 from swirl_env.store.filters import process
-from swirl_env.types import Action, Malformed, Outcome, Step, Task, Verdict
+from swirl_env.types import Action, Malformed, Outcome, Step, Task, ToolCall, ToolResult, Verdict
 
 # Records, keys, duplicates
 
@@ -19,16 +20,17 @@ from swirl_env.types import Action, Malformed, Outcome, Step, Task, Verdict
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"prompt": "a\ud800b"}, "surrogate"),
-        ({"task": Task("t", "q", meta={"x": float("nan")})}, "JSON would change"),
-        ({"task": Task("t", "q", meta={1: "x"})}, "JSON would change"),
-        ({"task": Task("t", "q", meta={"x": object()})}, "object"),
-        ({"outcome": Outcome("a", True, float("inf"))}, "JSON would change"),
-        ({"steps": (Step(Action("a", (1,), (float("-inf"),)), Malformed("no", 0, 1)),)}, "float"),
+        ({"prompt": "a\ud800b"}, "prompt holds the lone surrogate '\\ud800'"),
+        ({"task": Task("t", "q", meta={"x": float("nan")})}, "task.meta.x is nan"),
+        ({"task": Task("t", "q", meta={1: "x"})}, "task.meta has the key 1"),
+        ({"task": Task("t", "q", meta={"x": object()})}, "task.meta.x is an object of type object"),
+        ({"outcome": Outcome("a", True, float("inf"))}, "outcome.f1 is inf"),
+        ({"steps": (Step(Action("a", (1,), (float("-inf"),)), Malformed("no", 0, 1)),)}, "steps[0].action.logprobs[0] is -inf"),
+        ({"steps": (Step(Action("a"), Malformed("\udfff", 0, 1)),)}, "steps[0].call.reason holds the lone surrogate"),
         ({"steps": (Step(Action("a"), Malformed("no", 0, 1), None, "", Verdict("scored", 1.0, "good")),)}, "'good'"),
         ({"steps": (Step(Action(None), Malformed("no", 0, 1)),)}, "str"),
         ({"ended": "exploded"}, "'exploded'"),
-        ({"steps": (None,)}, "action"),
+        ({"steps": (None,)}, "steps[0]"),
     ],
 )
 def test_what_would_not_come_back_is_refused_and_leaves_no_trace(tmp_path, change, says):
@@ -39,6 +41,42 @@ def test_what_would_not_come_back_is_refused_and_leaves_no_trace(tmp_path, chang
         assert says in str(caught.value)
         store.append(episode("q1"))
         assert [t.task.id for t in store] == ["q0", "q1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (np.float64(0.5), 0.5),
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.int64(7), 7),
+        (np.bool_(True), True),
+        (np.str_("a"), "a"),
+        (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+        (np.array(2.5), 2.5),
+        ((1, (2,)), [1, [2]]),
+        ({"x": [np.int32(1)]}, {"x": [1]}),
+    ],
+    ids=str,
+)
+def test_numbers_of_numpy_are_stored_as_plain_ones(tmp_path, value, plain):
+    whole = episode("t")
+    result = ToolResult("text", None, {"value": value})
+    step = Step(Action("a", (np.int64(3),), (np.float32(-0.5),)), ToolCall("search_query", "q", 0, 1), result)
+    change = {"task": Task("t", "q", meta={"value": value}), "steps": (step,), "seed": np.int64(5)}
+    with Store(tmp_path) as store:
+        store.append(msgspec.structs.replace(whole, **change))
+    (stored,) = Store(tmp_path)
+    assert stored.task.meta == stored.steps[0].result.data == {"value": plain} and stored.seed == 5
+    assert (stored.steps[0].action.token_ids, stored.steps[0].action.logprobs) == ((3,), (-0.5,))
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), np.float64("inf"), np.float32("nan"), np.array([1.0, float("nan")]), 1j, object()]
+)
+def test_what_no_conversion_can_keep_is_refused_by_name(tmp_path, value):
+    with Store(tmp_path) as store, pytest.raises(StoreError, match=r"cannot be stored: task\.meta\.deep\[0\]"):
+        store.append(msgspec.structs.replace(episode("t"), task=Task("t", "q", meta={"deep": [value]})))
+    assert len(Store(tmp_path)) == 0
 
 
 def test_same_episodes_same_bytes(tmp_path):

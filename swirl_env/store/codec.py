@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import msgspec
 
-from swirl_env.errors import StoreError, VersionError
+from swirl_env.errors import VersionError
 from swirl_env.sequences import common_prefix
+from swirl_env.store.storable import encode_value
 from swirl_env.types import SCHEMA_VERSION, Ended, Label, Outcome, Record, Step, Trajectory, Verdict, VerdictStatus
 
 Key = tuple[str, int]
@@ -144,38 +145,32 @@ def check_version(line: bytes) -> None:
 def encode_trajectory(trajectory: Trajectory) -> bytes:
     """Returns the line of a trajectory, newline included, after checking that it reads back as the same trajectory.
 
+    Numbers and arrays of numpy and torch are stored as plain numbers and lists.
+
     Raises:
         StoreError: if it holds values that JSON cannot hold (lone surrogates, NaN, objects) or that the schema does not allow.
         VersionError: if it was built for another schema version.
     """
     if trajectory.version != SCHEMA_VERSION:
         raise VersionError(f"Expected a trajectory of schema version {SCHEMA_VERSION}, got version {trajectory.version}.")
-    where = f"The trajectory {trajectory.key!r} cannot be stored"
-    try:
-        shared = tuple(_shared(trajectory.steps))
-        echo = tuple(int(_echoes(step)) for step in trajectory.steps)
-        packed = msgspec.structs.replace(trajectory, steps=tuple(map(_pack, trajectory.steps, shared, echo)))
-        parts = [b'{"v":%d,"key":%b' % (SCHEMA_VERSION, _encode(trajectory.key))]
-        if trajectory.ended == "error":
-            parts.append(b',"error":true')
-        if any(shared):
-            parts.append(b',"shared":%b' % _encode(shared))
-        if any(echo):
-            parts.append(b',"echo":%b' % _encode(echo))
-        line = b"".join([*parts, b",", _encode(packed)[1:], b"\n"])
-        stored = decode_trajectory(line)
-    except UnicodeEncodeError as error:
-        raise StoreError(
-            f"{where}: a text in it holds the lone surrogate {error.object[error.start]!a}, which no file can keep. "
-            f"Replace it first (swirl_env.episodes.transcript.clean)."
-        ) from error
-    except (TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
-        raise StoreError(f"{where}: {error}. Check the values that its agent, tools and judge returned.") from error
-    if stored != trajectory and _plain(stored) != _plain(trajectory):
-        raise StoreError(
-            f"{where}: JSON would change a value in it. Numbers have to be finite, and the keys of meta, data and parts strings."
-        )
-    return line
+    return encode_value(trajectory, Trajectory, _encode_exactly, f"The trajectory {trajectory.key!r}")
+
+
+def _encode_exactly(trajectory: Trajectory) -> bytes | None:
+    """Returns the line of a trajectory, or None if another trajectory would be read from it."""
+    shared = tuple(_shared(trajectory.steps))
+    echo = tuple(int(_echoes(step)) for step in trajectory.steps)
+    packed = msgspec.structs.replace(trajectory, steps=tuple(map(_pack, trajectory.steps, shared, echo)))
+    parts = [b'{"v":%d,"key":%b' % (SCHEMA_VERSION, _encode(trajectory.key))]
+    if trajectory.ended == "error":
+        parts.append(b',"error":true')
+    if any(shared):
+        parts.append(b',"shared":%b' % _encode(shared))
+    if any(echo):
+        parts.append(b',"echo":%b' % _encode(echo))
+    line = b"".join([*parts, b",", _encode(packed)[1:], b"\n"])
+    stored = decode_trajectory(line)
+    return line if stored == trajectory or _plain(stored) == _plain(trajectory) else None
 
 
 def decode_trajectory(line: bytes) -> Trajectory:
@@ -216,15 +211,14 @@ def encode_verdicts(key: Key, verdicts: Sequence[Verdict]) -> bytes:
     Raises:
         StoreError: if they hold values that JSON cannot hold or that the schema does not allow.
     """
-    failed = b',"error":true' if any(verdict.status == "failed" for verdict in verdicts) else b""
-    try:
-        line = b'{"v":%d,"key":%b%b,"verdicts":%b}\n' % (SCHEMA_VERSION, _encode(key), failed, _encode(tuple(verdicts)))
+
+    def encode(verdicts: tuple[Verdict, ...]) -> bytes | None:
+        failed = b',"error":true' if any(verdict.status == "failed" for verdict in verdicts) else b""
+        line = b'{"v":%d,"key":%b%b,"verdicts":%b}\n' % (SCHEMA_VERSION, _encode(key), failed, _encode(verdicts))
         stored = decode_verdicts(line)
-    except (TypeError, ValueError, RecursionError, OverflowError) as error:
-        raise StoreError(f"The verdicts on {key!r} cannot be stored: {error}. Check what the judge returned.") from error
-    if stored != tuple(verdicts) and _plain(stored) != _plain(tuple(verdicts)):
-        raise StoreError(f"The verdicts on {key!r} cannot be stored: rewards and their parts have to be finite numbers.")
-    return line
+        return line if stored == verdicts or _plain(stored) == _plain(verdicts) else None
+
+    return encode_value(tuple(verdicts), tuple[Verdict, ...], encode, f"Verdicts on {key!r}")
 
 
 def encode_withdrawal(key: Key) -> bytes:
