@@ -25,6 +25,7 @@ _EXTRA_OF = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "huggingface_hub"), "train"),
     **dict.fromkeys(("accelerate", "peft", "datasets", "gguf", "pyarrow"), "train"),
     **dict.fromkeys(("openai", "tenacity"), "openai"),
+    "mcp": "mcp",
     **dict.fromkeys(("sentence_transformers", "safetensors"), "dense"),
     **dict.fromkeys(("scipy", "matplotlib", "jinja2"), "report"),
 }

@@ -197,6 +197,7 @@ BROUGHT = {
     "markupsafe": "jinja2",
     "tokenizers": "transformers",
     "safetensors": "transformers",
+    "httpx2": "mcp",
 }
 """Module that is imported -> the declared package that brings it; all others must be declared by their own name."""
 MODULE_OF = {"PyStemmer": "stemmer", "hydra-core": "hydra"}
