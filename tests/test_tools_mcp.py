@@ -1,5 +1,7 @@
 """The `mcp` tool against a real server, in a process of its own."""
 
+import importlib.util
+import json
 import os
 import signal
 import socket
@@ -14,11 +16,14 @@ import pytest
 
 pytest.importorskip("mcp")
 
+from fakes import SumTasks
+from swirl_env.contract import assert_contract
 from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.registry import make_tool
 from swirl_env.tools.mcp import Mcp
 from swirl_env.tools.mcp.connection import ServerUnavailable
 from swirl_env.types import Task
+from swirl_env.vector import ToolVectorEnv
 
 SERVER = str(Path(__file__).with_name("mcp_server.py"))
 COMMAND = (sys.executable, SERVER)
@@ -188,3 +193,48 @@ def test_a_server_over_http(http_server: tuple[str, subprocess.Popen[bytes]], mo
     server.wait()
     assert session.run([{"a": 1, "b": 2}])[0].error == "unavailable"
     session.close()
+
+
+def test_an_episode_goes_on_when_the_server_is_killed_and_parallel_ones_are_apart() -> None:
+    venv = ToolVectorEnv(SumTasks(), 2, tools=[tool_of("process", "note")], judge=None, max_steps=4)
+
+    def act(*texts: str) -> list[str]:
+        calls = [
+            '{"tool": "process", "arguments": {}}' if text == "pid" else json.dumps({"tool": "note", "arguments": {"text": text}})
+            for text in texts
+        ]
+        observations, *_, ended, _ = venv.step([f"<mcp>{call}</mcp>" for call in calls])
+        assert not any(ended)
+        return [text.rpartition("-> ")[2] for text in observations]
+
+    venv.reset(seed=0)
+    assert act("a", "b") == ["a", "b"]
+    first, second = map(int, act("pid", "pid"))
+    assert first != second
+    os.kill(first, signal.SIGKILL)
+    lost, kept = act("c", "d")
+    assert lost.startswith("error (unavailable): ") and kept == "b | d"
+    _, _, terminated, _, _ = venv.step(["<answer>1</answer>", "<answer>2</answer>"])
+    assert all(terminated)
+    assert gone(second), "the session of an episode that is over is closed"
+    venv.close()
+
+
+def test_the_contract_holds(http_server: tuple[str, subprocess.Popen[bytes]]) -> None:
+    assert_contract("tool", Mcp(url=http_server[0], tools=["add"]))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mcp_server_time") is None, reason="needs the package mcp-server-time")
+def test_a_server_from_the_package_index() -> None:
+    command = [sys.executable, "-m", "mcp_server_time", "--local-timezone=Etc/UTC"]
+    tool = make_tool({"name": "mcp", "command": command, "tools": ["convert_time"]})
+    query = {"source_timezone": "Asia/Tokyo", "time": "12:00", "target_timezone": "Etc/UTC"}
+    right, wrong = tool.run([query, {**query, "source_timezone": "Nowhere/City"}])  # type: ignore[list-item]
+    assert right.error is None and "T03:00:00+00:00" in right.text
+    assert wrong.error == "invalid"
+    venv = ToolVectorEnv(SumTasks(), 1, tools=[{"name": "mcp", "command": command}], judge=None, max_steps=3)
+    venv.reset(seed=0)
+    call = json.dumps({"tool": "convert_time", "arguments": query})
+    observations, *_ = venv.step([f"<mcp>{call}</mcp>"])
+    assert "T03:00:00+00:00" in observations[0]
+    venv.close()
