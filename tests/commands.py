@@ -1,8 +1,12 @@
 """The command line as a process of its own, and what it says of a mistake."""
 
+import re
+import shlex
 import signal
 import subprocess
 import sys
+
+from swirl_env.config.stages import STAGES
 
 
 def started(folder, *argv, **options):
@@ -27,3 +31,9 @@ def error_of(said):
     code, _, err = said
     assert code == 2 and err.startswith("swirl: ") and err.count("\n") == 1, said
     return err
+
+
+def printed_commands(text):
+    """Returns the arguments of every command in what a stage printed, as a shell would read them."""
+    pattern = rf"\bswirl (?=(?:{'|'.join(STAGES)}) )(.*?)(?=   |\n|$)"
+    return [shlex.split(command) for command in re.findall(pattern, text)]

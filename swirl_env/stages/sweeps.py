@@ -41,10 +41,7 @@ def show_sweep(path: Path, verdicts: str | None = None) -> list[Cell]:
     """
     cells, unfinished = read_cells(path, verdicts)
     if not cells:
-        if unfinished:
-            again = "; ".join(str(run) for run in unfinished[:3])
-            raise StoreError(f"No run in {path} has ended: {again}. Give one of them in full, or go on with it.")
-        raise folders.no_run(path)
+        return _without_table(path, unfinished)
     for kind in ("episodes", "sampled"):
         if mine := [cell for cell in cells if kind in cell.evaluations]:
             rows = _rows(mine)
@@ -53,6 +50,19 @@ def show_sweep(path: Path, verdicts: str | None = None) -> list[Cell]:
         print(f"without results: {', '.join(str(run.relative_to(path)) for run in unfinished)}")
     print(f"next: {command('eval', override('out', str(cells[0].path)))}   for one of them in full")
     return cells
+
+
+def _without_table(path: Path, runs_without: Sequence[Path]) -> list[Cell]:
+    """Says what a sweep without any evaluation holds."""
+    ended = [run for run in runs_without if "spent" in folders.training_results(run)]
+    if ended:
+        print(
+            f"{len(ended)} of {len(runs_without)} runs in {path} have ended, none with an evaluation (eval.episodes, eval.split)"
+        )
+        return []
+    if begun := [str(run) for run in runs_without if folders.kind_of(run)]:
+        raise StoreError(f"No run in {path} has ended: {'; '.join(begun[:3])}. Go on with the sweep: resume=true.")
+    raise folders.no_run(path)
 
 
 def read_cells(path: Path, verdicts: str | None = None) -> tuple[list[Cell], list[Path]]:

@@ -40,7 +40,7 @@ from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.stages.next_command import next_command
 from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
 from swirl_env.stages.progress import progress
-from swirl_env.stages.run_config import resume_command
+from swirl_env.stages.run_config import resume_command, to_yaml
 from swirl_env.stages.stored import load_stored
 from swirl_env.stages.train_options import TrainOptions, checked
 from swirl_env.store.lines import WriterLock, make_folder
@@ -60,7 +60,9 @@ def main(config: DictConfig) -> float | None:
     options = checked(runs.settle(_same_folder(options, accelerator), command_line_keys()))
     accelerator.wait_for_everyone()  # every process has looked at the folder before the first one writes to it
     try:
-        if options.policy == "embedded":
+        if _has_ended(options):
+            results = _report_ended(options, accelerator.is_main_process)
+        elif options.policy == "embedded":
             with one_thread():
                 results = train(options, accelerator)
         else:
@@ -71,6 +73,21 @@ def main(config: DictConfig) -> float | None:
         shut_down(accelerator)
     after = results.get("after")
     return evaluations.objective_value(options.objective, _evaluations(after) if after else {}) if results else None
+
+
+def _has_ended(options: TrainOptions) -> bool:
+    """Whether a resumed run has nothing left to do: a sweep that is gone on with leaves such runs as they are."""
+    path, file = Path(options.out), Path(options.out) / "config.yaml"
+    same = options.resume and file.is_file() and file.read_text(encoding="utf-8") == to_yaml(options)
+    return same and "spent" in folders.training_results(path) and (path / "policy").is_dir()
+
+
+def _report_ended(options: TrainOptions, first: bool) -> dict[str, Any]:
+    if not first:
+        return {}
+    print(f"{options.out} has ended already; larger limits (budget=, updates=) go on with it")
+    print(f"next: {next_command(options)}")
+    return folders.training_results(Path(options.out))
 
 
 def accelerator_of(options: TrainOptions) -> Accelerator:
