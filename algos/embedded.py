@@ -112,7 +112,10 @@ def get_setting(setting: str | Setting) -> Setting:
 
 def embedded_agent(folder: Path | str, **options: Any) -> TransformersAgent:
     """Returns the policy saved in a folder as an agent; `options` are those of `TransformersAgent`."""
-    return TransformersAgent(str(folder), **{"device": "cpu", "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 32, **options})
+    agent = TransformersAgent(str(folder), **{"device": "cpu", "max_new_tokens": MAX_NEW_TOKENS, "batch_size": 32, **options})
+    # Each of its special tokens opens or ends a turn, also the one for tools, which the template never writes.
+    agent.end_ids |= agent.renderer.codec.special_ids
+    return agent
 
 
 def build_model(vocabulary: int, seed: int) -> Any:

@@ -57,7 +57,7 @@ class TextCodec:
         self.tags = _tags(tokenizer, {i: name for i, name in added.items() if i in self.special_ids}, written)
         """Special tokens that are text, by name."""
         tag_ids = frozenset(self.tags.values())
-        free = tag_ids | {tokenizer.unk_token_id}  # what stands for unknown characters may come of any text
+        free = tag_ids | self._unknown()
         self.controls = {
             name: i
             for i, name in added.items()
@@ -76,6 +76,7 @@ class TextCodec:
         self._anchor_ids = self._raw("\n")
         self._anchor_text = self._plain_decode(self._anchor_ids)
         self._encoded = functools.lru_cache(maxsize=4096)(self._encode)
+        self._encoded_around = functools.lru_cache(maxsize=4096)(self._encode_around)
         self._added = {
             name: _Added(i, bool(getattr(token, "lstrip", False)), bool(getattr(token, "rstrip", False)))
             for i, token in tokenizer.added_tokens_decoder.items()
@@ -87,8 +88,7 @@ class TextCodec:
 
     def encode(self, text: str, before: int | None) -> tuple[int, ...]:
         """Returns the ids of a text that stands behind the id `before` (None at the start): no control token among them."""
-        inside = self._anchored and before is not None and (before not in self.added_ids or not self._blank_after_added)
-        return self._encoded(text, inside)
+        return self._encoded(text, self._continues(before))
 
     def encode_around(self, pieces: Sequence[tuple[str, bool]], before: int | None) -> tuple[int, ...]:
         """Returns the ids of what stands between two actions: messages, and what the template writes around them.
@@ -100,6 +100,13 @@ class TextCodec:
             pieces: texts, each with whether the template wrote it; only then may control tokens be in it.
             before: the id in front; None at the start.
         """
+        return self._encoded_around(tuple(pieces), self._continues(before))
+
+    def _continues(self, before: int | None) -> bool:
+        """Returns whether a text behind an id has to be encoded as the continuation of another, without a blank of its own."""
+        return self._anchored and before is not None and (before not in self.added_ids or not self._blank_after_added)
+
+    def _encode_around(self, pieces: tuple[tuple[str, bool], ...], inside: bool) -> tuple[int, ...]:
         ids: list[int] = []
         text, strip = "", False
         for piece, trusted in pieces:
@@ -109,10 +116,10 @@ class TextCodec:
                     text += part
                     continue
                 text = text.rstrip() if token.lstrip else text
-                ids += self.encode(text.lstrip() if strip else text, ids[-1] if ids else before)
+                ids += self._encoded(text.lstrip() if strip else text, inside)
                 ids.append(token.id)
-                text, strip = "", token.rstrip
-        return (*ids, *self.encode(text.lstrip() if strip else text, ids[-1] if ids else before))
+                text, strip, inside = "", token.rstrip, self._continues(token.id)
+        return (*ids, *self._encoded(text.lstrip() if strip else text, inside))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids. Control tokens are left out: they structure the conversation and are no text."""
@@ -189,6 +196,10 @@ class TextCodec:
                 if before and ids[: len(before)] == before:
                     return ids[len(before) :]
         return self._raw(text)
+
+    def _unknown(self) -> frozenset[int]:
+        """Returns the id that unknown characters become, which any text may hold; none if the tokenizer knows all bytes."""
+        return frozenset(i for i in self._raw("\U000f1234") if i == self.tokenizer.unk_token_id)
 
     def _adds_blank_after_added(self) -> bool:
         """Returns whether a text right behind an added token gets a blank, as the start of a text does."""
