@@ -136,7 +136,8 @@ LATEX = {
 """LaTeX command -> the token that it stands for (empty: none)."""
 
 SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "lakh": 10**5}
-SCALES |= {"crore": 10**7} | {f"{name}s": value for name, value in SCALES.items()}
+SCALES |= {"crore": 10**7, "mn": 10**6, "mln": 10**6, "mil": 10**6, "bn": 10**9, "bln": 10**9, "tn": 10**12}
+SCALES |= {f"{name}s": value for name, value in SCALES.items()}
 """Words after a number that belong to it."""
 PORTIONS = {"half": 2, "third": 3, "quarter": 4, "fourth": 4, "fifth": 5, "sixth": 6, "seventh": 7, "eighth": 8, "ninth": 9}
 PORTIONS |= {"tenth": 10, "twelfth": 12, "twentieth": 20, "hundredth": 100, "thousandth": 1000}
@@ -178,7 +179,7 @@ SYNONYMS |= {"women": "woman", "mice": "mouse", "teeth": "tooth", "geese": "goos
 RATES = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour")}
 LETTER_UNITS = {"m": "meter", "g": "gram", "l": "liter", "L": "liter", "h": "hour", "s": "second"}
 """Letters that are units if a blank stands between them and a number."""
-LETTERS_IN_DOUBT = frozenset("mgLlhskKMBCF")
+LETTERS_IN_DOUBT = frozenset("mgLlhskKMBCFj")
 """Letters that may be a unit, a scale or a variable right after a number."""
 
 GLUE_WORDS = frozenset(
@@ -192,8 +193,8 @@ STOP_WORDS = GLUE_WORDS | frozenset(
     " roughly nearly almost exactly rounded up down plus minus equals equal negative positive ratio versus vs times doubled"
     " tripled halved quadrupled squared cubed rooted remainder rem modulo i factorial"
     " zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
-    " nineteen twenty thirty forty fifty sixty seventy eighty ninety ones tens score gross bps ppm ppb lambda def elif true"
-    " false".split()
+    " nineteen twenty thirty forty fifty sixty seventy eighty ninety ones tens grand couple score gross xor bps ppm ppb"
+    " st nd rd th am pm ish lambda def elif true false".split()
 )
 """Words that change the meaning of a number before them, so that they are never taken for its unit."""
 LABEL_TRAPS = frozenset(

@@ -36,11 +36,13 @@ from swirl_env.tools.calculator.names import (
     SCALES,
     SHORT_ONLY_CALLED,
     STOP_WORDS,
+    UNITS,
     WITHOUT_BRACKETS,
 )
 from swirl_env.tools.calculator.rational import MAX_DIGITS, Node
 from swirl_env.tools.calculator.text import CalcError
 from swirl_env.tools.calculator.tokens import THOUSANDS, tokens
+from swirl_env.tools.calculator.units import singular
 
 RELATIONS = {"=": "=", "==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 _STARTERS = frozenset("([{√∞") | {"\\frac", "\\binom", "\\sqrt", "\\lfloor", "\\lceil", "\\sum", "\\prod", "\\int", "\\lim"}
@@ -176,7 +178,7 @@ class Parser:
                 factors.append(self.sign())
             elif token == "/":
                 self.take()
-                factors.append(("per", self.words()) if self.at_word() else ("inv", self.sign()))
+                factors.append(self.unit_power(("per", self.words())) if self.at_word() else ("inv", self.sign()))
             elif not token or token in "+-),=" or not (self.word_operator(factors) or self.juxtaposed(factors)):
                 break
         return ("*", *factors) if len(factors) > 1 else factors[0]
@@ -247,18 +249,22 @@ class Parser:
             return ("inv", part)
         words = self.words()
         if not _is_inverse(last):
-            node: Node = ("unit", words)
-        elif any(type(factor) is tuple and factor[0] in ("unit", "per") for factor in factors[:-1]):
-            node = ("inv", ("unit", words))
-        else:
-            node = ("unit?", words)
+            return self.unit_power(("unit", words))
+        if any(type(factor) is tuple and factor[0] in ("unit", "per") for factor in factors[:-1]):
+            return ("inv", self.unit_power(("unit", words)))
+        return self.unit_power(("unit?", words))
+
+    def unit_power(self, node: Node) -> Node:
+        """Reads the exponent of a unit of measure: 5 m^2, 9.8 m/s^2."""
         if self.token not in ("^", "**"):
             return node
+        if singular(node[1]) not in UNITS:
+            raise CalcError("It is unclear what the exponent belongs to: use parentheses.")
         self.take()
         self.enter()
         exponent = self.sign()
         self.depth -= 1
-        return ("inv", ("^", node[1], exponent)) if node[0] == "inv" else ("^", node, exponent)
+        return ("^", node, exponent)
 
     def words(self) -> str:
         """Reads the words of a unit: "apples", "square feet", "pieces of laundry"."""
@@ -326,6 +332,8 @@ class Parser:
             if token == ".":
                 node = self.read_method(node)
                 continue
+            if token == "!" and self.tokens[self.place - 1] == "!":
+                raise CalcError("Two factorial signs in a row are ambiguous: use parentheses.")
             self.take()
             self.pile()
             node = self.degrees(node) if token == "°" else (token, node)
@@ -390,6 +398,7 @@ class Parser:
 
     def read_number(self) -> Node:
         """A literal: thousands groups, blanks between groups, mixed numbers and scales belong to it."""
+        after_slash = self.place > 0 and self.tokens[self.place - 1] == "/"  # "1/2 500" may be a half of something, or not
         text = self.take()
         token = self.token
         following = self.tokens[self.place + 1 : self.place + 2] if token == THOUSANDS else []
@@ -398,17 +407,15 @@ class Parser:
             token = self.token
         if not token or not (token[0].isdigit() or token[0].isalpha()):
             return literal(text)
+        joined = self.token == "and" and not self.listing
+        following = self.tokens[self.place + joined : self.place + joined + 2]
+        if after_slash and following and following[0].isdigit():
+            raise CalcError("Two numbers stand side by side: put an operator between them.")
         if text.isdigit() and len(text) <= 3 and text[0] != "0":
             while len(self.token) == 3 and self.token.isdigit():
                 text += self.take()
-        joined = self.token == "and" and not self.listing
-        top = self.place + joined
-        if (
-            text.isdigit()
-            and self.tokens[top : top + 1]
-            and self.tokens[top].isdigit()
-            and self.tokens[top + 1 : top + 2] == ["/"]
-        ):
+            following = following if joined else self.tokens[self.place : self.place + 2]
+        if text.isdigit() and following[1:] == ["/"] and following[0].isdigit():
             if joined:
                 self.take()
             return self.mixed_number(literal(text))
@@ -465,7 +472,7 @@ class Parser:
             return node
         if token in CONSTANTS:
             return ("const", CONSTANTS[token])
-        if self.token == "(" and (len(token) > 1 or token in "fgh"):
+        if self.token == "(" and (len(token) > 1 or token in "fghDFGH"):
             raise CalcError(self.no_function(token))
         if lower in GLUE_WORDS and len(token) > 1:
             raise CalcError(_WORDS)

@@ -39,7 +39,8 @@ _VULGAR = re.compile("([0-9]?) ?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜�
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BLANKS = re.compile(r"[ \t\xa0\u2000-\u200a\u202f\u205f\u3000]+")
 _CURRENCY = re.compile("[$€£¥₹₩₽₦₫₪฿₱]")
-_FOREIGN = re.compile(r"\b(?:euros?|pence|yen|rupees?|pesos?|francs?|yuan|usd|eur|gbp|jpy|inr|cny)\b", re.I)
+_SMALL_CHANGE = re.compile(r"\b(?:euros?|pence|yen|rupees?|pesos?|francs?|yuan|usd|eur|gbp|jpy|inr|cny)\b|\d ?[pct](?!\w)", re.I)
+"""Names of currencies, and pence, cents and trillions by their letters."""
 _SCALED = re.compile(r"[$€£¥₹₩₽₦₫₪฿₱] ?([\d.,]+) ?(k|mn|mm|m|bn|b|tn)\b", re.I)
 _SCALE = {"k": "thousand", "m": "million", "mn": "million", "mm": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
 _CENTS = re.compile(r"(?<![\d.,])(\d[\d.,]*) ?cents?\b", re.I)
@@ -133,7 +134,7 @@ def _spell_money(text: str) -> str:
     signs = set(_CURRENCY.findall(text))
     if not signs:
         return text
-    if len(signs) > 1 or _FOREIGN.search(text):
+    if len(signs) > 1 or _SMALL_CHANGE.search(text):
         raise CalcError("The currencies differ: convert them to one first.")
     text = _SCALED.sub(lambda match: f"{match[1]} {_SCALE[match[2].lower()]}", text.replace("\\$", "$"))
     if signs == {"$"} and not _RATE.search(text):
@@ -159,7 +160,7 @@ _DERIVATIVE = re.compile(
     r"\\[dt]?frac ?\{ ?(?:d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}? ?)?\} ?\{ ?(?:d|\\partial) ?([a-z]) ?(?:\^ ?\{? ?\d ?\}? ?)?\}"
 )
 _D_BY_DX = re.compile(r"(?<![\w.])d(?:\^(\d))? ?/ ?d([a-z])(?:\^\d)?(?!\w)")
-_PERCENT_THEN = re.compile(r"\d% +[\d(.]")
+_PERCENT_THEN = re.compile(r"\d% [\d(.]|\d % ?[+-][\d(.]")
 _OTHER_BASE = re.compile(r"(?<![\w.])0[xXbBoO]\w")
 _GLUED = re.compile(r"\d(?:[A-Za-z]+\d+[A-Za-z_]|(?:h|hr|hrs|m|min|ft|lb|lbs|kg|km|d)\d)")
 _REMAINDER = re.compile(r"\d ?[rR] ?\d")

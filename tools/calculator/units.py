@@ -231,7 +231,7 @@ def dimensions_of(units: Collection[str]) -> set[str]:
 
 def powers_of(words: str) -> dict[str, int]:
     """Returns the units that words stand for: "square feet" is foot squared, "dozen eggs" dozens of eggs."""
-    parts = [_singular(word) for word in words.lower().split()]
+    parts = [singular(word) for word in words.lower().split()]
     if len(parts) == 2 and parts[0] in ("square", "cubic", "sq", "cu") and parts[1] in UNITS:
         return {parts[1]: 2 if parts[0].startswith("sq") else 3}
     if len(parts) == 1 and parts[0] in RATES:
@@ -242,7 +242,7 @@ def powers_of(words: str) -> dict[str, int]:
     return {" ".join(parts): 1}
 
 
-def _singular(word: str) -> str:
+def singular(word: str) -> str:
     """Returns the singular of a word, near enough to tell whether two of them are one."""
     if word in SYNONYMS:
         return SYNONYMS[word]
