@@ -9,9 +9,11 @@ worker: a reply can never be taken for the reply to another request.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -84,7 +86,7 @@ class Service:
     def _exchange(self, goal: str, timeout_s: float) -> Reply | None:
         """Returns the worker's reply, None if the worker has died, is stuck, or replies to something else."""
         waited = 0.0
-        if self._process is None or self._process.poll() is not None:
+        if self._process is None:
             began = time.monotonic()
             self._start()
             if self._read(START_S) is None:
@@ -147,9 +149,12 @@ def _kill(process: subprocess.Popen[bytes], owner: int) -> None:
     for stream in (process.stdin, process.stdout):
         if stream is not None:
             stream.close()
-    if os.getpid() == owner:
-        process.kill()
-        process.wait()
+    if os.getpid() == owner and process.returncode is None:
+        # Not by the methods of Popen: an interrupt in one may leave its lock taken, and the next waits for ever.
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):
+            os.kill(process.pid, signal.SIGKILL)
+            os.waitpid(process.pid, 0)
+        process.returncode = -signal.SIGKILL
 
 
 def _encode(value: object) -> dict[str, list[int]]:
