@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.error import ResetNeeded
 
 from swirl_env.episodes.engine import Engine, Transition
-from swirl_env.episodes.prompts import Prompt
+from swirl_env.episodes.prompts import Prompt, PromptFunction
 from swirl_env.errors import ConfigError, UnknownName, unknown_name
 from swirl_env.protocols import FindsTasks, Grader, TaskSource
 from swirl_env.registry import Spec, load, make, make_tasks, options
@@ -29,30 +29,44 @@ def build_engine(
     *,
     format: str = "xml",
     history: History = "full",
-    prompt: Prompt = "full",
+    prompt: Prompt | PromptFunction = "full",
+    instructions: str = "",
+    examples: str = "",
     max_chars: int = 100_000,
-    grader: Grader | None = None,
+    grader: Grader | Callable[[Task, str], bool | None] | None = None,
     **task_options: Any,
 ) -> Engine:
     """Returns the engine of an environment from names, mappings or ready objects (see `Engine`).
 
     Args:
-        tasks: name, mapping or `TaskSource`.
+        tasks: name, mapping, `TaskSource` or list of `Task`s.
         tools: tools on offer; None takes what the task source names.
         judge: name, mapping or `Judge`; None for no rewards.
         max_steps: the most actions per episode; None takes the task source's.
         format: action format.
         history: ``full`` or ``calls``.
-        prompt: ``full`` or ``question``.
+        prompt: ``full``, ``question``, a text or file that contains ``{question}``, or a function.
+        instructions: text or file for the beginning of the prompt.
+        examples: worked examples, as text or a file, for the place before the question.
         max_chars: longest state in characters.
-        grader: judges final answers in place of the task's own grading.
+        grader: judges final answers in place of the task's own grading: an object with `grade`, or a function.
         **task_options: options of the task source (``split=``, ``data_dir=``...).
     """
     if task_options:
         _check_task_options(tasks, task_options)
     source: TaskSource = make_tasks(tasks, **task_options) if task_options else make("task", tasks)
     return Engine(
-        source, tools, judge, max_steps, format=format, history=history, prompt=prompt, max_chars=max_chars, grader=grader
+        source,
+        tools,
+        judge,
+        max_steps,
+        format=format,
+        history=history,
+        prompt=prompt,
+        instructions=instructions,
+        examples=examples,
+        max_chars=max_chars,
+        grader=grader,
     )
 
 
@@ -139,12 +153,17 @@ def tuple_reward(transition: Transition) -> float:
 
 
 def step_info(engine: Engine, transition: Transition) -> dict[str, Any]:
-    """Returns ``info``: call, result, verdict; at the end also ended, outcome and trajectory."""
+    """Returns ``info``: call, result, verdict and state; at the end also ended, outcome and trajectory.
+
+    A wrapper that cuts episodes short, such as Gymnasium's `TimeLimit`, leaves no trajectory:
+    `swirl_env.rollout.cut_short` makes one of ``info["state"]``.
+    """
     step = transition.step
     info: dict[str, Any] = {
         "call": step.call if step else None,
         "result": step.result if step else None,
         "verdict": step.verdict if step else Verdict("unscored"),
+        "state": transition.state,
     }
     if transition.ended is not None:
         info["ended"] = transition.ended

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
+from swirl_env.adapters import adapted
 from swirl_env.errors import ConfigError, MissingExtra, PluginError, SwirlError, UnknownName, unknown_name
 from swirl_env.protocols import ActionFormat, Agent, Judge, TaskSource, Tool
 
@@ -116,12 +117,15 @@ def conforming(kind: str, plugin: Any) -> Any:
     Raises:
         PluginError: if something is missing, or a class came in place of an instance.
     """
+    plugin = adapted(kind, plugin)
     lacking = [member for member in _members(kind, plugin) if not _has(plugin, member)]
     if isinstance(plugin, type):
-        raise PluginError(f"Expected a {kind}, got the class {plugin.__name__}; give an instance of it, {plugin.__name__}(...).")
+        raise PluginError(
+            f"Expected {_an(kind)}, got the class {plugin.__name__}; give an instance of it, {plugin.__name__}(...)."
+        )
     if lacking:
         raise PluginError(
-            f"Expected a {kind}, got {plugin!r:.80}, which has no {', '.join(map(repr, lacking))}. A {kind} has "
+            f"Expected {_an(kind)}, got {plugin!r:.80}, which has no {', '.join(map(repr, lacking))}. A {kind} has "
             f"{', '.join(map(repr, _MEMBERS[kind]))} (see swirl_env.protocols)."
         )
     return plugin
@@ -135,6 +139,10 @@ _MEMBERS = {
     "format": ("stop", "parse", "call", "answer", "instructions", "correction"),
 }
 """Kind -> what a plugin of it must have to be used at all; the rest of its contract is for `swirl_env.contract`."""
+
+
+def _an(kind: str) -> str:
+    return f"{'an' if kind[0] in 'ae' else 'a'} {kind}"
 
 
 def _members(kind: str, plugin: object) -> tuple[str, ...]:
@@ -171,7 +179,7 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
     if isinstance(spec, str):
         spec = {"name": spec}
     if not isinstance(spec, Mapping):
-        return spec
+        return adapted(kind, spec)
     own = dict(spec)
     name = own.pop("name", None)
     if not isinstance(name, str):
@@ -187,7 +195,10 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
         if option not in accepted and not anything:
             raise unknown_name(f"option of the {kind} {name!r}", option, accepted)
     offered = {key: value for key, value in defaults.items() if key in accepted and key not in own}
-    if lacking := sorted(required(factory) - own.keys() - offered.keys()):
+    lacking = sorted(required(factory) - own.keys() - offered.keys())
+    if lacking and not own and inspect.isfunction(factory) and (function := adapted(kind, factory)) is not factory:
+        return function  # not a factory: a function that is to serve as the plugin itself
+    if lacking:
         raise ConfigError(f"The {kind} {name!r} needs a value for {', '.join(map(repr, lacking))}: give {lacking[0]}=...")
     try:
         plugin = factory(**own, **offered)

@@ -102,7 +102,7 @@ def test_render_shows_rewards_and_critiques():
     env.reset(seed=0)
     env.step("<echo>hi\x1b[2J</echo>")
     shown = env.render()
-    assert "reward 0.5 GOOD: a call" in shown and "hi?[2J -> HI?[2J" in shown and "\x1b" not in shown
+    assert "reward 0.5 GOOD: a call" in shown and "hi\\x1b[2J -> HI\\x1b[2J" in shown and "\x1b" not in shown
 
 
 def test_check_env_passes_with_warnings_as_errors():

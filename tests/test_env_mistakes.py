@@ -32,7 +32,7 @@ LEDGER = "swirl_env/Ledger-v0"
         ({"max_chars": 0}, "max_chars counts the characters of a state"),
         ({"tools": "calculator"}, "Write tools=['calculator']"),
         ({"tools": [EchoTool]}, "got the class EchoTool; give an instance of it"),
-        ({"tools": [len]}, "no 'tag', 'description', 'run'"),
+        ({"tools": [5]}, "no 'tag', 'description', 'run'"),
         ({"judge": 5}, "no 'judge'"),
         ({"judge": CallJudge}, "the class CallJudge"),
         ({"render_mode": "human"}, "'ansi' or None"),

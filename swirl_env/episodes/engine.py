@@ -8,15 +8,16 @@ from __future__ import annotations
 import copy
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
 
+from swirl_env.adapters import as_grader
 from swirl_env.arguments import Schema, read_arguments, schema_of
 from swirl_env.episodes.formats import ANSWER
 from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
-from swirl_env.episodes.prompts import Prompt, build_prompt
+from swirl_env.episodes.prompts import Prompt, PromptFunction, make_prompt
 from swirl_env.episodes.reasoning import THINK
 from swirl_env.episodes.sessions import Call, SessionTable, stateful
 from swirl_env.episodes.transcript import clean, initial_state, next_state, observe
@@ -69,9 +70,12 @@ class Engine:
         max_steps: the most actions per episode, the answer included; None takes the task source's.
         format: name of the action format.
         history: whether later states keep earlier reasoning (``full``) or only the calls (``calls``).
-        prompt: ``full`` instructions, or the bare ``question``.
+        prompt: ``full`` instructions, the bare ``question``, or your own (see `swirl_env.episodes.prompts.make_prompt`).
+        instructions: text or file for the beginning of the prompt.
+        examples: worked examples, as text or a file, for the place before the question.
         max_chars: longest state in characters; an episode that outgrows it is truncated with ``ended="length"``.
-        grader: judges final answers in place of the task's own grading.
+        grader: judges final answers in place of the task's own grading: an object with `grade`, or a function of a task and an
+            answer.
     """
 
     def __init__(
@@ -83,23 +87,25 @@ class Engine:
         *,
         format: str = "xml",
         history: History = "full",
-        prompt: Prompt = "full",
+        prompt: Prompt | PromptFunction = "full",
+        instructions: str = "",
+        examples: str = "",
         max_chars: int = 100_000,
-        grader: Grader | None = None,
+        grader: Grader | Callable[[Task, str], bool | None] | None = None,
     ) -> None:
         self.tasks: TaskSource = conforming("task", tasks)
         self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
         self.judge: Judge | None = None if judge is None else conforming("judge", make("judge", judge))
         self._pure = self.judge is not None and is_pure(self.judge)
         steps = tasks.max_steps if max_steps is None else max_steps
-        _check_settings(steps, history, prompt, max_chars)
+        _check_settings(steps, history, max_chars)
         self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
         self._sessions = SessionTable(stateful(self.tools))
         self._typed = {tag: schema for tag, tool in self.tools.items() if (schema := schema_of(tool)) is not None}
         schemas = tuple((tag, _schema_text(tag, schema)) for tag, schema in self._typed.items())
         self.format = make_format(format, self.settings.tools, schemas)
-        self.prompt: Prompt = prompt
-        self.grader = grader
+        self.prompt = make_prompt(prompt, instructions, examples)
+        self.grader = as_grader(grader)
 
     def with_tasks(self, tasks: TaskSource) -> Engine:
         """Returns an engine with other questions and the same tools, judge and settings."""
@@ -109,7 +115,7 @@ class Engine:
 
     def begin(self, task: Task, seed: int = 0) -> State:
         """Returns the first state of an episode on `task`."""
-        prompt = build_prompt(task, list(self.tools.values()), self.format, self.settings, self.prompt)
+        prompt = self.prompt.write(task, list(self.tools.values()), self.format, self.settings)
         if len(prompt) > self.settings.max_chars:
             raise ConfigError(
                 f"The prompt of task {task.id!r} has {len(prompt)} characters; max_chars allows {self.settings.max_chars}."
@@ -326,19 +332,31 @@ def _schema_text(tag: str, schema: Schema) -> str:
     return text
 
 
-def _check_settings(max_steps: int, history: str, prompt: str, max_chars: int) -> None:
+def _check_settings(max_steps: int, history: str, max_chars: int) -> None:
     for name, value in (("max_steps", max_steps), ("max_chars", max_chars)):
         if not isinstance(value, int) or value < 1:
             what = "the actions of an episode" if name == "max_steps" else "the characters of a state"
             raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r}.")
-    for what, name, known in (("history", history, get_args(History)), ("prompt", prompt, get_args(Prompt))):
-        if name not in known:
-            raise unknown_name(what, str(name), known)
+    if history not in get_args(History):
+        raise unknown_name("history", str(history), get_args(History))
 
 
 def no_answer(task: Task) -> Outcome:
     """Returns the outcome of an episode that ended without an answer: wrong if it could have been right."""
     return Outcome(None, None, None) if task.answer is None else Outcome(None, False, 0.0)
+
+
+def cut_short(state: State, sample: int = 0, agent: str = "") -> Trajectory:
+    """Returns the record of an episode that was ended from outside, by a step limit: ``ended="budget"``, without an answer.
+
+    Args:
+        state: the state after its last step, ``info["state"]`` of an environment.
+        sample: which sample of the task this is.
+        agent: name of the agent that acted.
+    """
+    prompt = state.turns[0].text
+    outcome = no_answer(state.task)
+    return Trajectory(state.task, state.settings, prompt, state.steps, "budget", outcome, sample, state.seed, agent)
 
 
 def _usable(action: Action) -> Action:

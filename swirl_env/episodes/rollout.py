@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import nullcontext
 
 from swirl_env.episodes.acting import GuardedAgent
@@ -11,12 +11,13 @@ from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.values import checked_task
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent, AsyncAgent, PrefixCaching
+from swirl_env.registry import conforming
 from swirl_env.seeding import episode_seed
-from swirl_env.types import State, Trajectory
+from swirl_env.types import Action, State, Trajectory
 
 
 def collect(
-    agent: Agent,
+    agent: Agent | Callable[[State], Action | str],
     engine: Engine,
     episodes: int,
     slots: int = 64,
@@ -32,7 +33,7 @@ def collect(
     sample alone, so a run that is resumed with `done` gives what an uninterrupted one would have given.
 
     Args:
-        agent: chooses the actions; gets all states in flight at once.
+        agent: chooses the actions, and gets all states in flight at once; or a function of one state.
         engine: tasks, tools and judge of the episodes (see `swirl_env.env.build_engine`).
         episodes: how many to run in all, those in `done` included.
         slots: how many episodes are in flight at once, and so the most states in one call of the agent.
@@ -62,9 +63,10 @@ def collect(
     if isinstance(agent, AsyncAgent):
         yield from run_async(agent, engine, slots, waiting, name)
         return
+    batched: Agent = conforming("agent", agent)
     # Each call holds the states after those of the call before: an agent that can builds on what it has read.
-    with agent.prefix_caching() if isinstance(agent, PrefixCaching) else nullcontext():
-        yield from _run(agent, engine, slots, waiting, name)
+    with batched.prefix_caching() if isinstance(batched, PrefixCaching) else nullcontext():
+        yield from _run(batched, engine, slots, waiting, name)
 
 
 def _run(agent: Agent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str) -> Iterator[Trajectory]:

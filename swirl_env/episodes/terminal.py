@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
+from swirl_env.errors import printable
 from swirl_env.types import State, Step, Verdict
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def render_state(state: State) -> str:
-    """Returns the episode so far; control characters of model and tool text are shown as ``?``."""
+    """Returns the episode so far; control and invisible characters of model and tool text are shown as escapes."""
     blocks = [f"task {state.task.id}\n{state.turns[0].text}"]
     blocks += [render_step(i, step) for i, step in enumerate(state.steps, start=1)]
-    return _CONTROL.sub("?", "\n\n".join(blocks))
+    return printable("\n\n".join(blocks))
 
 
 def render_step(number: int, step: Step) -> str:
