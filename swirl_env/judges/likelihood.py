@@ -89,6 +89,7 @@ class LikelihoodJudge:
     """
 
     name = "likelihood"
+    pure = True
 
     def __init__(
         self,

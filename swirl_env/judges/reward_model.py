@@ -41,6 +41,7 @@ class RewardModelJudge:
     """
 
     name = "reward_model"
+    pure = True
 
     def __init__(
         self,
