@@ -1,5 +1,6 @@
 """Run folders under hostile or unlucky circumstances: two commands at once, received folders, damaged or older configurations."""
 
+import importlib
 import os
 import re
 import shlex
@@ -268,3 +269,49 @@ def test_every_command_works_on_a_folder_that_a_loop_has_stored(swirl):
         assert code == 0, (argv, err)
     assert Store("own", "r").selection("process").size == 2
     assert "no config.yaml" in error_of(swirl("generate", "task=ledger", "n=1", "out=own", "resume=true"))
+
+
+JUDGE = """
+from swirl_env.types import Verdict
+
+class Mine:
+    def judge(self, steps):
+        return [Verdict.{kind}("", "mine") for _ in steps]
+"""
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """Writes the module of a judge that says GOOD or BAD to everything, as an editor would between two commands."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # a stale .pyc of the same second and size would be imported
+
+    def write(kind):
+        Path("edited_judge.py").write_text(JUDGE.format(kind=kind))
+        sys.modules.pop("edited_judge", None)
+        importlib.invalidate_caches()
+
+    yield write
+    sys.modules.pop("edited_judge", None)
+
+
+def test_an_edited_judge_judges_again_into_another_table(swirl, run, edited):
+    for kind, judged in (("good", "4 episodes judged"), ("good", "0 episodes judged"), ("bad", "4 episodes judged")):
+        edited(kind)
+        code, out, err = swirl("judge", "out=run", "judge=edited_judge:Mine")
+        assert code == 0 and judged in out, (out, err)
+    tables = [table for table in Store("run", "r").judges() if "Mine" in table]
+    labels = [{v.label for verdicts in Store("run", "r").verdicts(t).values() for v in verdicts} for t in tables]
+    assert sorted(map(sorted, labels)) == [["BAD"], ["GOOD"]]
+
+
+def test_verdicts_of_a_judge_before_it_was_edited_are_not_the_edited_ones(swirl, edited):
+    """A run that is resumed after its judge was edited keeps both apart."""
+    words = ("judge=edited_judge:Mine", "out=run")
+    edited("good")
+    assert swirl("generate", "task=ledger", "n=2", *words)[0] == 0
+    edited("bad")
+    assert swirl("generate", "n=4", "resume=true", *words)[0] == 0
+    store = Store("run", "r")
+    labels = [[verdicts[0].label for verdicts in store.verdicts(table).values()] for table in store.judges()]
+    assert sorted(labels) == [["BAD", "BAD"], ["GOOD", "GOOD"]]

@@ -14,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = [
     ("tool", "Thesaurus"),
     ("tool", "backwards"),
+    ("tool", "repeat"),
+    ("tool", "Counter"),
     ("tool", "power"),
     ("tool", "Tally"),
     ("judge", "Brief"),
@@ -48,6 +50,22 @@ def test_the_plugins_of_the_guide_keep_their_contracts(guide, kind, name):
     assert_contract(kind, f"{guide.__name__}:{name}")
 
 
+def tools_of(guide):
+    return [guide.Thesaurus(), guide.backwards, guide.repeat, guide.Counter()]
+
+
+def test_typed_and_stateful_tools_of_the_guide_do_what_it_says(guide):
+    import gymnasium as gym
+
+    env = gym.make("swirl_env/ToolUse-v0", tasks=guide.Synonyms(), tools=tools_of(guide), judge=guide.Brief(), max_steps=9)
+    for _ in range(2):  # the second episode counts from the beginning
+        env.reset(seed=0)
+        assert "ho ho ho" in env.step('<repeat>{"text": "ho", "times": 3}</repeat>')[0]
+        assert "times" in env.step('<repeat>{"text": "ho", "times": "x"}</repeat>')[0]
+        assert [env.step("<count>please</count>")[0][-1] for _ in range(2)] == ["1", "2"]
+    env.close()
+
+
 def test_the_plugins_of_the_guide_work_together(guide):
     import gymnasium as gym
 
@@ -75,7 +93,7 @@ def test_the_code_of_the_other_guides_runs(page, tmp_path, monkeypatch, capsys):
 def test_every_plugin_of_the_guide_is_tested():
     code = "\n".join(blocks("docs/plugins.md"))
     names = set(re.findall(r"^(?:class|@swirl_env\.tool\ndef) (\w+)", code, re.MULTILINE))
-    assert names - {"TallySession"} == {name for _, name in PLUGINS}
+    assert names - {"TallySession"} == {"CounterSession", *(name for _, name in PLUGINS)}
 
 
 def test_every_page_is_in_the_navigation_and_no_line_is_long():
