@@ -109,6 +109,7 @@ _TOTALS = frozenset(
 _UNITS = frozenset("mgshlLAVWJNCFcdtΩµ")
 """Single letters that can be a unit; any other is a variable or a constant."""
 _OTHER_LANGUAGES = re.compile("[半倍余約约超未]|以上|以下|以内|左右")
+_EXPLANATION = re.compile(r"\bwhere\b|\n\s*\n")
 _NOT_CONTRACTED = re.compile(r"n't\b")
 
 _DROPPED = re.compile("[\u20e3\ufe00-\ufe0f\U0001f3fb-\U0001f3ff]")
@@ -117,11 +118,14 @@ _CHARS = {ord(dash): "-" for dash in "−‒–﹣－‐‑"}
 _CHARS |= {ord(blank): "\u202f" for blank in "\u00a0\u2007\u2008\u2009"}
 _CHARS |= dict(zip(map(ord, "⁄∕％‘’“”´＋＝．，：（）／٫٬＄＊"), "//%''\"\"'+=.,:()/.,$*", strict=True))
 _CHARS |= dict(zip(map(ord, "。、「」『』【】《》〈〉«»‹›„‚"), ".," + 16 * '"', strict=True))
+_CHARS |= {ord("′"): "'", ord("″"): '"'}
 _CHARS |= {ord("—"): " , "}  # a dash between words, unlike the shorter ones no minus sign
 _CHARS |= {ord("℃"): "°C", ord("℉"): "°F"}
 _CHARS |= {ord(c): " " + unicodedata.normalize("NFKC", c).replace("⁄", "/") for c in "½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒"}
 _CHARS |= dict.fromkeys(map(ord, "→⇒➔➜∴⟹"), " so ")
-_EMPHASIS = re.compile(r"(?<![\w*])(\*{1,3}|_{1,2}(?=\S))(?![\s*_])([^*\n]*?[^\s*_\n])\1(?![\w*])|</?(?:b|strong|i|em|u|mark)>")
+_EMPHASIS = re.compile(
+    r"(?<![\w*])(\*{1,3}|_{1,2}(?=\S))(?![\s*_])([^*\n]*?[^\s*_\n])\1(?![\w*])|</?(?:b|strong|i|em|u|mark|answer)>"
+)
 _INLINE_MATH = re.compile(r"(?<!\\)\${1,2}([^$]*[^$\\])\${1,2}(?!\d)")
 _BULLET = re.compile(r"^\s*(?:[*·]\s+|[•‣]\s*)")
 _LATEX = (
@@ -212,6 +216,8 @@ def _is_harmless_after(tail: str, number: re.Match[str]) -> bool:
         return False
     text = _NOT_CONTRACTED.sub(" not ", _ABBREVIATION.sub(" ", tail))
     words = _WORDS.findall(text)
+    # "12, where x is the width" explains the label; "12x" and "12, x" are no plain numbers.
+    near = _WORDS.findall(_EXPLANATION.split(text, maxsplit=1)[0])
     lower = [word.lower() for word in words]
     if not all(changes.isdisjoint(lower) for changes in (_HEDGES, _COMPUTES, _CHANGES_BEFORE)) or _OPEN_ENDED.search(
         text.lower()
@@ -226,7 +232,7 @@ def _is_harmless_after(tail: str, number: re.Match[str]) -> bool:
         return False
     return all(
         len(word) > 1 or not _is_alphabetic(word) or word in _UNITS or (word in "aAI" and at + 1 < len(words))
-        for at, word in enumerate(words)
+        for at, word in enumerate(near)
     )
 
 
