@@ -53,34 +53,34 @@ class Result:
     """What came of a row: an evaluation and how many trajectories each filter keeps, or why it was left out."""
 
     row: Row
-    found: Evaluation | None = None
+    evaluation: Evaluation | None = None
     kept: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     skipped: str = ""
 
     def cells(self) -> dict[str, str]:
         """Returns the row as it is printed."""
-        if self.found is None:
+        if self.evaluation is None:
             raise ConfigError(f"The row {self.row.folder} was left out: {self.skipped}")
         kept = {f"kept by {name}": f"{count:,}" for name, count in self.kept.items()}
         return {
             "task": self.row.task,
             "agent": self.row.agent,
-            **tables.cells(self.found),
+            **tables.cells(self.evaluation),
             **kept,
             "seconds": f"{self.seconds:.1f}",
         }
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the row as plain values, for JSON."""
-        found = None if self.found is None else self.found.to_dict()
+        collected = None if self.evaluation is None else self.evaluation.to_dict()
         head = {"task": self.row.task, "agent": self.row.agent, "settings": dict(self.row.settings)}
-        return {**head, "skipped": self.skipped, "evaluation": found, "kept": self.kept, "seconds": round(self.seconds, 2)}
+        return {**head, "skipped": self.skipped, "evaluation": collected, "kept": self.kept, "seconds": round(self.seconds, 2)}
 
 
 def rows(options: BenchOptions) -> list[Row]:
     """Returns the rows of the main job, those on real sets where there is a folder to read them from."""
-    found = [
+    collected = [
         Row(label, f"scripted {noise:g}", options.n, {"task": {"name": task}, "agent": {"name": "scripted", "noise": noise}})
         if noise is not None
         else Row(label, "random", options.n, {"task": {"name": task}, "agent": {"name": "random"}})
@@ -88,12 +88,12 @@ def rows(options: BenchOptions) -> list[Row]:
         for noise in (*_NOISES, None)
     ]
     if options.data_dir is not None:
-        found += _real_rows(options)
+        collected += _real_rows(options)
     if options.only is not None:
-        found = [row for row in found if any(part.lower() in row.folder for part in options.only)]
-        if not found:
+        collected = [row for row in collected if any(part.lower() in row.folder for part in options.only)]
+        if not collected:
             raise ConfigError(f"No row's name holds any of {', '.join(options.only)}; rows are named like atlas-scripted-0.2.")
-    return found
+    return collected
 
 
 def _real_rows(options: BenchOptions) -> Iterator[Row]:
@@ -135,11 +135,11 @@ def run(options: BenchOptions) -> None:
             compare.train(training, options.workers)
     except KeyboardInterrupt:
         raise Interrupted(f"To go on: {_again(path)}") from None
-    found = compare.figures(training) if training else []
-    write(path, results, found)
+    collected = compare.figures(training) if training else []
+    write(path, results, collected)
     if training:
         curves.draw(training, f"{options.setting}: held-out success", path / "curves.png")
-    _print(path, results, found, options)
+    _print(path, results, collected, options)
 
 
 def run_row(row: Row, options: BenchOptions, count: str) -> Result:
@@ -157,10 +157,10 @@ def run_row(row: Row, options: BenchOptions, count: str) -> Result:
     with runs.open_run(episodes) as store:
         tally = generate(episodes, store, engine, agent, label)
         kept = {name: _select(store, name) for name in _FILTERS}
-        found = evaluate(store)
+        collected = evaluate(store)
     seconds = time.perf_counter() - begun
     print(f"{label}: {tally}, {seconds:.1f} s", file=sys.stderr)
-    return Result(row, found, kept, seconds)
+    return Result(row, collected, kept, seconds)
 
 
 def _select(store: Store, name: str) -> int:
@@ -170,22 +170,22 @@ def _select(store: Store, name: str) -> int:
     return selection.size
 
 
-def write(path: Path, results: Sequence[Result], found: Sequence[compare.Figures] = ()) -> None:
+def write(path: Path, results: Sequence[Result], collected: Sequence[compare.Figures] = ()) -> None:
     """Writes the tables into the benchmark's folder, as JSON and as Markdown."""
     path.mkdir(parents=True, exist_ok=True)
-    content = {"rows": [result.to_dict() for result in results], "training": [one.to_dict() for one in found]}
+    content = {"rows": [result.to_dict() for result in results], "training": [one.to_dict() for one in collected]}
     runs.write_json(path / "bench.json", content)
     lines = [f"- {result.row.task}, {result.row.agent}: left out. {result.skipped}\n" for result in results if result.skipped]
-    done = [result.cells() for result in results if result.found is not None]
+    done = [result.cells() for result in results if result.evaluation is not None]
     text = tables.markdown(done, words=2) + ("\n" + "".join(lines) if lines else "")
-    if found:
-        table = tables.markdown([one.cells() for one in found])
-        text += ("\n" if text else "") + f"{table}\n{compare.verdict(found)}\n\n![learning curves](curves.png)\n"
+    if collected:
+        table = tables.markdown([one.cells() for one in collected])
+        text += ("\n" if text else "") + f"{table}\n{compare.verdict(collected)}\n\n![learning curves](curves.png)\n"
     (path / "bench.md").write_text(text, encoding="utf-8")
 
 
-def _print(path: Path, results: Sequence[Result], found: Sequence[compare.Figures], options: BenchOptions) -> None:
-    done = [result for result in results if result.found is not None]
+def _print(path: Path, results: Sequence[Result], collected: Sequence[compare.Figures], options: BenchOptions) -> None:
+    done = [result for result in results if result.evaluation is not None]
     if done:
         ends = [i for i, (a, b) in enumerate(itertools.pairwise(done)) if a.row.task != b.row.task]
         tables.show([result.cells() for result in done], "Shares in percent; steps and tokens an episode", words=2, sections=ends)
@@ -196,16 +196,16 @@ def _print(path: Path, results: Sequence[Result], found: Sequence[compare.Figure
     for result in results:
         if result.skipped:
             print(f"{result.row.task}, {result.row.agent} was left out: {result.skipped}")
-    if found:
+    if collected:
         over = f", mean ± 95 % interval over {len(options.seeds)} seeds" if len(options.seeds) > 1 else ""
         title = f"{options.setting}: {options.episodes} held-out episodes, {options.budget:,} sampled tokens{over}"
-        tables.show([one.cells() for one in found], title, sections=[0])
-        print(compare.verdict(found))
-    also = ", curves.png" if found else ""
+        tables.show([one.cells() for one in collected], title, sections=[0])
+        print(compare.verdict(collected))
+    also = ", curves.png" if collected else ""
     print(f"results are in {path}: bench.md, bench.json{also}, and a run folder a row")
     if done:
         print(f"next: {command('eval', override('out', str(path / done[0].row.folder)))}")
-    if found:
+    if collected:
         print(f"next, for intervals over seeds: {_again(path, 'seeds', seeds=_more(options.seeds))}")
 
 

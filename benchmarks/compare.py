@@ -67,7 +67,7 @@ class Arm:
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, evaluations left out; a resumed run began to count anew."""
+        """Seconds of training, evaluations left out; a resumed run starts counting again."""
         past = last = 0.0
         for row in read_log(self.folder, TIMING):
             past, last = past + (last if row["seconds"] < last else 0.0), row["seconds"]
@@ -80,7 +80,7 @@ class Arm:
         whole = [(at["spent"]["sampled_tokens"], at) for at in held["at"].values()]
         whole += [(held["spent"]["sampled_tokens"], held["after"])]
         whole += [(0, held["before"])] if held["before"] else []
-        points |= {tokens: found["sampled"]["accuracy"]["value"] for tokens, found in whole}
+        points |= {tokens: results["sampled"]["accuracy"]["value"] for tokens, results in whole}
         return sorted(points.items())
 
 
@@ -233,7 +233,7 @@ class Figures:
 def figures(runs: Sequence[Arm]) -> list[Figures]:
     """Returns the warm start's row and one an algorithm, in their order."""
     before = _shares([run.evaluation()["before"] for run in {run.seed: run for run in runs}.values()])
-    found = [Figures(WARM, *before, (), (), (), ())]
+    results = [Figures(WARM, *before, (), (), (), ())]
     for name in dict.fromkeys(run.name for run in runs):
         mine = [run for run in runs if run.name == name]
         after = _shares([run.evaluation()["after"] for run in mine])
@@ -241,22 +241,22 @@ def figures(runs: Sequence[Arm]) -> list[Figures]:
         sampled, trained, judged = (
             tuple(float(one[key]) for one in spent) for key in ("sampled_tokens", "trained_tokens", "judge_calls")
         )
-        found.append(Figures(name, *after, sampled, trained, judged, tuple(round(run.seconds, 1) for run in mine)))
-    return found
+        results.append(Figures(name, *after, sampled, trained, judged, tuple(round(run.seconds, 1) for run in mine)))
+    return results
 
 
 def _shares(evaluations: Sequence[dict[str, Any]]) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
     """Returns success at temperature 1, greedy success and mean process label, a value a seed."""
 
     def share(how: str, what: str) -> tuple[float, ...]:
-        return tuple(float(found[how][what]["value"]) for found in evaluations)
+        return tuple(float(results[how][what]["value"]) for results in evaluations)
 
     return share("sampled", "accuracy"), share("greedy", "accuracy"), share("sampled", "process")
 
 
-def verdict(found: Sequence[Figures]) -> str:
+def verdict(results: Sequence[Figures]) -> str:
     """Returns in one sentence which algorithms ended below the warm start."""
-    warm, *others = found
+    warm, *others = results
     below = [
         f"{one.name} ({percent(one.success)} % sampled, {percent(one.greedy)} % greedy)"
         for one in others

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="seeds of the moments; each gets a run of its own")
     parser.add_argument("--algos", nargs="+", default=["swirl", "rft", "reinforce"])
-    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the runs, beside DEFAULTS and ROUNDS")
+    parser.add_argument("--options", nargs="+", default=[], metavar="KEY=VALUE", help="of the runs, after DEFAULTS and ROUNDS")
     options = parser.parse_args(argv)
     same = True
     for algo in options.algos:
@@ -92,11 +92,12 @@ def _broken(command: list[str], root: Path, pace: Pace, kills: int, seed: int) -
     if process.wait() != 0:
         print(f"  seed {seed}: killed after updates {', '.join(held)}; resumed, it failed with exit code {process.returncode}")
         return False
-    found = differences(root / "whole", folder)
+    results = differences(root / "whole", folder)
     print(
-        f"  seed {seed}: killed {len(held)} times, after updates {', '.join(held)}; {'; '.join(found) or 'identical'}", flush=True
+        f"  seed {seed}: killed {len(held)} times, after updates {', '.join(held)}; {'; '.join(results) or 'identical'}",
+        flush=True,
     )
-    return not found
+    return not results
 
 
 def _killed(command: list[str], folder: Path, updates: int, delay: float) -> bool:
@@ -119,14 +120,14 @@ def _started(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
 
 
 def _written(folder: Path, files: Sequence[str]) -> list[tuple[int, int] | None]:
-    found: list[tuple[int, int] | None] = []
+    results: list[tuple[int, int] | None] = []
     for name in files:
         try:
             stat = (folder / name).stat()
-            found.append((stat.st_ino, stat.st_mtime_ns))
+            results.append((stat.st_ino, stat.st_mtime_ns))
         except FileNotFoundError:
-            found.append(None)
-    return found
+            results.append(None)
+    return results
 
 
 def _updates(folder: Path) -> int:
@@ -143,17 +144,17 @@ def differences(whole: Path, broken: Path) -> list[str]:
         whole: the run folder to compare with.
         broken: the other.
     """
-    found = []
+    results = []
     names = {path.name for folder in (whole, broken) for path in (folder / "policy").iterdir()}
     for name in ["metrics.jsonl", *(f"policy/{name}" for name in sorted(names))]:
         one, other = (folder / name for folder in (whole, broken))
         if not (one.is_file() and other.is_file()):
-            found.append(f"only one run has {name}")
+            results.append(f"only one run has {name}")
         elif one.read_bytes() != other.read_bytes():
-            found.append(f"{name} differs{_tensors(one, other) if one.suffix == '.safetensors' else ''}")
+            results.append(f"{name} differs{_tensors(one, other) if one.suffix == '.safetensors' else ''}")
     if json.loads((whole / "evaluation.json").read_text()) != json.loads((broken / "evaluation.json").read_text()):
-        found.append("evaluation.json differs")
-    return found
+        results.append("evaluation.json differs")
+    return results
 
 
 def _tensors(one: Path, other: Path) -> str:

@@ -50,26 +50,26 @@ def branches(rng, number, k, n):
 
 def one_by_one(model, steps):
     """The oracle: each step in a pass of its own, through the model's own logits."""
-    found = []
+    results = []
     for step in steps:
         ids = torch.tensor([[*step.prompt_ids, *step.token_ids]])
         logp = torch.log_softmax(model(ids).logits[0].float(), -1)
         at = range(len(step.prompt_ids) - 1, ids.shape[1] - 1)
-        found.append(torch.stack([logp[i, ids[0, i + 1]] for i in at]))
-    return found
+        results.append(torch.stack([logp[i, ids[0, i + 1]] for i in at]))
+    return results
 
 
 def scored(model, steps, rows):
     """Log-probs of each step from laid out rows, in order."""
     out = tokens.collate(rows)
     logp = ActionScorer(model, chunk=7)(out)
-    found = []
+    results = []
     for number, step in enumerate(steps):
         mine = out.step == number
         order = out.offset[mine].argsort()
         assert out.targets[mine][order].tolist() == list(step.token_ids)
-        found.append(logp[mine][order])
-    return found
+        results.append(logp[mine][order])
+    return results
 
 
 def gradient(model, logps, weights):
@@ -100,10 +100,10 @@ def test_every_layout_gives_the_log_probs_and_gradients_of_single_rows(model, ki
     expected = one_by_one(model, steps)
     wanted = gradient(model, expected, weights)
     for name, rows in layouts(steps):
-        found = scored(model, steps, rows)
-        for a, b in zip(found, expected, strict=True):
+        results = scored(model, steps, rows)
+        for a, b in zip(results, expected, strict=True):
             torch.testing.assert_close(a, b, atol=2e-6, rtol=2e-6, msg=name)
-        error = (gradient(model, found, weights) - wanted).norm() / wanted.norm()
+        error = (gradient(model, results, weights) - wanted).norm() / wanted.norm()
         assert error < 1e-5, (name, float(error))
 
 

@@ -130,10 +130,10 @@ def test_weights_follow_from_the_seed_alone(tokenizer) -> None:
 
 @pytest.mark.parametrize(("name", "hops"), [("easy", {1, 2, 3, 4}), ("main", {3, 4, 5}), ("sparse", {4, 5, 6})])
 def test_settings_ask_for_their_hops_and_can_be_solved(name: str, hops: set[int]) -> None:
-    found = list(collect(expert(noise=0.0), SETTINGS[name].engine("test", judge=None), 100))
-    assert {t.task.meta["hops"] for t in found} == hops
-    assert all(t.outcome.correct for t in found)
-    assert max(len(t.steps) for t in found) < SETTINGS[name].max_steps
+    results = list(collect(expert(noise=0.0), SETTINGS[name].engine("test", judge=None), 100))
+    assert {t.task.meta["hops"] for t in results} == hops
+    assert all(t.outcome.correct for t in results)
+    assert max(len(t.steps) for t in results) < SETTINGS[name].max_steps
 
 
 def test_no_name_is_shared_between_the_splits() -> None:
@@ -141,10 +141,10 @@ def test_no_name_is_shared_between_the_splits() -> None:
         tasks = SETTINGS["main"].tasks(split, seed)
         return {name for p in tasks.corpus for name in re.findall(r"[A-Z]\w+ [A-Z]\w+", p.text)}
 
-    found = {split: names(split, 0) | names(split, 1) for split in ("train", "validation", "test")}
-    for one, two in itertools.combinations(found, 2):
-        shared = found[one] & found[two]
-        # What the pattern takes for a name beside the names is the opening of a sentence ("The Academy ...") at most.
+    results = {split: names(split, 0) | names(split, 1) for split in ("train", "validation", "test")}
+    for one, two in itertools.combinations(results, 2):
+        shared = results[one] & results[two]
+        # What the pattern takes for a name other than the names is the opening of a sentence ("The Academy ...") at most.
         assert not shared, (one, two, sorted(shared)[:5])
 
 
@@ -185,10 +185,10 @@ def test_a_warm_start_is_trained_once_and_acts(cache: Path) -> None:
     assert warm_start(SMALL, 0, config=QUICK, report=lambda *said: told.append(said)) == folder
     assert len(told) == 3
     agent = embedded_agent(folder)
-    found = list(collect(agent, SMALL.engine("test"), 16, 8))
+    results = list(collect(agent, SMALL.engine("test"), 16, 8))
     assert agent.renderer.prefix_preserving
     assert agent.stats["prefix_breaks"] == agent.stats["too_long"] == 0
-    assert len(found) == 16 and agent.stats["tokens"] > 16
+    assert len(results) == 16 and agent.stats["tokens"] > 16
 
 
 def test_every_option_and_the_seed_make_another_warm_start() -> None:

@@ -34,8 +34,8 @@ def test_kl_by_hand():
         "k2": 0.125 + 0.5,
         "k3": (2.718281828459045**-0.5 - 0.5) + (2.718281828459045 - 2),
     }.items():
-        found = losses.kl_penalty(LOGP, ref, STEP, valid, 2, estimator=name)
-        assert found.item() == pytest.approx(values / 2), name
+        penalty = losses.kl_penalty(LOGP, ref, STEP, valid, 2, estimator=name)
+        assert penalty.item() == pytest.approx(values / 2), name
 
 
 def test_kl_gradients_are_those_of_the_divergences_they_claim():
@@ -87,14 +87,14 @@ def test_chunked_logprobs_equal_full_logits_and_their_gradients(bias, softcap, s
     weight = torch.randn(13, 5, generator=g, dtype=torch.float64, requires_grad=True)
     b = torch.randn(13, generator=g, dtype=torch.float64, requires_grad=True) if bias else None
     targets = torch.randint(13, (11,), generator=g)
-    found = losses.token_logprobs(hidden, weight, targets, bias=b, softcap=softcap, scale=scale, chunk=4)
+    penalty = losses.token_logprobs(hidden, weight, targets, bias=b, softcap=softcap, scale=scale, chunk=4)
     logits = torch.nn.functional.linear(hidden, weight, b)
     logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
     full = torch.log_softmax(logits * scale, -1).gather(-1, targets[:, None]).squeeze(-1)
-    torch.testing.assert_close(found, full)
+    torch.testing.assert_close(penalty, full)
     pull = torch.randn(11, generator=g, dtype=torch.float64)
     wanted = [t for t in (hidden, weight, b) if t is not None]
-    for mine, theirs in zip(torch.autograd.grad(found, wanted, pull), torch.autograd.grad(full, wanted, pull), strict=True):
+    for mine, theirs in zip(torch.autograd.grad(penalty, wanted, pull), torch.autograd.grad(full, wanted, pull), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -108,14 +108,14 @@ def test_products_are_taken_in_the_dtype_of_the_weight_or_of_autocast(weight_dty
     bias = torch.randn(13, generator=g).to(weight_dtype).requires_grad_()
     targets, pull = torch.randint(13, (11,), generator=g), torch.randn(11, generator=g)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        found = losses.token_logprobs(hidden, weight, targets, bias=bias, chunk=4)
-    assert found.dtype == torch.float32
+        penalty = losses.token_logprobs(hidden, weight, targets, bias=bias, chunk=4)
+    assert penalty.dtype == torch.float32
     product = torch.bfloat16 if autocast else weight_dtype
     exact = [t.detach().to(product).double().requires_grad_() for t in (hidden, weight, bias)]
     full = torch.log_softmax(torch.nn.functional.linear(*exact), -1).gather(-1, targets[:, None]).squeeze(-1)
     # bfloat16 rounds by up to 2^-9 of a value, and logits are below 2^4
-    torch.testing.assert_close(found.double(), full, atol=1e-5 if product == torch.float32 else 2**-5, rtol=0)
-    mine = torch.autograd.grad(found, (hidden, weight, bias), pull)  # outside autocast, as after a forward pass under it
+    torch.testing.assert_close(penalty.double(), full, atol=1e-5 if product == torch.float32 else 2**-5, rtol=0)
+    mine = torch.autograd.grad(penalty, (hidden, weight, bias), pull)  # outside autocast, as after a forward pass under it
     for grad, given, theirs in zip(mine, (hidden, weight, bias), torch.autograd.grad(full, exact, pull.double()), strict=True):
         assert grad.dtype == given.dtype
         near = 1e-5 if product == given.dtype == torch.float32 else 2**-5
@@ -139,10 +139,10 @@ def test_every_chunk_is_computed_in_the_same_buffers(dtype, softcap, buffers):
 
     class Watch(torch.utils._python_dispatch.TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            found = func(*args, **(kwargs or {}))
-            if isinstance(found, torch.Tensor) and found.numel() >= rows * vocabulary:
-                seen.append(found.untyped_storage())  # kept, so that no later one takes its address
-            return found
+            penalty = func(*args, **(kwargs or {}))
+            if isinstance(penalty, torch.Tensor) and penalty.numel() >= rows * vocabulary:
+                seen.append(penalty.untyped_storage())  # kept, so that no later one takes its address
+            return penalty
 
     hidden = torch.randn(10 * rows, 4).to(dtype).requires_grad_()
     weight = torch.randn(vocabulary, 4).to(dtype).requires_grad_()

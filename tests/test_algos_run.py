@@ -104,13 +104,13 @@ class Teacher:
         from swirl_env.seeding import generator
         from swirl_env.types import Action
 
-        found = []
+        results = []
         for state in states:
             rng = generator(self.seed, state)
             colour = state.task.answer if rng.random() < self.skill else rng.choice(COLOURS)
             tag = "answer" if state.steps and rng.random() < 0.7 else "echo"
-            found.append(Action(f"<{tag}> {colour} </{tag}>"))
-        return found
+            results.append(Action(f"<{tag}> {colour} </{tag}>"))
+        return results
 
 
 def engine():
@@ -119,8 +119,8 @@ def engine():
 
 def success(agent):
     agent.model.eval()
-    found = list(collect(agent, engine(), 150, seed=99))
-    return sum(bool(t.outcome.correct) for t in found) / len(found)
+    results = list(collect(agent, engine(), 150, seed=99))
+    return sum(bool(t.outcome.correct) for t in results) / len(results)
 
 
 @pytest.fixture(scope="module")

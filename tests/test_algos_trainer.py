@@ -186,12 +186,12 @@ def test_two_processes_train_to_the_weights_of_one(tmp_path):
     both = launched(
         tmp_path / "two", "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"
     )
-    assert [one["world"], *(found["world"] for found in both)] == [1, 2, 2]
-    for found in both:
-        torch.testing.assert_close(found["weights"], one["weights"], atol=1e-5, rtol=0)
+    assert [one["world"], *(results["world"] for results in both)] == [1, 2, 2]
+    for results in both:
+        torch.testing.assert_close(results["weights"], one["weights"], atol=1e-5, rtol=0)
         for key, value in one["metrics"].items():
-            assert found["metrics"][key] == pytest.approx(value, rel=1e-3, abs=1e-5), json.dumps([key])
+            assert results["metrics"][key] == pytest.approx(value, rel=1e-3, abs=1e-5), json.dumps([key])
         # A thread that outlives the process group may abort the process at exit.
-        before, after = found["threads"]
+        before, after = results["threads"]
         assert before or not sys.platform.startswith("linux")
         assert not after

@@ -161,10 +161,10 @@ def test_there_are_no_import_cycles(capsys):
         for module, targets in arrows().items()
     }
     assert cycles({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [["b", "c"]]
-    found = cycles(graph)
+    components = cycles(graph)
     with capsys.disabled():
-        print(f"\n{len(graph)} modules, {sum(map(len, arrows().values()))} arrows, {len(found)} cycles")
-    assert not found, "\n".join(" <-> ".join(component) for component in found)
+        print(f"\n{len(graph)} modules, {sum(map(len, arrows().values()))} arrows, {len(components)} cycles")
+    assert not components, "\n".join(" <-> ".join(component) for component in components)
 
 
 def test_no_room_is_imported_by_its_bare_name():
@@ -184,8 +184,8 @@ def test_every_entry_point_is_there():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for kind, group in registry.KINDS.items():
         declared = project["entry-points"].get(f"swirl_env.{group}", {})
-        found = {name: entry.value for name, entry in registry.entries(kind).items()}
-        assert declared.items() <= found.items(), f"{kind}: install the package again (pip install -e .)"
+        collected = {name: entry.value for name, entry in registry.entries(kind).items()}
+        assert declared.items() <= collected.items(), f"{kind}: install the package again (pip install -e .)"
         for name in declared:
             assert callable(registry.load(kind, name)), (kind, name)
 

@@ -80,7 +80,7 @@ def site(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def installed(site, monkeypatch):
-    """The package can be imported, and its entry points are looked up anew."""
+    """The package can be imported, and its entry points are looked up again."""
     monkeypatch.syspath_prepend(str(site))
     registry.entries.cache_clear()
     yield

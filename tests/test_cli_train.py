@@ -231,9 +231,9 @@ def test_mistakes_are_one_line_and_write_nothing(given, said, swirl, tmp_path):
 
 
 def test_what_is_not_installed_is_named(swirl, cache, monkeypatch):
-    found = importlib.util.find_spec
+    results = importlib.util.find_spec
     absent = {"peft", "wandb", "matplotlib"}
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in absent else found(name, *a))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in absent else results(name, *a))
     model = folder_of(cache, "easy")
     assert "pip install 'swirl-env[train]'" in error_of(swirl("train", f"policy={model}", "lora.rank=2", "out=run"))
     assert "pip install wandb" in error_of(swirl("train", "trackers=[wandb]", "out=run"))

@@ -16,9 +16,9 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 def broken(kind, plugin):
     """The findings that are not ok, as {name: message}; each message is one readable line."""
-    found = {f.name: f.message for f in check(kind, plugin) if not f.ok}
-    assert all(message.startswith("expected ") and "\n" not in message and len(message) < 500 for message in found.values())
-    return found
+    collected = {f.name: f.message for f in check(kind, plugin) if not f.ok}
+    assert all(message.startswith("expected ") and "\n" not in message and len(message) < 500 for message in collected.values())
+    return collected
 
 
 class Tool(EchoTool):
@@ -79,10 +79,10 @@ class Shuffled(Tool):
 
 class Greedy(Tool):
     def run(self, queries):
-        found = super().run(queries)
+        collected = super().run(queries)
         if isinstance(queries, list):
             queries.clear()
-        return found
+        return collected
 
 
 class Novel(Tool):
@@ -126,8 +126,8 @@ def named(**attributes):
     ],
 )
 def test_broken_tools_are_found(tool, rule, said):
-    found = broken("tool", tool)
-    assert said in found[rule], found
+    collected = broken("tool", tool)
+    assert said in collected[rule], collected
 
 
 class Judge(CallJudge):
@@ -182,8 +182,8 @@ class Hasty(CallJudge):
     ],
 )
 def test_broken_judges_are_found(judge, rule, said):
-    found = broken("judge", judge)
-    assert said in found[rule], found
+    collected = broken("judge", judge)
+    assert said in collected[rule], collected
 
 
 class Coin(EchoAgent):
@@ -225,8 +225,8 @@ class Eager(EchoAgent):
     ],
 )
 def test_broken_agents_are_found(agent, rule, said):
-    found = broken("agent", agent)
-    assert said in found[rule], found
+    collected = broken("agent", agent)
+    assert said in collected[rule], collected
 
 
 def tasks(task=None, passages=None, **attributes):
@@ -282,8 +282,8 @@ P = [Passage(f"p{i}", "", f"fact {i}") for i in range(5)]
     ],
 )
 def test_broken_task_sources_are_found(source, rule, said):
-    found = broken("task", source)
-    assert said in found[rule], found
+    collected = broken("task", source)
+    assert said in collected[rule], collected
 
 
 class Format(XmlFormat):
@@ -323,5 +323,5 @@ def formatting(**methods):
     ],
 )
 def test_broken_formats_are_found(fmt, rule, said):
-    found = broken("format", fmt)
-    assert said in found[rule], found
+    collected = broken("format", fmt)
+    assert said in collected[rule], collected

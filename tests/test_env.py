@@ -187,10 +187,10 @@ def test_an_agent_that_cannot_act_ends_its_episode_alone():
             return [Action("", error=errors[s.task.id]) if s.task.id in errors else Action("<answer>3</answer>") for s in states]
 
     venv = ToolVectorEnv(SumTasks(3), 3, tools=[EchoTool()], judge=CallJudge())
-    found = {t.task.id: t for t in collect(Fails(), venv.engine, 3, venv.num_envs)}
-    assert found["sum-0"].ended == "error" and found["sum-0"].outcome.correct is None and found["sum-0"].steps == ()
-    assert found["sum-1"].ended == "length" and found["sum-1"].outcome.correct is False
-    assert found["sum-2"].ended == "answered" and found["sum-2"].outcome.correct is True
+    results = {t.task.id: t for t in collect(Fails(), venv.engine, 3, venv.num_envs)}
+    assert results["sum-0"].ended == "error" and results["sum-0"].outcome.correct is None and results["sum-0"].steps == ()
+    assert results["sum-1"].ended == "length" and results["sum-1"].outcome.correct is False
+    assert results["sum-2"].ended == "answered" and results["sum-2"].outcome.correct is True
 
 
 def test_states_are_rebuilt_from_a_stored_trajectory():

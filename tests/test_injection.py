@@ -145,8 +145,8 @@ def test_no_passage_appears_as_a_control_token_in_a_state(tools, load, escaped):
             state = msgspec.structs.replace(state, turns=turns)
         harmless = tuple(msgspec.structs.replace(t, text="x") for t in state.turns)
         plain = msgspec.structs.replace(state, turns=harmless, steps=tuple(_without_text(step) for step in state.steps))
-        found, usual = ([i for i in renderer.ids(one) if i in renderer.control_ids] for one in (state, plain))
-        assert found == usual and len(usual) >= 3
+        results, usual = ([i for i in renderer.ids(one) if i in renderer.control_ids] for one in (state, plain))
+        assert results == usual and len(usual) >= 3
     text = renderer.tokenizer.decode(renderer.ids(state))
     assert "quay21" in text and ("<answer>42" in text) is not escaped
 

@@ -24,8 +24,8 @@ def test_every_benchmark_runs_and_writes_its_figures(name, tmp_path, capsys):
 
 
 def test_rows_are_percentiles_in_their_unit():
-    found = row("x", [1_000_000 * i for i in range(1, 102)], "ms", baseline="y", ratio=2.0)
-    assert (found.p50, found.p99, found.mean, found.n) == (51.0, 100.0, 51.0, 101)
+    results = row("x", [1_000_000 * i for i in range(1, 102)], "ms", baseline="y", ratio=2.0)
+    assert (results.p50, results.p99, results.mean, results.n) == (51.0, 100.0, 51.0, 101)
 
 
 def test_strict_turns_a_missed_bar_into_an_exit_code(tmp_path, monkeypatch, capsys):

@@ -98,8 +98,8 @@ def held(out, folder, right):
     with Store(out / folder) as store:
         for number, correct in enumerate(right):
             store.append(episode(f"q{number}", correct))
-    found = {"verdicts": "rules", **evaluate(Store(out / folder, "r")).to_dict()}
-    (out / folder / "evaluation.json").write_text(json.dumps(found))
+    results = {"verdicts": "rules", **evaluate(Store(out / folder, "r")).to_dict()}
+    (out / folder / "evaluation.json").write_text(json.dumps(results))
 
 
 def test_tables_from_stored_evaluations(tmp_path):
@@ -129,7 +129,7 @@ def test_a_question_set_leaves_out_its_first_questions(tmp_path):
 
 
 def test_the_whole_loop_with_a_tiny_model(tmp_path, monkeypatch):
-    """Every stage in this very process: loading torch anew for each would take most of a minute."""
+    """Every stage in this very process: loading torch again for each would take most of a minute."""
     pytest.importorskip("peft", reason="the loop trains LoRA adapters")
     monkeypatch.chdir(tmp_path)
     tokenizer = tiny_lm.tokenizer()

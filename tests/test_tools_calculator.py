@@ -58,9 +58,9 @@ def meets(result: ToolResult, expect: dict[str, Any]) -> bool:
     if "value" in expect:
         return close(text, expect["value"], tolerance)
     if "values" in expect:
-        found = [] if text == "no solution" else re.split(r" or |, ", text.strip("[]"))
-        pairs = zip(sorted(found, key=number), sorted(expect["values"], key=Fraction), strict=False)
-        return len(found) == len(expect["values"]) and all(close(a, b, tolerance) for a, b in pairs)
+        collected = [] if text == "no solution" else re.split(r" or |, ", text.strip("[]"))
+        pairs = zip(sorted(collected, key=number), sorted(expect["values"], key=Fraction), strict=False)
+        return len(collected) == len(expect["values"]) and all(close(a, b, tolerance) for a, b in pairs)
     if "solution" in expect:
         given_values = dict(part.split(" = ") for part in text.split(", "))
         return given_values.keys() == expect["solution"].keys() and all(

@@ -68,12 +68,12 @@ def processes() -> set[int]:
             continue
         if fields[0] != "Z":
             children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, todo = set(), [os.getpid()]
+    collected, todo = set(), [os.getpid()]
     while todo:
         fresh = children.get(todo.pop(), [])
-        found.update(fresh)
+        collected.update(fresh)
         todo += fresh
-    return found
+    return collected
 
 
 def gone(pids: set[int]) -> bool:
@@ -215,10 +215,10 @@ def test_threads_agree_with_one() -> None:
     queries = [f"{i}*7+3" for i in range(20)] + [f"diff(x^{i}, x)" for i in range(2, 12)] + ["1/0", "x^2 = 2", "sqrt(5)", "3 +"]
     alone = CALCULATOR.run(queries)
     fresh = Calculator(memory_mb=506)
-    found: dict[int, list[ToolResult]] = {}
+    collected: dict[int, list[ToolResult]] = {}
 
     def work(name: int) -> None:
-        found[name] = [fresh.run([query])[0] for query in queries]
+        collected[name] = [fresh.run([query])[0] for query in queries]
 
     threads = [threading.Thread(target=work, args=(name,)) for name in range(4)]
     for thread in threads:
@@ -226,7 +226,7 @@ def test_threads_agree_with_one() -> None:
     for thread in threads:
         thread.join()
     fresh.close()
-    assert [found[name] for name in range(4)] == [alone] * 4
+    assert [collected[name] for name in range(4)] == [alone] * 4
 
 
 def _in_child(calculator: Calculator, queue: Any) -> None:

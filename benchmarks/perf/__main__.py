@@ -35,7 +35,7 @@ BENCHMARKS = {
     "vector_step": Benchmark("env:vector_step", 70, "64 episodes in lockstep"),
     "search": Benchmark("search:search", 500, "BM25 over 100,000 passages"),
     "calculator": Benchmark("calculator:calculator", 20, "plain arithmetic and warm symbolic queries"),
-    "generate": Benchmark("generate:generate", 4, "tokens a second beside a bare generate"),
+    "generate": Benchmark("generate:generate", 4, "tokens per second next to a bare generate"),
     "likelihood": Benchmark("likelihood:likelihood", 1, "steps per second of the likelihood judge, prefixes shared"),
     "train": Benchmark("train:train", 8, "K steps in one pass, and the memory of the loss"),
     "store": Benchmark("store:store", 100, "50,000 trajectories written, read and filtered"),

@@ -1,4 +1,4 @@
-"""What the environment costs beside its tool: recorded episodes of a noisy expert on Atlas, played again."""
+"""What the environment costs over its tool: recorded episodes of a noisy expert on Atlas, played again."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VECTOR_BAR_US = 8.0
 
 
 class RecordedSearch:
-    """Makes the recorded result of each query anew, as a real tool does: passages that a judge reads are warm in memory."""
+    """Builds the recorded result of each query again, as a real tool does: passages that a judge reads are warm in memory."""
 
     tag = SEARCH
     description = "finds passages by keywords."
@@ -37,7 +37,7 @@ class RecordedSearch:
         self.decoder = msgspec.json.Decoder(ToolResult)
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
-        """Returns one result a query."""
+        """Returns one result per query."""
         return [self.decoder.decode(self.results[query]) for query in queries]
 
 
@@ -90,16 +90,16 @@ class BareEnv(gym.Env[str, str]):
         """Reads the action, calls the tool, adds to the text; a reward at the end alone."""
         self.taken += 1
         last = self.taken >= self.recorded.max_steps
-        found = self._form.search(action)
-        if found is None:
+        match = self._form.search(action)
+        if match is None:
             return "Write a query or an answer.", 0.0, False, last, {"call": None}
-        kind, content = found[1], found[2].strip()
+        kind, content = match[1], match[2].strip()
         if kind == "answer":
             return "", float(content.lower() == (self.task.answer or "").lower()), True, False, {"call": None}
         (result,) = self.recorded.tool.run([content])
         observation = f"{content} -> {result.text}"
         self.text += action + observation
-        return observation, 0.0, False, last, {"call": ToolCall(kind, content, *found.span())}
+        return observation, 0.0, False, last, {"call": ToolCall(kind, content, *match.span())}
 
 
 def episodes(n: int, noise: float = 0.2) -> list[Trajectory]:
@@ -138,7 +138,7 @@ def env_step(size: int = 3_000) -> Report:
 
 
 def vector_step(size: int = 6_400) -> Report:
-    """Times steps of 64 episodes in lockstep, per action, beside 64 single environments in Gymnasium's own vector."""
+    """Times steps of 64 episodes in lockstep, per action, next to 64 single environments in Gymnasium's own vector."""
     recorded = Recorded(episodes(size))
     options: dict[str, Any] = {"tools": [recorded.tool], "judge": "rules"}
     steps, tool = _lockstep(ToolVectorEnv(recorded, SLOTS, autoreset_mode="Disabled", **options), recorded, 3 * size)
@@ -159,8 +159,8 @@ def vector_step(size: int = 6_400) -> Report:
     )
 
 
-def _barred(found: Row, bar: float) -> Row:
-    return msgspec.structs.replace(found, bar=f"p50 < {bar:g} us", met=found.p50 < bar)
+def _barred(match: Row, bar: float) -> Row:
+    return msgspec.structs.replace(match, bar=f"p50 < {bar:g} us", met=match.p50 < bar)
 
 
 def _ratio(baseline: Sequence[float], times: Sequence[float]) -> float:

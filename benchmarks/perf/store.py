@@ -1,4 +1,4 @@
-"""50,000 trajectories written, read and filtered, with the memory that each takes, beside plain JSON lines."""
+"""50,000 trajectories written, read and filtered, with the memory that each takes, next to plain JSON lines."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def _row(what: str, times: list[int], grown: float, baseline: str = "", ratio: f
 
 
 def _barred(taken: int, grown: float, plain: int) -> Row:
-    found = _row("read, then filter", [taken], grown, "json.loads", plain / taken)
-    met = found.p50 < BAR_S and grown < BAR_MB
-    return msgspec.structs.replace(found, bar=f"< {BAR_S:g} s, memory < +{BAR_MB:g} MB", met=met)
+    report = _row("read, then filter", [taken], grown, "json.loads", plain / taken)
+    met = report.p50 < BAR_S and grown < BAR_MB
+    return msgspec.structs.replace(report, bar=f"< {BAR_S:g} s, memory < +{BAR_MB:g} MB", met=met)
 
 
 def _many(base: Sequence[Trajectory], size: int) -> Iterator[Trajectory]:
@@ -73,9 +73,9 @@ def _write(path: Path, trajectories: Iterable[Trajectory]) -> None:
 
 
 def _count(opened: Store, size: int) -> None:
-    found = sum(1 for _ in opened)
-    if found != size:
-        raise RuntimeError(f"{size} trajectories were written, and {found} read")
+    report = sum(1 for _ in opened)
+    if report != size:
+        raise RuntimeError(f"{size} trajectories were written, and {report} read")
 
 
 def _read_json(path: Path) -> None:

@@ -25,7 +25,7 @@ S = 1e9
 
 
 class Row(Record, frozen=True):
-    """One thing measured, beside its baseline and its bar."""
+    """One measurement with its baseline and its bar."""
 
     what: str
     unit: str
@@ -62,9 +62,9 @@ class Report(Record, frozen=True):
 def row(what: str, times: Sequence[float] | np.ndarray[Any, Any], unit: str = "us", **fields: Any) -> Row:
     """Returns the row of some times in nanoseconds."""
     scale = {"us": US, "ms": MS, "s": S}[unit]
-    found = np.asarray(times, dtype=np.float64) / scale
-    p50, p99 = (float(np.percentile(found, q)) for q in (50, 99))
-    return Row(what, unit, p50, p99, float(found.mean()), len(found), **fields)
+    results = np.asarray(times, dtype=np.float64) / scale
+    p50, p99 = (float(np.percentile(results, q)) for q in (50, 99))
+    return Row(what, unit, p50, p99, float(results.mean()), len(results), **fields)
 
 
 def timed(call: Callable[[Given], object], inputs: Iterable[Given]) -> list[int]:
@@ -92,7 +92,7 @@ def settle() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """Returns what a figure depends on beside the code."""
+    """Returns what a figure depends on other than the code."""
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",

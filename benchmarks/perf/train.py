@@ -1,4 +1,4 @@
-"""What a gradient costs: K steps in one pass beside K sub-trajectories, and the memory of the loss at a large vocabulary."""
+"""What a gradient costs: K steps in one pass against K sub-trajectories, and the memory of the loss at a large vocabulary."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def _passes(model: Any, k: int, shrink: float, repeats: int) -> list[Row]:
         [lambda: gradient(one), lambda: gradient(padded), lambda: gradient(unpadded)],
         repeats,
     )
-    found = [row(f"K={k}, one pass", shared, "ms")]
+    results = [row(f"K={k}, one pass", shared, "ms")]
     for name, times, bar in (("padded batch", wide, 0.8 * k), ("rows one by one", single, 0.4 * (k + 1))):
         ratio = statistics.median(times) / statistics.median(shared)
         bars: dict[str, Any] = {"baseline": "(one pass)", "ratio": ratio, "bar": f"at least {bar:.1f} x", "met": ratio >= bar}
-        found.append(row(f"K={k}, {name}", times, "ms", **bars))
-    return found
+        results.append(row(f"K={k}, {name}", times, "ms", **bars))
+    return results
 
 
 def _alternate(calls: Sequence[Callable[[], None]], repeats: int) -> list[list[int]]:

@@ -150,7 +150,7 @@ def _warm_start(options: argparse.Namespace) -> Stage:
 
 
 def _swirl(options: argparse.Namespace, name: str) -> Stage:
-    """One round: states of own rollouts on the questions, actions drawn anew at them and judged."""
+    """One round: states of own rollouts on the questions, actions resampled at them and judged."""
     chosen = SETS[name]
     where = (*chosen.words, _split(options.train_split, name, chosen.train), chosen.apart.format(demos=options.demos))
     algo = ("algo=swirl", "algo.rounds=1", f"algo.questions={options.questions}", f"algo.filter={options.filter}")

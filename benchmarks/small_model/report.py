@@ -58,14 +58,14 @@ class Log:
 
     def spent(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Returns stage, folder and the seconds of all attempts together, for each of the stages that was run."""
-        found = []
+        collected = []
         for name in names:
             mine = [row for row in self._rows if row["stage"] == name]
             if mine:
                 folder = next(word.removeprefix("out=") for word in mine[-1]["words"] if word.startswith("out="))
                 sums = {key: sum(row[key] for row in mine) for key in ("seconds", "cpu_seconds")}
-                found.append({"stage": name, "folder": folder, **sums})
-        return found
+                collected.append({"stage": name, "folder": folder, **sums})
+        return collected
 
 
 def report(out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]]) -> str:
@@ -88,15 +88,15 @@ def transfer(out: Path, rows: Sequence[Row], temperature: float) -> list[dict[st
     """Returns a row a policy and a column a test set: success, and the paired difference to the warm start."""
     chosen = {(row.policy, row.test): row for row in rows if row.temperature == temperature}
     tests = list(dict.fromkeys(test for _, test in chosen))
-    found = []
+    collected = []
     for policy in dict.fromkeys(policy for policy, _ in chosen):
         cells = {"policy": policy}
         for test in tests:
             mine = outcomes(out, chosen.get((policy, test)))
             before = {} if policy in (BASE, WARM) else outcomes(out, chosen.get((WARM, test)))
             cells[f"tested on {test}"] = _success(mine) + _difference(mine, before)
-        found.append(cells)
-    return found
+        collected.append(cells)
+    return collected
 
 
 def outcomes(out: Path, row: Row | None) -> dict[str, float]:
@@ -132,22 +132,22 @@ def _held(out: Path, row: Row) -> Evaluation | None:
     file = out / row.folder / "evaluation.json"
     if not file.is_file():
         return None
-    found = json.loads(file.read_text(encoding="utf-8"))
-    return msgspec.convert({key: value for key, value in found.items() if key != "verdicts"}, Evaluation)
+    collected = json.loads(file.read_text(encoding="utf-8"))
+    return msgspec.convert({key: value for key, value in collected.items() if key != "verdicts"}, Evaluation)
 
 
-def _evaluation_cells(row: Row, found: Evaluation) -> dict[str, str]:
+def _evaluation_cells(row: Row, collected: Evaluation) -> dict[str, str]:
     return {
         "policy": row.policy,
         "tested on": row.test,
         "T": f"{row.temperature:g}",
-        "questions": f"{found.episodes}" + (f" ({found.failed} failed)" if found.failed else ""),
-        "success %": tables.percent(found.accuracy),
-        "95 % interval": tables.interval(found.accuracy),
-        "GOOD steps %": tables.percent(found.process),
-        "valid actions %": tables.percent(found.valid_actions),
-        "steps": tables.mean(found.steps),
-        "tokens": tables.mean(found.tokens),
+        "questions": f"{collected.episodes}" + (f" ({collected.failed} failed)" if collected.failed else ""),
+        "success %": tables.percent(collected.accuracy),
+        "95 % interval": tables.interval(collected.accuracy),
+        "GOOD steps %": tables.percent(collected.process),
+        "valid actions %": tables.percent(collected.valid_actions),
+        "steps": tables.mean(collected.steps),
+        "tokens": tables.mean(collected.tokens),
     }
 
 
@@ -160,15 +160,15 @@ def _cost_cells(stage: Mapping[str, Any]) -> dict[str, str]:
 def tokens(folder: Path) -> dict[str, int]:
     """Returns what a stage's folder says of sampled and trained tokens and judge calls."""
     file = folder / "evaluation.json"
-    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    spent = found.get("spent", {})
+    collected = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    spent = collected.get("spent", {})
     sampled, calls = spent.get("sampled_tokens", 0), spent.get("judge_calls", 0)
-    if found and not spent:  # an evaluation
-        sampled, calls = _total(found, "tokens"), _total(found, "steps")
+    if collected and not spent:  # an evaluation
+        sampled, calls = _total(collected, "tokens"), _total(collected, "steps")
     return {"sampled tokens": sampled, "trained tokens": spent.get("trained_tokens", 0), "judge calls": calls}
 
 
-def _total(found: Mapping[str, Any], field: str) -> int:
+def _total(collected: Mapping[str, Any], field: str) -> int:
     """Returns mean times count: ``tokens`` and ``steps`` are counted an episode."""
-    estimate = found[field]
+    estimate = collected[field]
     return round(float(estimate["value"] or 0) * int(estimate["n"]))

@@ -1,4 +1,4 @@
-"""The study of the embedded policy on Atlas: step rewards beside outcomes, at equal budgets, with intervals over seeds.
+"""The study of the embedded policy on Atlas: step rewards next to outcomes, at equal budgets, with intervals over seeds.
 
     python -m swirl_env.benchmarks.study --out runs/study --page docs/results/atlas.md
 

@@ -46,9 +46,9 @@ def write(page: Path, study: Study, chosen: Mapping[str, Mapping[str, Any]], par
 
 def _placed(text: str, name: str, block: str) -> str:
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-    found = re.search(re.escape(begin) + ".*?" + re.escape(end), text, re.DOTALL)
+    match = re.search(re.escape(begin) + ".*?" + re.escape(end), text, re.DOTALL)
     whole = f"{begin}{block}{end}"
-    return f"{text}\n{whole}" if found is None else text[: found.start()] + whole + text[found.end() :]
+    return f"{text}\n{whole}" if match is None else text[: match.start()] + whole + text[match.end() :]
 
 
 def _search(study: Study, chosen: Mapping[str, Mapping[str, Any]]) -> str:
@@ -167,16 +167,16 @@ def _noise(study: Study, runs: Sequence[Arm]) -> str:
     return markdown(rows)
 
 
-def _value(found: Evaluated, how: str = "sampled", what: str = "accuracy") -> float:
-    return float(found[how][what]["value"])
+def _value(match: Evaluated, how: str = "sampled", what: str = "accuracy") -> float:
+    return float(match[how][what]["value"])
 
 
-def _rest(found: Sequence[Evaluated]) -> list[str]:
-    return [percent([_value(one, "greedy") for one in found]), percent([_value(one, what="process") for one in found])]
+def _rest(match: Sequence[Evaluated]) -> list[str]:
+    return [percent([_value(one, "greedy") for one in match]), percent([_value(one, what="process") for one in match])]
 
 
-def _pair(found: Evaluated) -> str:
-    return f"{100 * _value(found):.1f} ({100 * _value(found, 'greedy'):.1f})"
+def _pair(evaluated: Evaluated) -> str:
+    return f"{100 * _value(evaluated):.1f} ({100 * _value(evaluated, 'greedy'):.1f})"
 
 
 def _count(values: Sequence[float]) -> str:

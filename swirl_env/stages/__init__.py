@@ -1,1 +1,1 @@
-"""The stages of the command line: one module a stage, beside what they share. Imported when a stage runs."""
+"""The stages of the command line: one module per stage, and what they share. Imported when a stage runs."""

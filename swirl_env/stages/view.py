@@ -82,13 +82,13 @@ def _serve(page: Path, port: int) -> None:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            found = self.path.partition("?")[0] == "/"
-            self.send_response(200 if found else 404)
+            is_page = self.path.partition("?")[0] == "/"
+            self.send_response(200 if is_page else 404)
             self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.send_header("Content-Length", str(len(content) if found else 0))
+            self.send_header("Content-Length", str(len(content) if is_page else 0))
             self.send_header("X-Content-Type-Options", "nosniff")
             self.end_headers()
-            if found:
+            if is_page:
                 self.wfile.write(content)
 
         def log_message(self, format: str, *args: object) -> None:

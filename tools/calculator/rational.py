@@ -106,8 +106,8 @@ def _rational_power(base: Number, exponent: Fraction) -> Number:
         raise Irrational
     if base < 0 and degree % 2 == 0:
         raise Irrational
-    found: Number = Fraction(root_of(abs(base.numerator), degree), root_of(base.denominator, degree))
-    return power(bounded(-found if base < 0 else found), exponent.numerator)
+    results: Number = Fraction(root_of(abs(base.numerator), degree), root_of(base.denominator, degree))
+    return power(bounded(-results if base < 0 else results), exponent.numerator)
 
 
 def root_of(value: int, degree: int) -> int:
@@ -117,7 +117,7 @@ def root_of(value: int, degree: int) -> int:
         Irrational: where it has none.
     """
     if degree == 2:
-        found = math.isqrt(value)
+        results = math.isqrt(value)
     elif value.bit_length() > 2000:
         raise Irrational
     else:
@@ -125,7 +125,7 @@ def root_of(value: int, degree: int) -> int:
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if middle**degree <= value else (low, middle - 1)
-        found = low
-    if found**degree != value:
+        results = low
+    if results**degree != value:
         raise Irrational
-    return found
+    return results
