@@ -14,6 +14,7 @@ from swirl_env.benchmarks.small_model.__main__ import main, parse, plan, rows_of
 from swirl_env.benchmarks.small_model.report import Log, Row, paired, report, tokens, transfer  # noqa: E402
 from swirl_env.errors import ConfigError  # noqa: E402
 from swirl_env.evaluate import evaluate  # noqa: E402
+from swirl_env.judges.rules import RulesJudge  # noqa: E402
 from swirl_env.store import Store  # noqa: E402
 from swirl_env.types import Action, Answer, Outcome, Settings, Step, Task, Trajectory, Verdict  # noqa: E402
 
@@ -132,6 +133,11 @@ def test_the_whole_loop_with_a_tiny_model(tmp_path, monkeypatch):
     """Every stage in this very process: loading torch again for each would take most of a minute."""
     pytest.importorskip("peft", reason="the loop trains LoRA adapters")
     monkeypatch.chdir(tmp_path)
+
+    def rate(judge, steps):  # a random model earns no reward from the rules, and a run without signal fails
+        return [Verdict.good() if hash(step.action.token_ids) % 2 else Verdict.bad() for step in steps]
+
+    monkeypatch.setattr(RulesJudge, "judge", rate)
     tokenizer = tiny_lm.tokenizer()
     tiny_lm.llama(len(tokenizer)).save_pretrained("model")
     tokenizer.save_pretrained("model")
