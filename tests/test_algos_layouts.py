@@ -91,13 +91,18 @@ def test_a_mask_that_ignores_a_window_is_caught_by_the_check(monkeypatch):
         check_layouts(scorer, packed=True, tree=False)
 
 
-def test_a_model_of_text_and_images_trains_its_text_part_alone():
+def text_and_images():
+    torch.manual_seed(0)
     vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 14}
     config = T.Gemma3Config(
         text_config=HEADS, vision_config={**vision, "image_size": 28}, mm_tokens_per_image=4,
         image_token_index=39, boi_token_index=38, eoi_token_index=37,
     )  # fmt: skip
-    model = T.Gemma3ForConditionalGeneration(config)
+    return T.Gemma3ForConditionalGeneration(config)
+
+
+def test_a_model_of_text_and_images_trains_its_text_part_alone():
+    model = text_and_images()
     trainer = Trainer(model, TrainConfig(lr=1e-2))
     assert trainer.weights and not any("vision" in name or "projector" in name for name in trainer.weights)
     step = TokenStep((1, 2, 3), (4, 5))

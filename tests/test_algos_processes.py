@@ -1,0 +1,87 @@
+"""Two processes over gloo: unequal shares never deadlock, and figures and weights are those of one process."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="the trainer needs torch")
+pytest.importorskip("transformers", reason="the tests run tiny models")
+pytest.importorskip("accelerate", reason="the launcher is accelerate's")
+pytest.importorskip("peft", reason="LoRA comes from peft")
+
+SCRIPT = """
+import sys; sys.path.insert(0, sys.argv[1])
+import json, torch, transformers
+from accelerate import Accelerator
+from swirl_env.algos.measure import Measure
+from swirl_env.algos.train_config import TrainConfig
+from swirl_env.algos.trainer import Trainer
+from test_algos_layouts import text_and_images
+from test_algos_reference import adapted
+from test_algos_run import engine, untrained
+from test_algos_trainer import some_steps, tiny, weights
+
+accelerator = Accelerator(cpu=True)
+rank, world = accelerator.process_index, accelerator.num_processes
+
+def updates(model, config, several):
+    trainer = Trainer(model, config, accelerator)
+    for u in range(several):
+        steps, gain, valid = some_steps(u)
+        # All but the last episode with the first process: many micro-batches there, one or none here.
+        last = steps[-1].episode
+        mine = [i for i, s in enumerate(steps) if world == 1 or (s.episode == last) == (rank == 1)]
+        metrics = trainer.update([steps[i] for i in mine], [gain[i] for i in mine], [valid[i] for i in mine])
+    logprobs = trainer.logprobs(some_steps(0)[0] if rank == 0 else [])  # one process scores alone
+    trainer.scorer = trainer.bare
+    accelerator.free_memory()
+    return metrics, logprobs
+
+results = {}
+for name, model, config in (
+    ("lora", adapted(), TrainConfig(lr=1e-2, kl=0.5, micro_tokens=20)),
+    ("full", tiny(), TrainConfig(lr=1e-2, kl=0.5, micro_tokens=20)),
+    ("images", text_and_images(), TrainConfig(lr=1e-2, micro_tokens=20)),
+):
+    metrics, _ = updates(model, config, 3)
+    results[name] = metrics
+    torch.save(weights(model), f"{sys.argv[2]}/{name}-{rank}.pt")
+torch.manual_seed(0)
+model, agent = untrained()
+measure = Measure([engine()], 10, 5, 4, accelerator)
+results["measure"] = {how: found.to_dict() for how, found in measure.full(agent).items()}
+with open(f"{sys.argv[2]}/results-{rank}.json", "w") as file:
+    json.dump(results, file)
+accelerator.end_training()
+"""
+
+
+def launched(folder, processes):
+    folder.mkdir()
+    how = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    script = folder / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, *(how if processes == 2 else []), str(script), str(Path(__file__).parent), str(folder)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(processes)]
+    tensors = [{file.stem[:-2]: torch.load(file) for file in folder.glob(f"*-{rank}.pt")} for rank in range(processes)]
+    return results, tensors
+
+
+@pytest.mark.slow
+def test_unequal_shares_end_as_one_process_does(tmp_path):
+    (one,), (alone,) = launched(tmp_path / "one", 1)
+    two, both = launched(tmp_path / "two", 2)
+    assert two[0]["measure"] == two[1]["measure"] == one["measure"]
+    for results, tensors in zip(two, both, strict=True):
+        for name in ("lora", "full", "images"):
+            torch.testing.assert_close(tensors[name], alone[name], atol=1e-5, rtol=0, msg=name)
+            for key, value in one[name].items():
+                assert results[name][key] == pytest.approx(value, rel=1e-3, abs=1e-5), (name, key)
+            assert results[name]["stepped"] == 1
