@@ -118,7 +118,7 @@ def embedded_agent(folder: Path | str, **options: Any) -> TransformersAgent:
     return agent
 
 
-def build_model(vocabulary: int, seed: int) -> Any:
+def build_model(vocabulary: int, seed: int) -> LlamaForCausalLM:
     """Returns the policy with random weights: a Llama of two layers, 64 wide, with tied embeddings."""
     config = LlamaConfig(
         vocab_size=vocabulary,
@@ -140,7 +140,7 @@ def build_model(vocabulary: int, seed: int) -> Any:
         return LlamaForCausalLM(config)
 
 
-def build_tokenizer(words: Iterable[str] | None = None) -> Any:
+def build_tokenizer(words: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
     """Returns the tokenizer: one token a word, tag, sign and digit.
 
     Text is split at blanks and around tags and signs, and joined with blanks again, so that sampled ids are the ids of their

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
@@ -50,7 +50,7 @@ class Measure:
         """Returns what the policy reaches at a temperature; the same in every process, however many share the work."""
         rank, world = (0, 1) if self._accelerator is None else (self._accelerator.process_index, self._accelerator.num_processes)
         trajectories: list[Trajectory] = []
-        with generating(agent, temperature, self._accelerator):
+        with generating(agent, temperature):
             for i, engine in enumerate(self.engines):
                 share = episodes * (i + 1) // len(self.engines) - episodes * i // len(self.engines)
                 mine = Subset(engine.tasks, range(rank, min(share, len(engine.tasks)), world))
@@ -59,22 +59,13 @@ class Measure:
 
 
 @contextmanager
-def generating(
-    agent: TransformersAgent, temperature: float | None = None, accelerator: Accelerator | None = None
-) -> Iterator[None]:
-    """Lets an agent generate without dropout; then puts everything back.
-
-    Args:
-        agent: the policy.
-        temperature: to sample at; None leaves the agent's own.
-        accelerator: whose mixed precision rollouts share with training, so that both see the same policy; None for none.
-    """
+def generating(agent: TransformersAgent, temperature: float | None = None) -> Iterator[None]:
+    """Lets an agent generate without dropout, and at another temperature if one is given; then puts both back."""
     before, training = agent.temperature, agent.model.training
     agent.temperature = before if temperature is None else temperature
     agent.model.eval()
     try:
-        with nullcontext() if accelerator is None else accelerator.autocast():
-            yield
+        yield
     finally:
         agent.temperature = before
         agent.model.train(training)

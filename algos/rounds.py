@@ -13,7 +13,7 @@ from swirl_env.errors import ConfigError
 from swirl_env.store.filters import FILTERS, why_not
 from swirl_env.types import Trajectory
 
-MOST_DRAWS = 16
+MOST_DRAWS = 8
 """How often a round draws its questions for want of trajectories that pass the filter; then it makes do with what it has."""
 
 

@@ -63,7 +63,7 @@ class Spent:
     questions: int = 0
     """Questions drawn so far; the next rollouts begin there."""
     optimizer_steps: int = 0
-    """Updates that changed the policy; one whose advantages are all 0 does not."""
+    """Updates that taught the policy something; one whose advantages are all 0 does not."""
     skipped_updates: int = 0
     """Updates left out because loss or gradient was not finite."""
 
@@ -93,10 +93,10 @@ class Run:
         slots: episodes in flight at once.
         seed: seed of everything drawn at random.
         stored: trajectories to train on apart from own rollouts (demonstrations, say).
-        evaluate: measures the policy; called every `eval_every` updates and at the end.
+        evaluate: measures the policy; called every `eval_every` updates and at the end, in every process.
         eval_every: updates between evaluations; 0 for the end alone.
         eval_at_tokens: evaluate after these many sampled tokens: `evaluate_at` is called after the update that reaches each.
-        evaluate_at: called with the number of tokens; its time is left out of ``timing.jsonl``.
+        evaluate_at: called with the number of tokens, in every process; its time is left out of ``timing.jsonl``.
         save_every: updates between checkpoints; 0 for none.
         resume: continue from the last checkpoint in the folder, if there is one.
         report: called with each update's metrics, in the main process (for a progress bar, a tracker).
@@ -125,6 +125,9 @@ class Run:
         report: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
         _check_ratios(agent, trainer)
+        precision = trainer.accelerator.mixed_precision
+        if agent.precision is None and precision in ("bf16", "fp16"):
+            agent.precision = precision  # rollouts and training see one policy
         self.agent, self.engine, self.trainer, self.slots = agent, engine, trainer, slots
         self.folder, self.limits, self.seed = Path(folder), limits, seed
         self.stored = list(stored)
@@ -186,7 +189,7 @@ class Run:
             TrainingError: if no update changed the policy, with the reason.
         """
         spent = self.spent
-        if not (spent.optimizer_steps or (spent.trained_tokens and not spent.skipped_updates)):
+        if not spent.optimizer_steps:
             cost = f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled tokens, {spent.judge_calls:,} judge calls"
             raise self._idleness.error(self.ended, cost)
 
@@ -206,7 +209,7 @@ class Run:
         order = [(first + i) % len(tasks) for i in range(questions)]
         share = Subset(tasks, order[self._rank :: self._world])
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
-        with generating(self.agent, None, self.trainer.accelerator):
+        with generating(self.agent):
             mine = list(
                 collect(
                     self.agent,
@@ -256,7 +259,7 @@ class Run:
         """
         mine = range(self._rank, len(states), self._world)
         repeated = [_with_seed(states[i], self.seed, self.spent.updates, k) for i in mine for k in range(samples)]
-        with generating(self.agent, None, self.trainer.accelerator):
+        with generating(self.agent):
             actions = self.agent.act(repeated)
         tools = needs_results(self.engine.judge)
         steps = self.engine.rate(repeated, actions, tools=tools)
@@ -295,7 +298,8 @@ class Run:
         mine = [i for i, step in enumerate(steps) if step.episode % self._world == self._rank]
         measured = self.trainer.update([steps[i] for i in mine], gain[mine], usable[mine], count)
         self.spent.trained_tokens += int(measured.pop("tokens"))
-        stepped, skipped = int(measured.pop("stepped")), int(measured.pop("skipped"))
+        signal = bool(gain[usable].any())  # with a KL there are steps without any advantage; they teach nothing
+        stepped, skipped = int(measured.pop("stepped") * signal), int(measured.pop("skipped"))
         self.spent.optimizer_steps += stepped
         self.spent.skipped_updates += skipped
         self.spent.updates += 1

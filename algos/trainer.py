@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.utils import parse_flag_from_env
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.algos import checkpoint
@@ -53,7 +55,7 @@ class Trainer:
             raise ConfigError(f"The {config.schedule} schedule falls to 0 at `updates`; give their number.")
         self.config, self.model = config, model
         self.accelerator = accelerator or Accelerator()
-        _check_distribution(self.accelerator)
+        _check_distribution(self.accelerator, model)
         _one_step_per_update(self.accelerator)
         self.bare = ActionScorer(model, config.chunk, config.temperature)
         """Scores without DDP's wrapper, whose forward pass waits for the other processes."""
@@ -276,15 +278,35 @@ class _Steps:
             raise ConfigError("ppo_clip needs the log-probs at generation of every token; these steps have none.") from error
 
 
-def _check_distribution(accelerator: Accelerator) -> None:
-    """Refuses what splits the weights: rollouts and checkpoints need the whole model in every process."""
+def check_launcher() -> None:
+    """Refuses a launcher's configuration that splits the weights, before accelerate acts on it.
+
+    Rollouts, checkpoints and the one optimizer step per update need the whole model in every process. On CPUs accelerate
+    leaves such a configuration out without a word, and without the package it names it fails.
+
+    Raises:
+        ConfigError: names what was asked for.
+    """
+    asked = [name for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM") if parse_flag_from_env(f"ACCELERATE_USE_{name}")]
+    if asked:
+        raise _split(asked[0])
+
+
+def _check_distribution(accelerator: Accelerator, model: CausalLM) -> None:
+    check_launcher()
     kind = accelerator.distributed_type.value
     if kind != "NO" and not kind.startswith("MULTI_"):
-        raise ConfigError(
-            f"accelerate is configured for {kind}, which splits the weights over processes; rollouts, checkpoints and the "
-            f"one optimizer step per update need them whole. Train with DDP (accelerate launch --multi_gpu), with LoRA "
-            f"(lora.rank=8) if memory is short."
-        )
+        raise _split(kind)
+    for weight in model.parameters():
+        if isinstance(weight.data, DTensor) or hasattr(weight, "ds_id"):
+            raise _split("FSDP (fully_shard)" if isinstance(weight.data, DTensor) else "DEEPSPEED (ZeRO)")
+
+
+def _split(kind: str) -> ConfigError:
+    return ConfigError(
+        f"{kind} is asked for, which splits the weights over processes; rollouts, checkpoints and the one optimizer step per "
+        f"update need them whole. Train with DDP (accelerate launch --multi_gpu), with LoRA (lora.rank=8) if memory is short."
+    )
 
 
 def _one_step_per_update(accelerator: Accelerator) -> None:

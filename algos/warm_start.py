@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
+from swirl_env.agents.transformers.interfaces import CausalLM, Tokenizer
 from swirl_env.agents.transformers.load import quiet
 from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.algos.batch import Segment, collate, row_tokens
@@ -102,14 +103,16 @@ def _plugin_modules(setting: Setting) -> list[str]:
     return [load(kind, name).__module__ for kind, name in plugins]
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
+def save(model: CausalLM, tokenizer: Tokenizer, folder: Path) -> None:
     """Writes model and tokenizer as an ordinary checkpoint."""
     with quiet():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
 
-def train(setting: Setting, seed: int, config: WarmStart, report: Report | None = None) -> tuple[Any, Any, list[float]]:
+def train(
+    setting: Setting, seed: int, config: WarmStart, report: Report | None = None
+) -> tuple[CausalLM, Tokenizer, list[float]]:
     """Returns the trained model, its tokenizer, and the loss (nats per action token) over each tenth of the updates."""
     tokenizer = build_tokenizer()
     model = build_model(len(tokenizer), seed)

@@ -85,3 +85,36 @@ def test_unequal_shares_end_as_one_process_does(tmp_path):
             for key, value in one[name].items():
                 assert results[name][key] == pytest.approx(value, rel=1e-3, abs=1e-5), (name, key)
             assert results[name]["stepped"] == 1
+
+
+FSDP = """
+import sys; sys.path.insert(0, sys.argv[1])
+from accelerate import Accelerator
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from swirl_env.algos.train_config import TrainConfig
+from swirl_env.algos.trainer import Trainer
+from swirl_env.errors import ConfigError
+from test_algos_trainer import tiny
+accelerator, model = Accelerator(cpu=True), tiny()
+if sys.argv[3] == "fully_shard":
+    fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+try:
+    Trainer(model, TrainConfig(), accelerator)
+except ConfigError as error:
+    open(f"{sys.argv[2]}/{accelerator.process_index}", "w").write(str(error))
+accelerator.end_training()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["fully_shard", "FSDP"])
+def test_split_weights_are_refused_in_every_process(way, tmp_path):
+    (tmp_path / "script.py").write_text(FSDP)
+    how = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    command = [sys.executable, *how, str(tmp_path / "script.py"), str(Path(__file__).parent), str(tmp_path), way]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **({} if way == "fully_shard" else {f"ACCELERATE_USE_{way}": "true"})}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
+    for rank in ("0", "1"):
+        message = (tmp_path / rank).read_text() if (tmp_path / rank).is_file() else done.stderr[-2000:]
+        assert "is asked for, which splits the weights" in message

@@ -205,7 +205,14 @@ def test_gradient_accumulation_of_the_launcher_does_not_divide_the_gradient(monk
 def test_splitting_the_weights_is_refused_at_the_start(kind, monkeypatch):
     kinds = accelerate.utils.DistributedType
     monkeypatch.setattr(accelerate.Accelerator, "distributed_type", property(lambda self: getattr(kinds, kind)))
-    with pytest.raises(ConfigError, match=f"accelerate is configured for {kind}, which splits the weights"):
+    with pytest.raises(ConfigError, match=f"{kind} is asked for, which splits the weights"):
+        Trainer(tiny(), TrainConfig())
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_splitting_the_weights_is_refused_on_cpus_too_where_accelerate_is_silent(kind, monkeypatch):
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    with pytest.raises(ConfigError, match=f"{kind} is asked for"):
         Trainer(tiny(), TrainConfig())
 
 

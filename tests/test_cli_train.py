@@ -127,7 +127,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path):
         process.send_signal(signal.SIGKILL)
         finish(process)
         assert not (tmp_path / "broken/policy").exists()
-    code, out, err = finish(start(tmp_path, "out=broken", "resume=true"))
+    code, out, err = finish(start(tmp_path, JUDGE, "out=broken", "resume=true"))
     assert code == 0 and "12 updates" in out, err
     assert weights(tmp_path / "broken") == weights(tmp_path / "whole")
     for name in ("metrics.jsonl", "evaluation.json"):

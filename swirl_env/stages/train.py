@@ -29,7 +29,7 @@ from swirl_env.agents.transformers.load import quiet
 from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
 from swirl_env.algos.train_config import TrainConfig
-from swirl_env.algos.trainer import Trainer, shut_down
+from swirl_env.algos.trainer import Trainer, check_launcher, shut_down
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.config.options import read
 from swirl_env.config.overrides import command_line_keys
@@ -98,6 +98,7 @@ def accelerator_of(options: TrainOptions) -> Accelerator:
             raise unknown_name("tracker", name, known)
         if importlib.util.find_spec(name) is None and not (name == "tensorboard" and importlib.util.find_spec("tensorboardX")):
             raise MissingExtra(f"trackers=[{name}] needs the package {name!r}. Install it with: pip install {name}")
+    check_launcher()
     on_cpu = options.model.device == "cpu" or options.policy == "embedded" or not torch.accelerator.is_available()
     accelerator = Accelerator(
         cpu=on_cpu, mixed_precision=options.precision, log_with=options.trackers or None, project_dir=options.out
