@@ -54,6 +54,7 @@ class Trainer:
         if config.schedule != "constant" and config.updates < 1:
             raise ConfigError(f"The {config.schedule} schedule falls to 0 at `updates`; give their number.")
         self.config, self.model = config, model
+        check_launcher()
         self.accelerator = accelerator or Accelerator()
         _check_distribution(self.accelerator, model)
         _one_step_per_update(self.accelerator)
@@ -293,7 +294,6 @@ def check_launcher() -> None:
 
 
 def _check_distribution(accelerator: Accelerator, model: CausalLM) -> None:
-    check_launcher()
     kind = accelerator.distributed_type.value
     if kind != "NO" and not kind.startswith("MULTI_"):
         raise _split(kind)
