@@ -8,8 +8,9 @@ from typing import get_args
 
 import msgspec
 
-from swirl_env.contract.rules import Broken, Unchecked, attempt, count, expect, shown, storable
+from swirl_env.contract.rules import Broken, Unchecked, attempt, count, expect, quiet, shown, storable
 from swirl_env.contract.samples import states
+from swirl_env.episodes.acting import GuardedAgent
 from swirl_env.errors import ConfigError
 from swirl_env.types import Action, ActionError, State
 
@@ -67,6 +68,25 @@ def equal_states_give_equal_actions(agent: Unchecked) -> None:
     _same(inputs, batch, agent.act(inputs), "the same batch again")
     _same(inputs, batch, agent.act(inputs[::-1])[::-1], "the batch in reverse")
     _same(inputs, batch, [action for _, action in _answers(agent, inputs)], "single calls")
+
+
+def one_bad_state_spoils_no_other(agent: Unchecked) -> None:
+    """If a batch raises because of one state, rollouts give the others the actions that they get alone."""
+    inputs = _suited(agent)
+    bad = inputs[-1]
+
+    class Raising:
+        def act(self, batch: Sequence[State]) -> Unchecked:
+            if bad in batch:
+                raise RuntimeError("one bad state")
+            return agent.act(batch)
+
+    with quiet():
+        actions = GuardedAgent(Raising()).act(inputs)
+    good = [(state, action) for state, action in zip(inputs, actions, strict=True) if state != bad]
+    states_, taken = [state for state, _ in good], [action for _, action in good]
+    _same(states_, [action for _, action in _answers(agent, states_)], taken, "a batch with a state that raises")
+    expect(actions[-1].error == "unavailable", f"expected no action for the bad state, got {shown(actions[-1].text)!r}.")
 
 
 def leaves_its_input_alone(agent: Unchecked) -> None:
@@ -135,6 +155,7 @@ RULES = (
     one_action_per_state,
     actions_can_be_stored,
     equal_states_give_equal_actions,
+    one_bad_state_spoils_no_other,
     leaves_its_input_alone,
 )
 GATES = (has_act, actions_are_well_formed)

@@ -8,8 +8,9 @@ from typing import get_args
 
 import msgspec
 
-from swirl_env.contract.rules import Broken, Unchecked, alike, attempt, count, expect, shown, storable
+from swirl_env.contract.rules import Broken, Unchecked, alike, attempt, count, expect, quiet, shown, storable
 from swirl_env.contract.samples import steps
+from swirl_env.episodes.guarded import run_judge
 from swirl_env.types import Label, SubTrajectory, Verdict, VerdictStatus
 
 _FAIL = "what cannot be judged is Verdict.failed('why')"
@@ -74,6 +75,26 @@ def a_batch_equals_singles(judge: Unchecked) -> None:
     _same(inputs, batch, judge.judge(inputs[::-1])[::-1], "the batch in reverse")
 
 
+def one_bad_step_spoils_no_other(judge: Unchecked) -> None:
+    """If a batch raises because of one step, the engine gives the others the verdicts that they get alone."""
+    inputs = steps()
+    bad = inputs[1]
+
+    class Raising:
+        def judge(self, batch: Sequence[SubTrajectory]) -> Unchecked:
+            if bad in batch:
+                raise RuntimeError("one bad step")
+            return judge.judge(batch)
+
+    with quiet():
+        verdicts = run_judge(Raising(), inputs)
+    for step, verdict in zip(inputs, verdicts, strict=True):
+        if step == bad:
+            expect(verdict.status == "failed", f"expected a failed verdict on the bad step, got {verdict.status}.")
+        else:
+            _same([step], run_judge(judge, [step]), [verdict], "a batch with a step that raises")
+
+
 def leaves_its_input_alone(judge: Unchecked) -> None:
     """Changes nothing in the steps that it judges, the task's meta and the result's data included."""
     inputs = steps()
@@ -119,6 +140,7 @@ RULES = (
     statuses_are_consistent,
     verdicts_can_be_stored,
     a_batch_equals_singles,
+    one_bad_step_spoils_no_other,
     leaves_its_input_alone,
 )
 GATES = (has_judge, survives_every_step)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import logging
 import math
 import random
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import msgspec
+
+from swirl_env.errors import log_once
 
 Unchecked: TypeAlias = Any
 """A plugin under test or what it returned: nothing is known of it before a rule has looked."""
@@ -91,6 +95,17 @@ def count(results: Unchecked, wanted: int, what: str, method: str) -> None:
     expect(isinstance(results, list), f"expected {method} to return a list, got {type(results).__name__}; return list(...).")
     got = len(results)
     expect(got == wanted, f"expected {wanted} {what}, got {got}; return exactly one for each input, in their order.")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """A context in which failures that a rule causes on purpose are not logged."""
+    logger = logging.getLogger(log_once.__module__)
+    before, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def storable(value: object) -> str | None:

@@ -16,7 +16,7 @@ from typing import Any
 from swirl_env import registry
 from swirl_env.contract import agents, algos, formats, judges, samples, sessions, tasks, tools
 from swirl_env.contract.rules import Finding, Unchecked, described, run_rule
-from swirl_env.errors import ConfigError, SwirlError, unknown_name
+from swirl_env.errors import ConfigError, PluginError, SwirlError, unknown_name
 from swirl_env.registry import Spec
 
 __all__ = ["CONTRACTS", "Finding", "assert_contract", "check", "detect"]
@@ -55,10 +55,12 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
         kind = _named_kind(spec)
     try:
         plugin = _build(kind, spec, options)
-    except SwirlError:
-        raise
     except (Exception, SystemExit) as error:
-        return [Finding("can be built", False, f"expected a plugin, got {described(error)}; fix its module or constructor.")]
+        # What a constructor raises is the cause of a PluginError; other errors of ours say that there is nothing to check.
+        cause = error.__cause__ if isinstance(error, PluginError) else error
+        if cause is None or isinstance(cause, SwirlError):
+            raise
+        return [Finding("can be built", False, f"expected a plugin, got {described(cause)}; fix its module or constructor.")]
     contract = CONTRACTS[kind or detect(plugin)]
     if contract is tools and callable(getattr(plugin, "open", None)):
         contract = sessions

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import get_args
 
 import msgspec
@@ -19,11 +19,13 @@ from swirl_env.contract.rules import (
     count,
     expect,
     first_difference,
+    quiet,
     random_texts,
     shown,
     storable,
 )
-from swirl_env.types import ToolError, ToolResult
+from swirl_env.episodes.guarded import run_tool
+from swirl_env.types import UNAVAILABLE, ToolError, ToolResult
 
 _XML_NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 _TAKEN = ("answer", "think", "tool_call")
@@ -106,6 +108,28 @@ def a_batch_equals_singles(tool: Unchecked) -> None:
             raise Broken(f"expected {name} to give {a} for {query!r}, got {b}; a result may depend on its query alone.")
 
 
+def one_bad_query_spoils_no_other(tool: Unchecked) -> None:
+    """If a batch raises because of one query, the engine gives the others what they get alone."""
+    queries = tool_inputs(tool, PLAIN)
+    bad = queries[1]
+
+    class Raising:
+        tag, description = tool.tag, tool.description
+
+        def run(self, batch: Sequence[Unchecked]) -> Unchecked:
+            if bad in batch:
+                raise RuntimeError("one bad query")
+            return tool.run(batch)
+
+    with quiet():
+        results = run_tool(Raising(), queries)
+    wanted = [UNAVAILABLE if query == bad else run_tool(tool, [query])[0] for query in queries]
+    at = first_difference(wanted, results)
+    if at is not None:
+        a, b = shown(wanted[at]), shown(results[at])
+        raise Broken(f"expected {a} for {shown(queries[at])!r} next to a query that raises, got {b}; do not rely on the batch.")
+
+
 def earlier_results_stay_as_they_are(tool: Unchecked) -> None:
     """A result does not change when the tool is called again: its data is a copy of what the tool keeps."""
     queries = tool_inputs(tool, PLAIN)
@@ -183,6 +207,7 @@ RULES = (
     results_are_well_formed,
     results_can_be_stored,
     a_batch_equals_singles,
+    one_bad_query_spoils_no_other,
     earlier_results_stay_as_they_are,
     survives_hostile_input,
     survives_a_megabyte,
