@@ -12,15 +12,16 @@ def cache_option(model: Any) -> str:
     return "cache" if "cache" in inspect.signature(type(base).forward).parameters else "past_key_values"
 
 
-def cache_of(output: Any) -> Any:
-    """Returns the keys and values of a forward pass, by either name."""
-    return output.cache if hasattr(output, "cache") else output.past_key_values
+def cache_of(output: object) -> Any:
+    """Returns the cache of a forward pass, whatever name this model and version of transformers give it."""
+    names = ("cache", "past_key_values", "cache_params")
+    return next((getattr(output, name) for name in names if getattr(output, name, None) is not None), None)
 
 
 def attends_to_all(config: Any) -> bool:
-    """Returns whether every layer attends to all earlier tokens: no windows, no recurrent layers."""
+    """Returns whether every layer attends to all earlier tokens: no windows and no running states."""
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     kinds = getattr(text, "layer_types", None)
     if kinds is not None:
         return all(kind == "full_attention" for kind in kinds)
-    return getattr(text, "sliding_window", None) is None and getattr(text, "num_attention_heads", None) is not None
+    return getattr(text, "sliding_window", None) is None

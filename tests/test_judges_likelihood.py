@@ -20,6 +20,7 @@ from swirl_env.contract import assert_contract
 from swirl_env.episodes.transcript import initial_state, next_state, observe
 from swirl_env.errors import ConfigError, DataNotFound, UnknownName
 from swirl_env.judges import next_token
+from swirl_env.judges.cached import CachedJudge
 from swirl_env.judges.likelihood import LikelihoodJudge, good_share
 from swirl_env.judges.prefix_tree import build_tree, group_by_prefix
 from swirl_env.judges.reward_model import RewardModelJudge
@@ -238,3 +239,12 @@ def test_reward_models_are_named_by_their_weights_and_fail_on_what_they_cannot_r
     assert [v.status for v in verdicts] == ["scored", "failed"] and "at most 1,500" in verdicts[1].critique
     torch.nn.init.constant_(one.model.score.weight, float("inf"))
     assert one.judge(EPISODES[:1])[0].status == "failed"
+
+
+def test_behind_the_cache_other_weights_are_asked_again(tmp_path: Path) -> None:
+    words = tiny_lm.tokenizer()
+    judges = [judge_of(tiny_lm.llama(len(words), seed=seed, context=4096)) for seed in (0, 0, 1)]
+    cached = [CachedJudge(judge, str(tmp_path)) for judge in judges]
+    verdicts = [judge.judge(EPISODES) for judge in cached]
+    assert [judge.stats["misses"] for judge in cached] == [len(EPISODES), 0, len(EPISODES)]
+    assert verdicts[0] == verdicts[1] != verdicts[2]

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 
 from swirl_env.agents.transformers.interfaces import CausalLM
-from swirl_env.agents.transformers.sampling import Generation, Request, Sampling, generate, looks_back_on_all
+from swirl_env.agents.transformers.sampling import Generation, Request, Sampling, generate
 from swirl_env.errors import ConfigError
+from swirl_env.kv_cache import attends_to_all
 
 _ROWS = ((0, 1, 2, 3, 4, 5), (1, 2), (2, 1, 0))
 """Rows of several lengths, so that two of them are padded."""
@@ -26,7 +27,7 @@ def check_generation(model: CausalLM, batch_size: int) -> None:
         ConfigError: if the model cannot be used, or with ``batch_size=1`` only.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what peft wrapped
-    if looks_back_on_all(model.config) and not getattr(base, "_is_stateful", False):
+    if attends_to_all(model.config) and not getattr(base, "_is_stateful", False):
         return
     name = type(base).__name__
     requests = [Request(row, steps, lambda ids: False) for row, steps in zip(_ROWS, _STEPS, strict=True)]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.agents.transformers.prefix_cache import PrefixCache, holds_every_position
+from swirl_env.kv_cache import attends_to_all, cache_of
 from swirl_env.sequences import common_prefix
 
 _WORTH_SHARING = 16
@@ -209,7 +210,7 @@ def _begin(model: CausalLM, rows: Sequence[tuple[int, ...]], prefixes: PrefixCac
     would come to lie between the cached ids and the new ones would count as part of it.
     """
     nothing = None, [0] * len(rows)
-    if not looks_back_on_all(model.config):
+    if not attends_to_all(model.config):
         return nothing
     if prefixes is not None and (cached := prefixes.lookup(rows, _WORTH_SHARING)) is not None:
         return cached
@@ -226,7 +227,7 @@ def _read_shared(model: CausalLM, rows: Sequence[tuple[int, ...]]) -> tuple[LMCa
     if len(rows) == 1 or shared < _WORTH_SHARING:
         return None
     out = model(input_ids=torch.tensor([rows[0][:shared]], device=model.device), use_cache=True, logits_to_keep=1)
-    cache = _cache_of(out)
+    cache = cache_of(out)
     if not holds_every_position(cache):
         return None
     cache.batch_repeat_interleave(len(rows))
@@ -253,24 +254,9 @@ def _forward(model: CausalLM) -> Forward:
         if stateful and len(ids) == 1:  # no padding: some of these models cannot take a mask longer than the new ids
             del inputs["attention_mask"]
         out = model(**inputs, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1], _cache_of(out)
+        return out.logits[:, -1], cache_of(out)
 
     return forward
-
-
-def _cache_of(out: object) -> Any:
-    """Returns the cache of a forward pass, whatever name this model and version of transformers give it."""
-    names = ("cache", "past_key_values", "cache_params")
-    return next((getattr(out, name) for name in names if getattr(out, name, None) is not None), None)
-
-
-def looks_back_on_all(config: Any) -> bool:
-    """Returns whether every layer sees all earlier positions: no windows and no running states."""
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    kinds = getattr(text, "layer_types", None)
-    if kinds is not None:
-        return all(kind == "full_attention" for kind in kinds)
-    return getattr(text, "sliding_window", None) is None
 
 
 def _pad_left(rows: Sequence[Sequence[int]], read: Sequence[int], after: int, device: torch.device) -> tuple[Tensor, Tensor]:
