@@ -19,8 +19,8 @@ def evaluate(node: Node, names: Mapping[str, Number]) -> Number:
         names: values of variables.
 
     Raises:
-        Irrational: where the worker has to take over.
-        CalcError: where there is no value.
+        Irrational: if the worker has to take over.
+        CalcError: if there is no value.
     """
     kind = type(node)
     if kind is int or kind is Fraction:
@@ -70,7 +70,7 @@ def progression(values: list[Number], dots: int) -> Number:
     """Returns 1 + 2 + 3 + ... + 10, where `dots` terms stand before the dots.
 
     Raises:
-        CalcError: where the terms are no arithmetic progression.
+        CalcError: if the terms are no arithmetic progression.
     """
     before, after = values[:dots], values[dots:]
     if not before or len(after) != 1:

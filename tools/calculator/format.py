@@ -38,7 +38,7 @@ def number_text(value: Number) -> tuple[str, str]:
 
 
 def terminating(value: Fraction) -> str | None:
-    """Returns a fraction as a decimal, None where that would not end (or not soon)."""
+    """Returns a fraction as a decimal, None if that would not end (or not soon)."""
     rest, twos, fives = value.denominator, 0, 0
     twos = (rest & -rest).bit_length() - 1
     rest >>= twos

@@ -52,7 +52,7 @@ class Goal(NamedTuple):
     nodes: tuple[Node, ...]
     """The expression, the relation, or the equations (an expression among them means that it equals zero)."""
     lets: tuple[tuple[str, Node], ...] = ()
-    """Names given a value before, in order."""
+    """Names with their values, in order."""
     unknowns: tuple[str, ...] = ()
     """What to solve for; empty: whatever is unknown."""
 

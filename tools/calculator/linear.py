@@ -46,7 +46,7 @@ def solve_linear(goal: Goal, lets: Mapping[str, Number]) -> tuple[str, Number | 
     """Returns the unknown and its value (or the sentence that there is none), from two points of left minus right side.
 
     Raises:
-        Irrational: where the worker has to take over.
+        Irrational: if the worker has to take over.
     """
     if len(goal.nodes) != 1 or len(goal.unknowns) > 1:
         raise Irrational

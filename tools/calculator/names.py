@@ -48,7 +48,7 @@ ALIASES: dict[str, str] = {
 """What else a function is called."""
 
 SHORT_ONLY_CALLED = frozenset("C P N n rad deg sum total_of prime number factors product min max floor".split())
-"""Names that mean a function only where a parenthesis follows: otherwise they are variables, units or plain words."""
+"""Names that mean a function only if a parenthesis follows: otherwise they are variables, units or plain words."""
 
 WITHOUT_BRACKETS = frozenset(
     "sqrt cbrt exp ln log abs factorial sin cos tan sec csc cot asin acos atan sinh cosh tanh asinh acosh atanh".split()

@@ -74,7 +74,7 @@ def _one(gap: Value, unknown: Value) -> Outcome:
 
 
 def _closed(gap: Value, unknown: Value) -> list[Value] | None:
-    """Solutions in closed form, None where SymPy knows none."""
+    """Solutions in closed form, None if SymPy knows none."""
     real = sp.Dummy("x", real=True)
     if gap.has(sp.Abs, sp.sign, sp.Max, sp.Min, sp.floor, sp.ceiling):  # SymPy solves these over the reals only
         unknown, gap = real, gap.subs(unknown, real)
@@ -133,7 +133,7 @@ def _is_real(value: Value) -> bool:
 
 
 def _numerical(gap: Value, unknown: Value) -> Value:
-    """A numerical root, where no closed form is known."""
+    """A numerical root, for equations without a known closed form."""
     if gap.free_symbols == {unknown}:
         for start in STARTS:
             try:
