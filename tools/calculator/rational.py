@@ -114,7 +114,7 @@ def root_of(value: int, degree: int) -> int:
     """Returns the whole root of a whole number, at least 0.
 
     Raises:
-        Irrational: where it has none.
+        Irrational: if it has none.
     """
     if degree == 2:
         results = math.isqrt(value)
