@@ -20,7 +20,7 @@ from torch import Tensor
 Reduction = Literal["sum", "mean"]
 KlEstimator = Literal["k1", "k2", "k3"]
 CHUNK_VALUES = 1 << 23
-"""Logits held at a time (32 MiB in float32): 32 positions of a vocabulary of 256k, all of a small one."""
+"""Logits in memory at a time (32 MiB in float32): 32 positions of a vocabulary of 256k, all of a small one."""
 
 
 def step_sums(values: Tensor, step: Tensor, n: int, reduction: Reduction = "sum") -> Tensor:
