@@ -1,4 +1,4 @@
-"""Algorithms compared: one warm start a seed, equal budgets of sampled tokens, the same held-out questions.
+"""Algorithms compared: one warm start per seed, equal budgets of sampled tokens, the same held-out questions.
 
 Every run is a ``swirl train`` of its own in a process of its own, several at a time.
 """
@@ -6,7 +6,6 @@ Every run is a ``swirl train`` of its own in a process of its own, several at a 
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 import signal
@@ -26,9 +25,9 @@ from swirl_env.algos.run_logs import TIMING, read_log
 from swirl_env.config.options import BenchOptions
 from swirl_env.config.overrides import overrides
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
-from swirl_env.evaluate import t975
 from swirl_env.registry import names
 from swirl_env.stages.progress import progress
+from swirl_env.stages.tables import percent_over_seeds
 
 WARM = "warm start"
 _HEAVY = ["swirl_env.stages.train", "transformers.models.llama.modeling_llama"]
@@ -55,10 +54,10 @@ class Arm:
     def evaluation(self) -> dict[str, Any]:
         """Returns evaluation.json; empty where the run has not come so far."""
         file = self.folder / "evaluation.json"
-        held: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-        if self.start is not None and held and held["before"] is None:
-            held["before"] = json.loads((self.start / "evaluation.json").read_text())["before"]
-        return held
+        results: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+        if self.start is not None and results and results["before"] is None:
+            results["before"] = json.loads((self.start / "evaluation.json").read_text())["before"]
+        return results
 
     @property
     def done(self) -> bool:
@@ -75,11 +74,11 @@ class Arm:
 
     def curve(self) -> list[tuple[int, float]]:
         """Returns (sampled tokens, success at temperature 1) from the warm start to the end."""
-        held = self.evaluation()
+        results = self.evaluation()
         points = {row["sampled_tokens"]: row["eval_success"] for row in read_log(self.folder) if "eval_success" in row}
-        whole = [(at["spent"]["sampled_tokens"], at) for at in held["at"].values()]
-        whole += [(held["spent"]["sampled_tokens"], held["after"])]
-        whole += [(0, held["before"])] if held["before"] else []
+        whole = [(at["spent"]["sampled_tokens"], at) for at in results["at"].values()]
+        whole += [(results["spent"]["sampled_tokens"], results["after"])]
+        whole += [(0, results["before"])] if results["before"] else []
         points |= {tokens: results["sampled"]["accuracy"]["value"] for tokens, results in whole}
         return sorted(points.items())
 
@@ -186,9 +185,9 @@ def _sampled(run: Arm) -> int:
     """Returns how much of its budget a run has used, read from the end of its metrics."""
     file = run.folder / "metrics.jsonl"
     try:
-        with file.open("rb") as held:
-            held.seek(max(0, file.stat().st_size - 4096))
-            lines = held.read().split(b"\n")[:-1]
+        with file.open("rb") as metrics:
+            metrics.seek(max(0, file.stat().st_size - 4096))
+            lines = metrics.read().split(b"\n")[:-1]
         return min(run.budget, int(json.loads(lines[-1])["sampled_tokens"])) if lines else 0
     except (OSError, ValueError):
         return 0
@@ -216,9 +215,9 @@ class Figures:
         """Returns the row as it is printed: means, of shares with their 95 % intervals over seeds."""
         return {
             "algorithm": self.name,
-            "success %": percent(self.success),
-            "greedy %": percent(self.greedy),
-            "GOOD steps": percent(self.label),
+            "success %": percent_over_seeds(self.success),
+            "greedy %": percent_over_seeds(self.greedy),
+            "GOOD steps": percent_over_seeds(self.label),
             "sampled tokens": _count(self.sampled),
             "trained tokens": _count(self.trained),
             "judge calls": _count(self.judged),
@@ -258,24 +257,15 @@ def verdict(results: Sequence[Figures]) -> str:
     """Returns in one sentence which algorithms ended below the warm start."""
     warm, *others = results
     below = [
-        f"{one.name} ({percent(one.success)} % sampled, {percent(one.greedy)} % greedy)"
+        f"{one.name} ({percent_over_seeds(one.success)} % sampled, {percent_over_seeds(one.greedy)} % greedy)"
         for one in others
         if statistics.fmean(one.success) <= statistics.fmean(warm.success)
         or statistics.fmean(one.greedy) <= statistics.fmean(warm.greedy)
     ]
-    start = f"the warm start ({percent(warm.success)} % sampled, {percent(warm.greedy)} % greedy)"
+    start = f"the warm start ({percent_over_seeds(warm.success)} % sampled, {percent_over_seeds(warm.greedy)} % greedy)"
     if not below:
         return f"Every algorithm ended above {start}, sampled and greedy."
     return f"Not above {start}, sampled or greedy or both: {', '.join(below)}."
-
-
-def percent(shares: Sequence[float], spread: bool = True) -> str:
-    """Returns a mean in percent, with half the width of its 95 % interval (Student's t) where there are several seeds."""
-    mean = f"{100 * statistics.fmean(shares):.1f}"
-    if len(shares) < 2 or not spread:
-        return mean
-    half = t975(len(shares) - 1) * statistics.stdev(shares) / math.sqrt(len(shares))
-    return f"{mean} ± {100 * half:.1f}"
 
 
 def _count(values: Sequence[float]) -> str:

@@ -279,7 +279,8 @@ def test_bench_compares_algorithms(swirl, monkeypatch):
 
 
 def test_figures_of_several_seeds():
-    from swirl_env.benchmarks.compare import Figures, percent, verdict
+    from swirl_env.benchmarks.compare import Figures, verdict
+    from swirl_env.stages.tables import percent_over_seeds as percent
 
     # Student's t with 2 degrees of freedom: 4.3027; standard deviation 0.1.
     assert percent([0.1, 0.2, 0.3]) == "20.0 ± 24.8" and percent([0.123]) == "12.3"

@@ -85,7 +85,7 @@ def report(out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]]) -
 
 
 def transfer(out: Path, rows: Sequence[Row], temperature: float) -> list[dict[str, str]]:
-    """Returns a row a policy and a column a test set: success, and the paired difference to the warm start."""
+    """Returns a row per policy and a column per test set: success, and the paired difference to the warm start."""
     chosen = {(row.policy, row.test): row for row in rows if row.temperature == temperature}
     tests = list(dict.fromkeys(test for _, test in chosen))
     collected = []

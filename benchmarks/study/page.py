@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env.benchmarks import curves
-from swirl_env.benchmarks.compare import WARM, Arm, percent
+from swirl_env.benchmarks.compare import WARM, Arm
 from swirl_env.benchmarks.study.arms import EXTRAS, FILTERED, NOISES, NOISY, Study
 from swirl_env.stages.tables import markdown
+from swirl_env.stages.tables import percent_over_seeds as percent
 from swirl_env.store.filters import FILTERS
 
 Evaluated = Mapping[str, Any]
@@ -172,7 +173,10 @@ def _value(match: Evaluated, how: str = "sampled", what: str = "accuracy") -> fl
 
 
 def _rest(match: Sequence[Evaluated]) -> list[str]:
-    return [percent([_value(one, "greedy") for one in match]), percent([_value(one, what="process") for one in match])]
+    return [
+        percent([_value(one, "greedy") for one in match]),
+        percent([_value(one, what="process") for one in match]),
+    ]
 
 
 def _pair(evaluated: Evaluated) -> str:
