@@ -26,7 +26,7 @@ def test_every_arm_has_as_many_trials_and_none_on_test_seeds():
     assert {one.algo["name"] for one in study_plan.CANDIDATES} == set(names("algo"))
     searched = [arm for one in whole.candidates for runs in whole.search(one) for arm in runs]
     assert len(searched) == 6 * 2 * len(study_plan.CANDIDATES) == len({arm.folder for arm in searched})
-    assert all('eval.split="validation"' in arm.overrides for arm in searched)
+    assert all("eval.split=validation" in arm.overrides for arm in searched)
     tested = study._parser().get_default("seeds")
     assert not {seed for _, seed in study_plan.SEARCHED} & set(tested)
     chosen = {one.name: one.trials()[0] for one in study_plan.CANDIDATES}
