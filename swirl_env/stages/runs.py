@@ -158,13 +158,6 @@ def exists(path: Path) -> bool:
     return read_config(path) is not None or has_episodes(path)
 
 
-def below(path: Path) -> list[Path]:
-    """Returns the runs in the folders below a folder that is none itself, as a sweep leaves them; sorted."""
-    if not path.is_dir() or exists(path):
-        return []
-    return sorted(file.parent for file in path.rglob("config.yaml") if (file.parent / "trajectories").is_dir())
-
-
 def write_json(path: Path, content: object) -> None:
     """Writes a small file of results atomically."""
     replace_file(path, msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
