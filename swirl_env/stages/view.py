@@ -11,7 +11,7 @@ from pathlib import Path
 from swirl_env.config.overrides import command
 from swirl_env.config.plain_arguments import parse
 from swirl_env.errors import ConfigError, StoreError
-from swirl_env.stages import runs
+from swirl_env.stages import folders
 from swirl_env.store import Store
 from swirl_env.view.page import write_page
 
@@ -59,7 +59,7 @@ def _runs(folder: Path) -> list[Path]:
     """
     if (folder / "trajectories").is_dir():
         return [folder]
-    below = [path for path in runs.below(folder) if any((path / "trajectories").glob("*.jsonl"))]
+    below = [run for run, kind in folders.runs_below(folder) if kind == "episodes"] if folder.is_dir() else []
     if not below:
         what = "holds no episodes" if folder.is_dir() else "does not exist"
         raise StoreError(f"{folder} {what}. Give a folder that `swirl generate` or `swirl eval` wrote.{_nearest(folder)}")
