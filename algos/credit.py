@@ -243,7 +243,8 @@ def _as_valid(rewards: ArrayLike, valid: ArrayLike) -> tuple[Floats, NDArray[np.
 def _sums(r: Floats, v: NDArray[np.bool_], key: NDArray[np.integer]) -> tuple[Floats, Floats]:
     """Returns for every element the sum and the count of the valid ones that share its key."""
     _, index = np.unique(key, return_inverse=True)
-    return np.asarray(np.bincount(index, r * v)[index]), np.asarray(np.bincount(index, v.astype(np.float64))[index])
+    total = np.bincount(index, r * v)[index].astype(np.float64)
+    return total, np.bincount(index, v.astype(np.float64))[index].astype(np.float64)
 
 
 def _others_mean(r: Floats, v: NDArray[np.bool_], key: NDArray[np.integer]) -> Floats:

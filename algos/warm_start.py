@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -114,8 +114,8 @@ def train(
     setting: Setting, seed: int, config: WarmStart, report: Report | None = None
 ) -> tuple[CausalLM, Tokenizer, list[float]]:
     """Returns the trained model, its tokenizer, and the loss (nats per action token) over each tenth of the updates."""
-    tokenizer = build_tokenizer()
-    model = build_model(len(tokenizer), seed)
+    words = build_tokenizer()
+    tokenizer, model = cast(Tokenizer, words), cast(Any, build_model(len(words), seed))
     scorer = ActionScorer(model.train())
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: learning_rate(config, update))

@@ -69,17 +69,30 @@ def content_fingerprint(passages: Iterable[Passage]) -> str:
     return digest.hexdigest()
 
 
-class MemoryCorpus:
-    """Passages held in memory."""
+class _Fingerprinted:
+    """Base of the corpora whose fingerprint is computed on first use."""
+
+    _fingerprint: str | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the content."""
+        if self._fingerprint is None:
+            self._fingerprint = self._hash()
+        return self._fingerprint
+
+    def _hash(self) -> str:
+        raise NotImplementedError
+
+
+class MemoryCorpus(_Fingerprinted):
+    """Passages held in memory. Their fingerprint is a hash of them, unless one was given."""
 
     def __init__(self, passages: Iterable[Passage], fingerprint: str | None = None) -> None:
         self._passages = tuple(passages)
-        if fingerprint is not None:
-            self.fingerprint = fingerprint
+        self._fingerprint = fingerprint
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of the passages, unless one was given."""
+    def _hash(self) -> str:
         return content_fingerprint(self._passages)
 
     def __len__(self) -> int:
@@ -125,7 +138,7 @@ class GeneratedCorpus:
         return self._item(index) if self._item else next(itertools.islice(self._factory(), index, None))
 
 
-class _FileCorpus:
+class _FileCorpus(_Fingerprinted):
     """Base of the corpora in files: a path that must exist, and a fingerprint of its bytes, computed on first use."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -133,9 +146,7 @@ class _FileCorpus:
         if not self.path.is_file():
             raise DataNotFound(f"Expected a corpus file at {self.path}; there is none. Check the path or the data folder.")
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of the file's bytes."""
+    def _hash(self) -> str:
         return file_fingerprint(self.path)
 
     def __repr__(self) -> str:
@@ -238,7 +249,7 @@ class ParquetCorpus(_FileCorpus):
         return cached[1]
 
 
-class DatasetCorpus:
+class DatasetCorpus(_Fingerprinted):
     """A `datasets.Dataset` (map-style) with the columns that `to_passage` reads."""
 
     def __init__(self, dataset: Any) -> None:
@@ -248,9 +259,8 @@ class DatasetCorpus:
             raise ConfigError(f"Expected one split of a dataset, got all of them; choose one of {sorted(dataset)}.")
         self._dataset = dataset
 
-    @functools.cached_property
-    def fingerprint(self) -> str:
-        """Hash of the passages: the library's own fingerprint follows the cache folder, not the content."""
+    def _hash(self) -> str:
+        """Returns the hash of the passages: the library's own fingerprint follows the cache folder, not the content."""
         return content_fingerprint(self)
 
     def __len__(self) -> int:

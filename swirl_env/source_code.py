@@ -139,7 +139,8 @@ def _object_code(thing: object) -> bytes:
         return _normalised(inspect.cleandoc("\n" + inspect.getsource(thing)).encode())  # type: ignore[arg-type]
     except (OSError, TypeError):
         pass
-    codes = [thing.__code__] if hasattr(thing, "__code__") else []
+    code = getattr(thing, "__code__", None)
+    codes = [] if code is None else [code]
     if isinstance(thing, type):
         codes = [member.__code__ for _, member in sorted(vars(thing).items()) if hasattr(member, "__code__")]
     return b"\0".join(part for code in codes for part in _code_parts(code))

@@ -121,7 +121,7 @@ def _write(space: UnicodeText, index: int, value: str, shared_memory: Any) -> No
     lengths[index] = len(data)
 
 
-@read_from_shared_memory.register(UnicodeText)
+@read_from_shared_memory.register(UnicodeText)  # pyright: ignore[reportArgumentType] -- a view, which Gymnasium copies
 def _read(space: UnicodeText, shared_memory: Any, n: int = 1) -> SharedTexts:
     lengths, buffer = shared_memory
     return SharedTexts(lengths, buffer, space.nbytes, n)

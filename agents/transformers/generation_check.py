@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from swirl_env.agents.transformers.interfaces import CausalLM
+from swirl_env.agents.transformers.interfaces import CausalLM, unwrapped
 from swirl_env.agents.transformers.sampling import Generation, Request, Sampling, generate
 from swirl_env.errors import ConfigError
 from swirl_env.kv_cache import attends_to_all
@@ -26,7 +26,7 @@ def check_generation(model: CausalLM, batch_size: int) -> None:
     Raises:
         ConfigError: if the model cannot be used, or with ``batch_size=1`` only.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # what peft wrapped
+    base = unwrapped(model)
     if attends_to_all(model.config) and not getattr(base, "_is_stateful", False):
         return
     name = type(base).__name__

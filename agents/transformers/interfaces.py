@@ -77,6 +77,12 @@ class CausalLM(Protocol):
         ...
 
 
+def unwrapped(model: CausalLM) -> Any:
+    """Returns the model inside peft's wrapper, or the model itself if it has none."""
+    inner = getattr(model, "get_base_model", None)
+    return model if inner is None else inner()
+
+
 class AddedToken(Protocol):
     """A token that was added to the vocabulary by name."""
 

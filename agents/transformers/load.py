@@ -66,7 +66,8 @@ def load_model(
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {dtype!r}.")
     with quiet(), _naming(model):
-        loaded = AutoModelForCausalLM.from_pretrained(resolve(model), dtype=DTYPES[dtype], trust_remote_code=trust_remote_code)
+        place, numbers = resolve(model), DTYPES[dtype]
+        loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=numbers, trust_remote_code=trust_remote_code)
     if adapter is not None:
         loaded = add_adapter(loaded, adapter)
     return cast(CausalLM, loaded.to(pick_device(device)).eval())
@@ -93,7 +94,7 @@ def add_adapter(model: CausalLM, adapter: str, trainable: bool = False) -> Causa
         raise not_found(adapter, f"which is a folder without {_ADAPTER_FILE}; check the path", "adapter")
     with quiet(), _naming(adapter, "adapter"), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers for a name that it renamed
-        return cast(CausalLM, PeftModel.from_pretrained(model, place, is_trainable=trainable))
+        return cast(CausalLM, PeftModel.from_pretrained(cast(Any, model), place, is_trainable=trainable))
 
 
 def load_tokenizer(model: str, trust_remote_code: bool = False) -> Tokenizer:

@@ -94,7 +94,8 @@ class PrefixCache:
             return
         self._room -= len(ids)
         places = mask.nonzero()[:, 0]  # [S]
-        self._next.append(CachedRow(ids, [(layer.keys[row][:, places], layer.values[row][:, places]) for layer in past.layers]))
+        layers: list[Any] = past.layers  # those of `holds_every_position`, which have keys and values
+        self._next.append(CachedRow(ids, [(layer.keys[row][:, places], layer.values[row][:, places]) for layer in layers]))
 
     def _make_room(self, count: int) -> bool:
         """Drops rows of the last call that a batch has continued, until `count` tokens fit; returns whether they do."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
 
-from swirl_env.agents.transformers.interfaces import CausalLM
+from swirl_env.agents.transformers.interfaces import CausalLM, unwrapped
 from swirl_env.agents.transformers.prefix_cache import PrefixCache, holds_every_position
 from swirl_env.kv_cache import attends_to_all, cache_of
 from swirl_env.sequences import common_prefix
@@ -213,7 +213,7 @@ def _begin(model: CausalLM, rows: Sequence[tuple[int, ...]], prefixes: PrefixCac
     if not attends_to_all(model.config):
         return nothing
     if prefixes is not None and (cached := prefixes.lookup(rows, _WORTH_SHARING)) is not None:
-        return cached
+        return cast(LMCache, cached[0]), cached[1]
     return _read_shared(model, rows) or nothing
 
 
@@ -231,7 +231,7 @@ def _read_shared(model: CausalLM, rows: Sequence[tuple[int, ...]]) -> tuple[LMCa
     if not holds_every_position(cache):
         return None
     cache.batch_repeat_interleave(len(rows))
-    return cache, [shared] * len(rows)
+    return cast(LMCache, cache), [shared] * len(rows)
 
 
 Forward = Callable[[Tensor, Tensor, Tensor, "LMCache | None"], tuple[Tensor, LMCache]]
@@ -239,7 +239,7 @@ Forward = Callable[[Tensor, Tensor, Tensor, "LMCache | None"], tuple[Tensor, LMC
 
 def _forward(model: CausalLM) -> Forward:
     """Returns the model as a function of ids, mask, positions and cache that gives the last logits, [B, V], and the cache."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # what peft wrapped
+    base = unwrapped(model)
     accepted = inspect.signature(type(base).forward).parameters
     cache_option = "cache" if "cache" in accepted else "past_key_values"  # newer transformers renamed it
     if "past_key_values" not in accepted and "cache_params" in accepted:  # the Mamba family

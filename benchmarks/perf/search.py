@@ -140,7 +140,7 @@ def _words() -> list[str]:
     """Returns the stop words of English, then made-up ones, short ones first, as frequent words are short."""
     rng = random.Random(0)
     syllables = [c + v for c in "bcdfghjklmnprstvwz" for v in ("a", "e", "i", "o", "u", "ai", "or", "en")]
-    words = dict.fromkeys(sorted(ENGLISH_STOP_WORDS, key=len))
+    words: dict[str, None] = dict.fromkeys(sorted(ENGLISH_STOP_WORDS, key=len))
     while len(words) < _VOCABULARY:
         words["".join(rng.choices(syllables, k=1 + min(4, len(words) // 100)))] = None
     return list(words)

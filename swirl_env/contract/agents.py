@@ -76,10 +76,10 @@ def one_bad_state_spoils_no_other(agent: Unchecked) -> None:
     bad = inputs[-1]
 
     class Raising:
-        def act(self, batch: Sequence[State]) -> Unchecked:
-            if bad in batch:
+        def act(self, states: Sequence[State]) -> Unchecked:
+            if bad in states:
                 raise RuntimeError("one bad state")
-            return agent.act(batch)
+            return agent.act(states)
 
     with quiet():
         actions = GuardedAgent(Raising()).act(inputs)

@@ -81,10 +81,10 @@ def one_bad_step_spoils_no_other(judge: Unchecked) -> None:
     bad = inputs[1]
 
     class Raising:
-        def judge(self, batch: Sequence[SubTrajectory]) -> Unchecked:
-            if bad in batch:
+        def judge(self, steps: Sequence[SubTrajectory]) -> Unchecked:
+            if bad in steps:
                 raise RuntimeError("one bad step")
-            return judge.judge(batch)
+            return judge.judge(steps)
 
     with quiet():
         verdicts = run_judge(Raising(), inputs)

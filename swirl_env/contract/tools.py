@@ -116,10 +116,10 @@ def one_bad_query_spoils_no_other(tool: Unchecked) -> None:
     class Raising:
         tag, description = tool.tag, tool.description
 
-        def run(self, batch: Sequence[Unchecked]) -> Unchecked:
-            if bad in batch:
+        def run(self, queries: Sequence[Unchecked]) -> Unchecked:
+            if bad in queries:
                 raise RuntimeError("one bad query")
-            return tool.run(batch)
+            return tool.run(queries)
 
     with quiet():
         results = run_tool(Raising(), queries)

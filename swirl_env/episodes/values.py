@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence, Set
-from typing import Any, get_args
+from typing import Any, SupportsFloat, get_args
 
 import msgspec
 
@@ -79,8 +79,9 @@ def _json(value: Any, depth: int) -> Any:
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
-    if hasattr(value, "tolist") and not isinstance(value, type):  # NumPy's and torch's arrays and scalars
-        return _json(value.tolist(), depth + 1)
+    to_list = getattr(value, "tolist", None)
+    if to_list is not None and not isinstance(value, type):  # NumPy's and torch's arrays and scalars
+        return _json(to_list(), depth + 1)
     plain = msgspec.to_builtins(value, str_keys=True)
     if type(plain) is type(value):
         raise TypeError(f"data holds a {type(value).__name__}, which JSON cannot hold; convert it")
@@ -154,7 +155,7 @@ def checked_verdict(verdict: object, judge: str) -> Verdict:
 
 def _number(value: object) -> float | None:
     """Returns a finite number as a float, also one of NumPy, torch, `fractions` or a bool; None for anything else."""
-    if value is None or isinstance(value, str | bytes) or not hasattr(value, "__float__"):
+    if isinstance(value, str | bytes) or not isinstance(value, SupportsFloat):
         return None
     try:
         number = float(value)

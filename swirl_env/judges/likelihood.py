@@ -114,8 +114,8 @@ class LikelihoodJudge:
         self.threshold, self.row_tokens, self.batch_tokens = threshold, row_tokens, batch_tokens
         self._before, self._after = self._frame()
         self._good, self._bad = self._choices()
-        model = self.local.model
-        self._packs = attends_to_all(model.config) and not getattr(model, "_is_stateful", False)
+        local = self.local.model
+        self._packs = attends_to_all(local.config) and not getattr(local, "_is_stateful", False)
         self._checked = False
         probe = [self._before, self._after, self._good, self._bad, self.local.renderer.text_ids(_OPENING)]
         weights = weights_fingerprint(self.local.model)

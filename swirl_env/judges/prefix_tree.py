@@ -65,7 +65,8 @@ def group_by_prefix(sequences: Sequence[Ids], most: int) -> list[list[int]]:
     a longer row.
     """
     groups: list[list[int]] = []
-    size, before = 0, ()  # type: int, Ids
+    size = 0
+    before: Ids = ()
     for i in sorted(range(len(sequences)), key=lambda i: sequences[i]):
         shared = common_prefix(before, sequences[i])
         new = len(sequences[i]) - shared

@@ -65,7 +65,8 @@ def _evaluate(path: Path, verdicts: str | None) -> Evaluation:
     store = Store(path, "r")
     table = runs.table_of(store, verdicts)
     evaluation = evaluate(store.with_verdicts(table))
-    rows = [dict(zip(("", "value", "95 % interval", "n"), row, strict=True)) for row in evaluation.table()]
+    columns: tuple[str, ...] = ("", "value", "95 % interval", "n")
+    rows: list[dict[str, str]] = [dict(zip(columns, row, strict=True)) for row in evaluation.table()]
     tables.show(rows, f"{path}{f', judged by {table}' if table else ''}")
     print(f"written to {evaluations.write(path, table, evaluation)}")
     words = [override("out", str(path)), *([] if table is None else [override("verdicts", table)])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from accelerate import Accelerator
@@ -117,7 +117,7 @@ def with_adapters(model: Any, lora: LoraSection, section: ModelSection) -> Any:
 
     config = peft.LoraConfig(
         r=lora.rank,
-        lora_alpha=2 * lora.rank if lora.alpha is None else lora.alpha,
+        lora_alpha=cast(int, 2 * lora.rank if lora.alpha is None else lora.alpha),  # any number scales the adapter
         lora_dropout=lora.dropout,
         target_modules="all-linear" if lora.targets is None else lora.targets,
         task_type="CAUSAL_LM",

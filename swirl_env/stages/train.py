@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import torch
@@ -101,7 +101,7 @@ def accelerator_of(options: TrainOptions) -> Accelerator:
     check_launcher()
     on_cpu = options.model.device == "cpu" or options.policy == "embedded" or not torch.accelerator.is_available()
     accelerator = Accelerator(
-        cpu=on_cpu, mixed_precision=options.precision, log_with=options.trackers or None, project_dir=options.out
+        cpu=on_cpu, mixed_precision=options.precision, log_with=cast(Any, options.trackers or None), project_dir=options.out
     )  # fmt: skip
     if accelerator.num_processes == 1 and _meant_for_several():
         print(ONE_PROCESS, file=sys.stderr)
@@ -183,7 +183,8 @@ def _writing(options: TrainOptions) -> Iterator[None]:
 def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent, first: bool) -> dict[str, Any]:
     """Returns the evaluation of the policy before the first update, and writes it; a resumed run keeps the one it has."""
     file = Path(options.out) / "evaluation.json"
-    (results,) = broadcast_object_list([folders.training_results(Path(options.out)) if first else None])
+    results: dict[str, Any]
+    (results,) = broadcast_object_list([folders.training_results(Path(options.out)) if first else {}])
     if "before" not in results:  # every process evaluates, or none does
         results = {"before": _full(measure, agent) if options.eval.before else None, "at": {}}
         if first:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import NamedTuple, TypedDict
+from typing import NamedTuple, Required, TypedDict
 
 from swirl_env.tools.calculator.names import ALIASES, FUNCTIONS, GREEK, LABEL_TRAPS, STOP_WORDS
 from swirl_env.tools.calculator.parser import RELATIONS, parse
@@ -62,7 +62,7 @@ class Reply(TypedDict, total=False):
 
     id: int
     """Of the request."""
-    text: str
+    text: Required[str]
     data: dict[str, str]
     error: ErrorKind
     ready: bool

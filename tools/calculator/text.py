@@ -17,7 +17,7 @@ class CalcError(Exception):
 
     def __init__(self, message: str, kind: ErrorKind = "invalid") -> None:
         super().__init__(message)
-        self.kind = kind
+        self.kind: ErrorKind = kind
 
 
 _PLAIN = re.compile(r"[0-9+\-*/^%!()., ]+")

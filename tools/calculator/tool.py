@@ -90,9 +90,10 @@ class Calculator:
 def _ask(worker: Service, timeout_s: float, goal: Goal) -> ToolResult:
     """Returns the worker's reply; raises what another try may improve on, so that it is never cached."""
     reply = worker.ask(goal, timeout_s)
-    if reply.get("error") == "unavailable" or reply.get("startup_counts_towards_timeout"):
-        raise CalcError(reply["text"], reply["error"])
-    return ToolResult(reply["text"], reply.get("error"), reply.get("data", {}))
+    error = reply.get("error")
+    if error is not None and (error == "unavailable" or reply.get("startup_counts_towards_timeout")):
+        raise CalcError(reply["text"], error)
+    return ToolResult(reply["text"], error, reply.get("data", {}))
 
 
 def in_process(goal: Goal) -> ToolResult:

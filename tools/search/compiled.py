@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -51,5 +53,5 @@ def add_up(passages: Ints, scores: Floats, slices: Ints, totals: Floats, best: I
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _above(score: float, passage: int, other_score: float, other: int) -> bool:
-    return score > other_score or (score == other_score and passage < other)
+def _above(score: Any, passage: Any, other_score: Any, other: Any) -> bool:
+    return bool(score > other_score or (score == other_score and passage < other))

@@ -59,8 +59,8 @@ def _texts(value: object, source: str) -> Iterator[str]:
         return  # how tables write a missing value
     elif isinstance(value, Mapping):
         yield from _record_texts(value, source)
-    elif hasattr(value, "tolist"):  # numpy, as Parquet readers give
-        yield from _texts(value.tolist(), source)
+    elif (to_list := getattr(value, "tolist", None)) is not None:  # numpy, as Parquet readers give
+        yield from _texts(to_list(), source)
     elif isinstance(value, (list, tuple)):
         for item in value:
             yield from _texts(item, source)

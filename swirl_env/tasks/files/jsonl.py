@@ -73,7 +73,7 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
         self.location = locate(path)
         stem = Path(path).name.split(".")[0]
         self.split = split or stem
-        self.grading = cast("Grading", grading)
+        self.grading: Grading = cast("Grading", grading)
         self.corpus_file = locate(corpus_path) if corpus_path else find_corpus_file(self.location.folder, stem)
         self.answered = answer_field is not None
         self.fields = (
@@ -93,8 +93,8 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
         rows = read_rows(self.location)
         return pool_passages(self.location, self.split).corpus if len(rows) and read_paragraphs(rows[0]) else None
 
-    @property
-    def tools(self) -> tuple[str, ...]:
+    @property  # follows the file, unlike the class attribute of the known sets
+    def tools(self) -> tuple[str, ...]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleVariableOverride]
         """Search if there is a corpus, the calculator if answers are numbers."""
         return (*(("search",) if self.corpus is not None else ()), *(("calculator",) if self.grading == "number" else ()))
 

@@ -190,8 +190,8 @@ def storable(value: object) -> Any:
     """Returns a value as JSON holds it: Parquet files also have dates, bytes, decimals, arrays and missing numbers."""
     if isinstance(value, Mapping):
         return {str(key): storable(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
+    if (to_list := getattr(value, "tolist", None)) is not None:
+        value = to_list()
     if isinstance(value, (list, tuple, set)):
         return [storable(item) for item in value]
     if value is None or isinstance(value, (bool, str)):

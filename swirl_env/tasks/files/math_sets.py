@@ -91,7 +91,7 @@ def plan_from_annotations(solution: str, question: str = "") -> tuple[PlanStep, 
             # A number alone, <<40=40>>, only introduces a value; there is nothing to calculate.
             continue
         used = {arithmetic_value(number) for number in numbers} - in_question
-        needs = sorted({results[number] for number in used if number in results})
+        needs = sorted({results[number] for number in used if number is not None and number in results})
         results[value] = len(steps)
         steps.append(PlanStep(CALCULATOR, expression.strip(), _written(value), tuple(needs)))
     return tuple(steps)

@@ -131,13 +131,10 @@ class QuestionSet(ABC, Generic[OptionsT]):
     homepage: ClassVar[str]
     """Where the official files are."""
 
+    tools: tuple[str, ...] = ()
+    """Names of the tools that the questions call for."""
     max_steps: int = 1
     skip: int = 0
-
-    @property
-    def tools(self) -> tuple[str, ...]:
-        """Names of the tools that the questions call for; a subclass may set a class attribute instead."""
-        return ()
 
     def __init__(self, split: str | None, data_dir: str | None, limit: int | None, hub: bool | str, skip: int = 0) -> None:
         self.limit, self.skip = check_limit(limit), check_skip(skip)

@@ -10,7 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -192,7 +192,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> Sequence[Row]:
     except ModuleNotFoundError as error:
         raise MissingExtra("Data from the hub needs 'datasets'. Install it with: pip install 'swirl-env[train]'") from error
     try:
-        rows: Sequence[Row] = datasets.load_dataset(name, config, split=split)
+        rows = cast("Sequence[Row]", datasets.load_dataset(name, config, split=split))
     except Exception as error:  # the library raises its own, the hub client's, the network's
         what = f"{name!r} (config {config!r}, split {split!r})"
         raise DataNotFound(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import mpmath  # type: ignore[import-untyped]
 import sympy as sp
@@ -93,7 +93,7 @@ def evalf(expression: Value, digits: Value = FIFTEEN) -> Value:
 
 def nsolve(equation: Value, *rest: Value) -> Value:
     """A root near a starting point, by the secant method on exact evaluation (SymPy's own generates code)."""
-    expression = equation.lhs - equation.rhs if isinstance(equation, sp.Eq) else equation
+    expression: Value = cast("sp.Expr", equation.lhs) - cast("sp.Expr", equation.rhs) if isinstance(equation, sp.Eq) else equation
     variable, start = rest if len(rest) == 2 else (variable_of(expression), rest[0])
     return root_near(expression, symbol(variable), start)
 

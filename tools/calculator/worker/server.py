@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from swirl_env.tools.calculator.goal import Reply
     from swirl_env.tools.calculator.rational import Node
-    from swirl_env.tools.calculator.text import CalcError
+    from swirl_env.tools.calculator.text import CalcError, ErrorKind
 
     Answer = Callable[..., Reply]
 
@@ -47,6 +47,10 @@ def failure(kind: str, request: int) -> bytes:
     return json.dumps({"id": request, "error": kind, "text": _SENTENCES[kind]}).encode() + b"\n"
 
 
+def _refusal(kind: ErrorKind, text: str) -> Reply:
+    return {"error": kind, "text": text}
+
+
 def respond(line: bytes, answer: Answer, failed: type[CalcError]) -> tuple[bytes, bool]:
     """Returns the reply to one request, and whether this process is still fit for the next."""
     request = json.loads(line)
@@ -59,11 +63,11 @@ def respond(line: bytes, answer: Answer, failed: type[CalcError]) -> tuple[bytes
     try:
         reply, fit = answer(*map(decode, request["goal"])), True
     except (MemoryError, RecursionError):
-        reply, fit = {"error": "limit", "text": _SENTENCES["limit"]}, False
+        reply, fit = _refusal("limit", _SENTENCES["limit"]), False
     except failed as error:
-        reply, fit = {"error": error.kind, "text": str(error)}, True
+        reply, fit = _refusal(error.kind, str(error)), True
     except Exception:  # SymPy's own trouble, whose words may quote the input
-        reply, fit = {"error": "invalid", "text": "The expression cannot be evaluated."}, True
+        reply, fit = _refusal("invalid", "The expression cannot be evaluated."), True
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
     return json.dumps({**reply, "id": request["id"]}).encode() + b"\n", fit
