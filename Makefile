@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check lint types docs install clean
+.PHONY: demo test test-slow check lint types docs install clean
 
 install: $(VENV)/.installed
 
@@ -18,7 +18,11 @@ demo: install
 	$(BIN)/swirl bench
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+# Real models, servers, browsers and processes that are killed: what takes seconds each. CI runs them too.
+test-slow: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
 
 lint: install
 	$(BIN)/ruff check .
@@ -31,7 +35,7 @@ types: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-check: lint types test
+check: lint types test test-slow
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
