@@ -18,7 +18,9 @@ from typing import Any, NoReturn
 
 from swirl_env.protocols import Tool, TypedTool
 
-Schema = Mapping[str, Any]
+Json = Any
+"""A value as JSON holds it."""
+Schema = Mapping[str, Json]
 MAX_DEPTH = 50
 """Deepest nesting of arguments."""
 
@@ -64,7 +66,7 @@ def example(schema: Schema) -> str:
     return "{" + ", ".join(fields) + "}"
 
 
-def loads(text: str) -> Any:
+def loads(text: str) -> Json:
     """Returns what a JSON text says; None if it is none (or null), or holds NaN or a number beyond all bounds."""
     try:
         return json.loads(text, parse_constant=_refuse, parse_float=_finite)
@@ -95,7 +97,7 @@ def named(name: object) -> str:
     return f'"{name}"' if isinstance(name, str) and _NAME.fullmatch(name) else "of another name"
 
 
-def read_arguments(schema: Schema, text: str) -> dict[str, Any] | str:
+def read_arguments(schema: Schema, text: str) -> dict[str, Json] | str:
     """Returns the arguments that the text of a call states, or the sentence that says what is wrong with them.
 
     Args:
@@ -104,7 +106,7 @@ def read_arguments(schema: Schema, text: str) -> dict[str, Any] | str:
     """
     only, properties = single(schema), schema.get("properties", {})
     stripped = text.strip()
-    arguments: Any = loads(stripped) if stripped.startswith("{") else None
+    arguments: Json = loads(stripped) if stripped.startswith("{") else None
     if only and not (isinstance(arguments, dict) and (not arguments or arguments.keys() & properties.keys())):
         arguments = {only: _bare(schema, properties.get(only, {}), stripped)}
     elif not stripped:
@@ -114,16 +116,16 @@ def read_arguments(schema: Schema, text: str) -> dict[str, Any] | str:
     return check_arguments(schema, arguments)
 
 
-def check_arguments(schema: Schema, arguments: Mapping[str, Any]) -> dict[str, Any] | str:
+def check_arguments(schema: Schema, arguments: Mapping[str, Json]) -> dict[str, Json] | str:
     """Returns arguments that fit a schema, or the sentence that names the field that does not."""
     try:
-        checked: dict[str, Any] = _object(schema, {**schema, "type": "object"}, arguments, "", 0)
+        checked: dict[str, Json] = _object(schema, {**schema, "type": "object"}, arguments, "", 0)
     except _Wrong as wrong:
         return str(wrong)
     return checked
 
 
-def _bare(root: Schema, schema: Any, text: str) -> Any:
+def _bare(root: Schema, schema: Json, text: str) -> Json:
     """Returns the value of a bare text: itself if a text is wanted, else what it says in JSON."""
     kinds = _kinds(_resolved(root, schema, 0))
     if not kinds or "string" in kinds:
@@ -132,17 +134,17 @@ def _bare(root: Schema, schema: Any, text: str) -> Any:
     return text if value is None and text != "null" else value
 
 
-def _kinds(schema: Any) -> tuple[str, ...]:
+def _kinds(schema: Json) -> tuple[str, ...]:
     kind = schema.get("type") if isinstance(schema, Mapping) else None
     return (kind,) if isinstance(kind, str) else tuple(kind or ())
 
 
-def _resolved(root: Schema, schema: Any, depth: int) -> Any:
+def _resolved(root: Schema, schema: Json, depth: int) -> Json:
     """Follows local references, ``{"$ref": "#/$defs/Name"}``."""
     while (
         isinstance(schema, Mapping) and isinstance(ref := schema.get("$ref"), str) and ref.startswith("#") and depth < MAX_DEPTH
     ):
-        target: Any = root
+        target: Json = root
         for part in ref.removeprefix("#").strip("/").split("/"):
             target = (
                 target.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(target, Mapping) and part else target
@@ -151,7 +153,7 @@ def _resolved(root: Schema, schema: Any, depth: int) -> Any:
     return schema
 
 
-def _fits(root: Schema, schema: Any, value: Any, place: str, depth: int) -> Any:
+def _fits(root: Schema, schema: Json, value: Json, place: str, depth: int) -> Json:
     """Returns a value that fits a schema, converted if nothing is lost by it.
 
     Raises:
@@ -180,7 +182,7 @@ def _fits(root: Schema, schema: Any, value: Any, place: str, depth: int) -> Any:
     return value
 
 
-def _any_of(root: Schema, choices: Any, value: Any, place: str, depth: int) -> Any:
+def _any_of(root: Schema, choices: Json, value: Json, place: str, depth: int) -> Json:
     # A choice that takes the value as it is comes before one that would convert it.
     results, first = [], None
     for choice in choices:
@@ -193,7 +195,7 @@ def _any_of(root: Schema, choices: Any, value: Any, place: str, depth: int) -> A
     return next((result for result in results if type(result) is type(value) and result == value), results[0])
 
 
-def _typed(kinds: tuple[str, ...], value: Any, place: str) -> Any:
+def _typed(kinds: tuple[str, ...], value: Json, place: str) -> Json:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     for kind in kinds:
         if kind == "integer" and is_number and value == int(value):
@@ -214,14 +216,14 @@ def _typed(kinds: tuple[str, ...], value: Any, place: str) -> Any:
     raise _Wrong(f"The argument {place} must be {wanted}; it was {got}.")
 
 
-def _is(kind: str, value: Any) -> bool:
+def _is(kind: str, value: Json) -> bool:
     if isinstance(value, bool) or value is None:
         return kind == ("null" if value is None else "boolean")
-    types: dict[str, Any] = {"string": str, "integer": int, "number": float, "array": list, "object": Mapping}
+    types: dict[str, Json] = {"string": str, "integer": int, "number": float, "array": list, "object": Mapping}
     return kind in types and isinstance(value, types[kind])
 
 
-def _object(root: Schema, schema: Schema, value: Mapping[str, Any], place: str, depth: int) -> dict[str, Any]:
+def _object(root: Schema, schema: Schema, value: Mapping[str, Json], place: str, depth: int) -> dict[str, Json]:
     properties = schema.get("properties", {})
     for name in schema.get("required", ()):
         if name not in value:
@@ -241,7 +243,7 @@ def _place(place: str, name: object) -> str:
     return named(name) if not place else f"{named(name)} of {place}"
 
 
-def _bounds(schema: Schema, value: Any, place: str) -> None:
+def _bounds(schema: Schema, value: Json, place: str) -> None:
     if "enum" in schema and value not in schema["enum"]:
         raise _Wrong(f"The argument {place} must be one of {', '.join(map(json.dumps, schema['enum']))}.")
     if "const" in schema and value != schema["const"]:

@@ -161,8 +161,8 @@ trainer.close()
 patience = time.monotonic() + 10
 while collective_threads() and time.monotonic() < patience:  # a joined thread is listed for a moment longer
     time.sleep(0.01)
-found = {"metrics": metrics, "world": world, "threads": [before, collective_threads()]}
-torch.save({"weights": weights(trainer.model), **found}, sys.argv[2] + str(rank))
+report = {"metrics": metrics, "world": world, "threads": [before, collective_threads()]}
+torch.save({"weights": weights(trainer.model), **report}, sys.argv[2] + str(rank))
 """
 
 

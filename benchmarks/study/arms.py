@@ -25,6 +25,9 @@ NOISES = (0.1, 0.3)
 DEMONSTRATIONS = 2_048
 """Episodes of the noisy expert a seed and setting."""
 
+Options = Mapping[str, Any]
+"""Options of ``swirl train``, by name or by section."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -32,8 +35,8 @@ class Candidate:
 
     name: str
     about: str
-    algo: Mapping[str, Any]
-    variants: tuple[Mapping[str, Any], ...]
+    algo: Options
+    variants: tuple[Options, ...]
     uses: str = "own"
     """``own`` rollouts alone, or ``demonstrations`` too: then it has seen what the others have not."""
     step_wise: bool = True
@@ -44,7 +47,7 @@ class Candidate:
         return [{"trainer.lr": rate, **_of_algo(variant)} for rate in RATES for variant in self.variants]
 
 
-def _of_algo(options: Mapping[str, Any]) -> dict[str, Any]:
+def _of_algo(options: Options) -> dict[str, Any]:
     return {key if "." in key or key == "updates" else f"algo.{key}": value for key, value in options.items()}
 
 
@@ -148,7 +151,7 @@ class Study:
         """Returns the run folder of the expert's episodes."""
         return self.out / "demonstrations" / f"{setting}-{seed}"
 
-    def arm(self, part: str, label: str, one: Candidate, chosen: Mapping[str, Any], setting: str, seed: int, **more: Any) -> Arm:
+    def arm(self, part: str, label: str, one: Candidate, chosen: Options, setting: str, seed: int, **more: Any) -> Arm:
         """Returns one training run.
 
         Args:
@@ -188,7 +191,7 @@ class Study:
             for i, trial in enumerate(one.trials())
         ]
 
-    def main(self, setting: str, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Arm]:
+    def main(self, setting: str, chosen: Mapping[str, Options]) -> Iterator[Arm]:
         """Yields the runs of a setting."""
         part, first = f"main-{setting}", self.candidates[0].name
         for seed in self.seeds:
@@ -197,7 +200,7 @@ class Study:
                 arm = self.arm(part, one.name, one, chosen[one.name], setting, seed, **given)
                 yield replace(arm, start=self.out / part / f"{first}-{seed}")
 
-    def noise(self, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Arm]:
+    def noise(self, chosen: Mapping[str, Options]) -> Iterator[Arm]:
         """Yields the runs with noisy judges."""
         for seed in self.seeds:
             for one in self.candidates:
@@ -205,7 +208,7 @@ class Study:
                     given = {"judge": "noisy", "judge__flip": flip, "judge__seed": seed, **self._short()}
                     yield self.arm("noise", f"{one.name}-{flip}", one, chosen[one.name], EXTRAS, seed, **given)
 
-    def filters(self, chosen: Mapping[str, Mapping[str, Any]]) -> Iterator[Arm]:
+    def filters(self, chosen: Mapping[str, Options]) -> Iterator[Arm]:
         """Yields the runs on demonstrations that every filter chose equally many of."""
         for seed in self.seeds:
             for one in self.candidates:

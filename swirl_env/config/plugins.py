@@ -25,6 +25,11 @@ MISSING = "???"
 _FILLED_IN = {"tool": {"corpus"}}
 """Options that the program fills in unless the user sets them."""
 
+Factory = Callable[..., Any]
+"""What makes a plugin: a class or a function."""
+Options = dict[str, Any]
+"""Options of a plugin, by name."""
+
 
 def choices(group: str) -> list[str]:
     """Returns the registered names of a group; imports none of them."""
@@ -44,7 +49,7 @@ def section(group: str, name: str) -> str:
 
 
 @functools.cache
-def factory(group: str, name: str) -> Callable[..., Any] | None:
+def factory(group: str, name: str) -> Factory | None:
     """Imports the plugin behind a choice; None if it takes no options."""
     if group == "filter":
         make_filter(name)
@@ -63,12 +68,12 @@ def parameters(group: str, name: str) -> dict[str, inspect.Parameter]:
     return {key: p for key, p in signature.parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
 
 
-def defaults(group: str, name: str) -> dict[str, Any]:
+def defaults(group: str, name: str) -> Options:
     """Returns the configuration of a choice: its name and options, with ``???`` for a required value.
 
     Options whose default no configuration can hold are left out, and so are those that only code can give (functions).
     """
-    config: dict[str, Any] = {"name": name}
+    config: Options = {"name": name}
     hints = _hints(factory(group, name))
     for option, parameter in parameters(group, name).items():
         if option in _FILLED_IN.get(group, ()):
@@ -94,7 +99,7 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
 
 
-def spec(group: str, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def spec(group: str, config: Mapping[str, Any] | None) -> Options | None:
     """Returns what `swirl_env.registry.make` takes, with values of the types that the signature asks for.
 
     Args:
@@ -108,7 +113,7 @@ def spec(group: str, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     name = str(config["name"])
     hints = _hints(factory(group, name))
-    options: dict[str, Any] = {"name": name}
+    options: Options = {"name": name}
     for option, value in config.items():
         key = f"{section(group, name)}.{option}"
         if value == MISSING:
@@ -119,7 +124,7 @@ def spec(group: str, config: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return options
 
 
-def _hints(made: Callable[..., Any] | None) -> dict[str, Any]:
+def _hints(made: Factory | None) -> Options:
     target = made.__init__ if inspect.isclass(made) else made
     try:
         return typing.get_type_hints(target)
@@ -133,7 +138,7 @@ def _is_code(hint: Any) -> bool:
     return origin is Callable or (origin in (typing.Union, types.UnionType) and all(map(_is_code, inner)))
 
 
-def docs(made: Callable[..., Any] | None) -> dict[str, str]:
+def docs(made: Factory | None) -> dict[str, str]:
     """Returns the descriptions of options from the ``Args:`` of a Google-style docstring, inherited ones included."""
     texts: dict[str, str] = {}
     for owner in reversed(inspect.getmro(made)) if inspect.isclass(made) else [made]:
@@ -141,7 +146,7 @@ def docs(made: Callable[..., Any] | None) -> dict[str, str]:
     return texts
 
 
-def summary(made: Callable[..., Any] | None) -> str:
+def summary(made: Factory | None) -> str:
     """Returns the first line of a docstring."""
     return (inspect.getdoc(made) or "").partition("\n")[0] if made is not None else ""
 

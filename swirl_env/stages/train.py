@@ -51,6 +51,9 @@ ONE_PROCESS = (
 )
 """What a run says that was meant for more."""
 
+Results = dict[str, Any]
+"""What a training run measured, as its evaluation.json holds it."""
+
 
 def main(config: DictConfig) -> float | None:
     """Runs the stage; returns the figure that ``objective`` names, if the policy was evaluated."""
@@ -82,7 +85,7 @@ def _has_ended(options: TrainOptions) -> bool:
     return same and "spent" in folders.training_results(path) and (path / "policy").is_dir()
 
 
-def _report_ended(options: TrainOptions, first: bool) -> dict[str, Any]:
+def _report_ended(options: TrainOptions, first: bool) -> Results:
     if not first:
         return {}
     print(f"{options.out} has ended already; larger limits (budget=, updates=) go on with it")
@@ -124,7 +127,7 @@ def _same_folder(options: TrainOptions, accelerator: Accelerator) -> TrainOption
     return msgspec.structs.replace(options, out=broadcast_object_list([options.out])[0])
 
 
-def train(options: TrainOptions, accelerator: Accelerator) -> dict[str, Any]:
+def train(options: TrainOptions, accelerator: Accelerator) -> Results:
     """Trains, evaluates and writes; whatever is wrong with the options is raised before anything is written.
 
     Returns:
@@ -180,10 +183,10 @@ def _writing(options: TrainOptions) -> Iterator[None]:
         lock.release()
 
 
-def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent, first: bool) -> dict[str, Any]:
+def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent, first: bool) -> Results:
     """Returns the evaluation of the policy before the first update, and writes it; a resumed run keeps the one it has."""
     file = Path(options.out) / "evaluation.json"
-    results: dict[str, Any]
+    results: Results
     (results,) = broadcast_object_list([folders.training_results(Path(options.out)) if first else {}])
     if "before" not in results:  # every process evaluates, or none does
         results = {"before": _full(measure, agent) if options.eval.before else None, "at": {}}
@@ -192,7 +195,7 @@ def _begun(options: TrainOptions, measure: Measure, agent: TransformersAgent, fi
     return {"before": results["before"], "at": results.get("at", {})}
 
 
-def _record_at(path: Path, results: dict[str, Any], tokens: int, evaluation: Evaluation, run: Run, first: bool) -> None:
+def _record_at(path: Path, results: Results, tokens: int, evaluation: Evaluation, run: Run, first: bool) -> None:
     """Stores the evaluation after a number of sampled tokens; a run resumed before it makes the same again."""
     results["at"][str(tokens)] = {"sampled": evaluation.to_dict(), "spent": dataclasses.asdict(run.spent)}
     if first:
@@ -203,14 +206,14 @@ def _config(options: TrainOptions) -> TrainConfig:
     return dataclasses.replace(options.trainer, updates=options.updates or 0)
 
 
-def _full(measure: Measure, agent: TransformersAgent) -> dict[str, Any] | None:
+def _full(measure: Measure, agent: TransformersAgent) -> Results | None:
     if not (measure.engines and measure.episodes):
         return None
     return {how: evaluation.to_dict() for how, evaluation in measure.full(agent).items()}
 
 
 @contextmanager
-def _reporting(options: TrainOptions, accelerator: Accelerator) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+def _reporting(options: TrainOptions, accelerator: Accelerator) -> Iterator[Callable[[Results], None] | None]:
     """Yields the function that shows each update's metrics: in the progress bar and in the trackers."""
     if not accelerator.is_main_process:
         yield None
@@ -222,7 +225,7 @@ def _reporting(options: TrainOptions, accelerator: Accelerator) -> Iterator[Call
     done = 0
     with progress(f"train {options.algo['name']}", total) as advance:
 
-        def report(row: dict[str, Any]) -> None:
+        def report(row: Results) -> None:
             nonlocal done
             now = min(total, int(row["sampled_tokens" if by_tokens else "update"]))
             shown = {key: row[key] for key in ("success", "reward", "eval_success") if key in row}
@@ -245,7 +248,7 @@ def save_policy(agent: TransformersAgent, folder: Path) -> None:
     os.replace(aside, folder)
 
 
-def _report_results(options: TrainOptions, run: Run, results: dict[str, Any]) -> None:
+def _report_results(options: TrainOptions, run: Run, results: Results) -> None:
     """Prints the results of the run, where they are, and what to run next."""
     path, spent = Path(options.out), run.spent
     if results["after"] is None:
@@ -263,9 +266,9 @@ def _report_results(options: TrainOptions, run: Run, results: dict[str, Any]) ->
     print(f"next: {next_command(options)}")
 
 
-def _cells(measured: dict[str, Any]) -> dict[str, str]:
+def _cells(measured: Results) -> dict[str, str]:
     return tables.policy_cells(*_evaluations(measured).values())
 
 
-def _evaluations(measured: dict[str, Any]) -> dict[str, Evaluation]:
+def _evaluations(measured: Results) -> dict[str, Evaluation]:
     return {how: msgspec.convert(measured[how], Evaluation) for how in ("sampled", "greedy")}

@@ -12,13 +12,16 @@ from swirl_env.types import Action, Answer, ParsedAction, Step, ToolCall, Trajec
 _LISTED_CHARS = 200
 """How much of a question the list shows and searches."""
 
+Json = dict[str, Any]
+"""An object of the page's data."""
+
 
 class Record(NamedTuple):
     """One episode."""
 
     row: list[Any]
     """run, task id, sample, question, ended, correct, labels, steps, errors: what the list shows, sorts and filters."""
-    episode: dict[str, Any]
+    episode: Json
     """Everything that the page of the episode shows."""
 
 
@@ -39,8 +42,8 @@ def records(store: Store, run: int) -> Iterator[Record]:
         yield Record([*row, len(trajectory.steps), errors], _episode(trajectory, tables))
 
 
-def _episode(trajectory: Trajectory, tables: Mapping[str, VerdictTable]) -> dict[str, Any]:
-    others: dict[str, Any] = {judge: table[trajectory.key] for judge, table in tables.items() if trajectory.key in table}
+def _episode(trajectory: Trajectory, tables: Mapping[str, VerdictTable]) -> Json:
+    others: Json = {judge: table[trajectory.key] for judge, table in tables.items() if trajectory.key in table}
     return {
         "question": trajectory.task.question,
         "gold": trajectory.task.answer,
@@ -58,7 +61,7 @@ def _episode(trajectory: Trajectory, tables: Mapping[str, VerdictTable]) -> dict
     }
 
 
-def _step(step: Step, others: Mapping[str, Verdict]) -> dict[str, Any]:
+def _step(step: Step, others: Mapping[str, Verdict]) -> Json:
     text = step.action.text
     same = step.verdict
     # A judge's table repeats the verdicts that were given during the episode: shown once.
@@ -96,7 +99,7 @@ def _tokens(action: Action) -> list[list[float]]:
     return [[token, round(logprob, 4)] for token, logprob in zip(action.token_ids, action.logprobs, strict=True)]
 
 
-def _verdict(verdict: Verdict, judge: str) -> dict[str, Any]:
+def _verdict(verdict: Verdict, judge: str) -> Json:
     return {
         "judge": judge,
         "status": verdict.status,

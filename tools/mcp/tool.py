@@ -18,6 +18,9 @@ from swirl_env.fingerprint import named
 from swirl_env.tools.mcp.connection import Address, Connection, ServerLost, ServerUnavailable
 from swirl_env.types import Task, ToolResult
 
+Schema = Mapping[str, Any]
+"""A JSON Schema object."""
+
 
 class Mcp:
     """Tools of an MCP server, by configuration alone.
@@ -69,11 +72,11 @@ class Mcp:
                 raise unknown_name(f"tool of the MCP server {self._address!r}", name, offered)
         if not names:
             raise ConfigError(f"The MCP server {self._address!r} offers no tools.")
-        self.schemas: dict[str, Mapping[str, Any]] = {name: offered[name][1] for name in names}
+        self.schemas: dict[str, Schema] = {name: offered[name][1] for name in names}
         """Name of each offered tool -> the JSON Schema of its arguments."""
         self.tag = tag or (_as_tag(names[0]) if len(names) == 1 else "mcp")
         self.description = _describe({name: offered[name] for name in names})
-        self.parameters: Mapping[str, Any] = self.schemas[names[0]] if len(names) == 1 else _choice(names)
+        self.parameters: Schema = self.schemas[names[0]] if len(names) == 1 else _choice(names)
         public = (self._address.command, self._address.url, self._address.cwd, self.schemas)
         self.fingerprint = named("mcp", {"server": public, "tag": self.tag, "limits": (timeout, max_chars)})
 
@@ -115,7 +118,7 @@ class Mcp:
                 raise ServerLost("it has ended") from error
             return ToolResult(f"The tool's server refused the call: {' '.join(str(error).split())[:500]}", "unavailable")
 
-    def _chosen(self, query: Any) -> tuple[str, Mapping[str, Any]] | str:
+    def _chosen(self, query: Any) -> tuple[str, Schema] | str:
         """Returns the name of the tool and its arguments, or the sentence that says what is wrong with the call."""
         if not isinstance(query, Mapping):
             return f"The arguments of a call are an object; got {type(query).__name__}."
@@ -201,7 +204,7 @@ def _variable(name: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _listed(address: Address, timeout: float) -> dict[str, tuple[str, Mapping[str, Any]]]:
+def _listed(address: Address, timeout: float) -> dict[str, tuple[str, Schema]]:
     """Returns name -> (description, JSON Schema of the arguments) of a server's tools; asked once per process."""
     try:
         connection = Connection(address, timeout)
@@ -215,7 +218,7 @@ def _listed(address: Address, timeout: float) -> dict[str, tuple[str, Mapping[st
     return {tool.name: (tool.description or tool.title or tool.name, tool.input_schema) for tool in tools}
 
 
-def _describe(tools: Mapping[str, tuple[str, Mapping[str, Any]]]) -> str:
+def _describe(tools: Mapping[str, tuple[str, Schema]]) -> str:
     """Returns the tools' descriptions for the prompt: of one tool its own, of several one line each with their arguments."""
     if len(tools) == 1:
         ((description, _),) = tools.values()
