@@ -207,6 +207,14 @@ def test_remote_code_of_a_model_needs_repetition(swirl, run):
     assert "add agent.trust_remote_code=true" in error_of(swirl("generate", "out=run", "resume=true"))
 
 
+@pytest.mark.parametrize("command", [["touch", "started"], "touch started", ["sh", "-c", "touch started"]])
+def test_programs_that_only_a_stored_configuration_names_are_not_started(swirl, run, command):
+    pytest.importorskip("mcp")
+    edit(run, tool={"mcp": {"name": "mcp", "command": command}})
+    sentence = error_of(swirl("generate", "out=run", "resume=true"))
+    assert "names a program to start: tool.mcp.command=" in sentence and not Path("started").exists()
+
+
 # Folders that cannot be written
 
 

@@ -144,12 +144,18 @@ def code_names(config: Mapping[str, object]) -> list[str]:
     return sorted({f"{key}={name}" for key in _PLUGINS for name in _texts(config.get(key)) if _CODE.fullmatch(name)})
 
 
+def _programs(config: Mapping[str, object]) -> list[str]:
+    """Returns the keys under which a configuration's tools name a program to start, e.g. ``tool.mcp.command``."""
+    tools = {"tool": config.get("tool") or {}}
+    return [key for key, value in _flat(tools).items() if key.rpartition(".")[2] == "command" and value]
+
+
 def resume_command(stage: str, options: RunOptions) -> str:
-    """Returns the command that goes on with a run; it repeats the plugins that are named ``module:Attr``."""
+    """Returns the command that goes on with a run; it repeats what runs code: ``module:Attr`` names, programs of tools."""
     config = to_config(options)
     named = {name.partition("=")[0] for name in code_names(config)}
     words = [word for key in ("task", "agent", "judge", "algo") if key in named for word in choice(key, config[key])]
-    if "tool" in named:
+    if "tool" in named or _programs(config):
         words += tool_choices(config["tool"])
     if "format" in named:
         words.append(override("format", config["format"]))
@@ -164,6 +170,12 @@ def _check_code(path: Path, config: Config) -> None:
         raise ConfigError(
             f"{path / 'config.yaml'} names code to run: {', '.join(unasked)}. If you trust it, name it on the command line "
             f"too, e.g. {unasked[0]}; otherwise choose another out=."
+        )
+    programs = _programs(config)
+    if programs and not any(f"{programs[0].rpartition('.')[2]}=" in word for word in words):
+        raise ConfigError(
+            f"{path / 'config.yaml'} names a program to start: {programs[0]}={_flat(config)[programs[0]]}. If you trust it, give "
+            f"{programs[0]}= on the command line too; otherwise choose another out=."
         )
     trusting = [key for key in _flat(config) if key.endswith("trust_remote_code") and _flat(config)[key]]
     if trusting and not any("trust_remote_code=" in word.lower() for word in words):
