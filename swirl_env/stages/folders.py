@@ -72,7 +72,7 @@ def episode_runs(path: Path) -> list[Path]:
 
 def no_run(path: Path) -> StoreError:
     """Returns the error for a folder that holds no run, with the nearest one that does."""
-    near = _nearest(path)
+    near = nearest_run(path)
     hint = f" Did you mean out={near}?" if near else " Give the folder that `swirl generate` or `swirl train` wrote, out=..."
     failed = unbegun_cells(path) if path.is_dir() else []
     if failed:
@@ -80,7 +80,7 @@ def no_run(path: Path) -> StoreError:
     return StoreError(f"{path} is no run folder: it {'holds no run' if path.is_dir() else 'does not exist'}.{hint}")
 
 
-def _nearest(path: Path) -> Path | None:
+def nearest_run(path: Path) -> Path | None:
     """Returns the run folder or sweep next to a folder whose name is nearest to its name."""
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:

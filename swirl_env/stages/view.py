@@ -62,18 +62,10 @@ def _runs(folder: Path) -> list[Path]:
     below = [run for run, kind in folders.runs_below(folder) if kind == "episodes"] if folder.is_dir() else []
     if not below:
         what = "holds no episodes" if folder.is_dir() else "does not exist"
-        raise StoreError(f"{folder} {what}. Give a folder that `swirl generate` or `swirl eval` wrote.{_nearest(folder)}")
+        near = folders.nearest_run(folder)
+        hint = f" Did you mean {near}?" if near else ""
+        raise StoreError(f"{folder} {what}. Give a folder that `swirl generate` or `swirl eval` wrote.{hint}")
     return below
-
-
-def _nearest(folder: Path) -> str:
-    """Returns a hint at the run folder whose name is most like one that does not exist; empty if there is none."""
-    import difflib
-
-    parent = folder.parent
-    names = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
-    close = difflib.get_close_matches(folder.name, names, 1)
-    return f" Did you mean {parent / close[0]}?" if close else ""
 
 
 def _serve(page: Path, port: int) -> None:
