@@ -1,20 +1,12 @@
-"""Credit rules: from the rewards of single steps, or of whole episodes, to one advantage per step.
-
-Pure NumPy functions over flat arrays: N steps of any number of episodes, without padding, so that episodes of different
-length never weigh on one another by accident. Every rule takes ``valid`` [N]: steps whose verdict failed or is missing
-are False there; they get advantage 0, are counted by no baseline, and the caller leaves them out of the loss (`losses`). A batch
-with such steps gives exactly what the batch without them gives. Only a rule that sums over the steps of an episode cannot: a
-sum with an unknown term is unknown (`return_to_go`, `complete_returns`).
-
-Index arrays (``state``, ``episode``, ``group``) hold any integers; equal numbers mean the same state, episode or question.
-"""
+"""Credit rules that every textbook has: rewards and outcomes with their baselines, returns, shaping, filters."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-Floats = NDArray[np.float64]
+from swirl_env.algos.credit.arrays import EPS, Bools, Floats, as_valid, discount, first_steps, mean, normalised, others_mean
+
 MISSING = ("invalid", "skip")
 """What may be done about steps without a verdict by rules that sum over steps (see `return_to_go`)."""
 
@@ -31,7 +23,7 @@ def step_reward(rewards: ArrayLike, valid: ArrayLike) -> Floats:
     Returns:
         [N] advantages, 0 if not valid.
     """
-    r, v = _as_valid(rewards, valid)
+    r, v = as_valid(rewards, valid)
     return np.where(v, r, 0.0)
 
 
@@ -49,8 +41,8 @@ def leave_one_out(rewards: ArrayLike, valid: ArrayLike, state: ArrayLike) -> Flo
     Returns:
         [N] advantages, 0 if not valid.
     """
-    r, v = _as_valid(rewards, valid)
-    return np.where(v, r - _others_mean(r, v, np.asarray(state)), 0.0)
+    r, v = as_valid(rewards, valid)
+    return np.where(v, r - others_mean(r, v, np.asarray(state)), 0.0)
 
 
 def outcome(
@@ -75,23 +67,31 @@ def outcome(
     Returns:
         [N] advantages, 0 if not valid.
     """
-    r, v = _as_valid(outcomes, valid)
-    firsts, back = _episodes(v, np.asarray(episode))
+    r, v = as_valid(outcomes, valid)
+    firsts, back = first_steps(v, episode)
     if not len(firsts):
         return np.zeros_like(r)
     value = r[firsts]
     within = np.zeros(len(firsts), dtype=np.int64) if group is None else np.asarray(group)[firsts]
     known = np.ones(len(firsts), dtype=np.bool_)
     if baseline == "leave_one_out":
-        value = value - _others_mean(value, known, within)
+        value = value - others_mean(value, known, within)
     elif baseline == "mean":
-        value = value - _mean(value, known, within)
+        value = value - mean(value, known, within)
     elif baseline != "none":
         raise ValueError(f"baseline is 'leave_one_out', 'mean' or 'none'; got {baseline!r}")
     return np.where(v, value[back], 0.0)
 
 
-def group_normalised(outcomes: ArrayLike, valid: ArrayLike, episode: ArrayLike, group: ArrayLike, *, eps: float = 1e-6) -> Floats:
+def group_normalised(
+    outcomes: ArrayLike,
+    valid: ArrayLike,
+    episode: ArrayLike,
+    group: ArrayLike,
+    *,
+    scale: bool = True,
+    eps: float = EPS,
+) -> Floats:
     """A_i = (outcome - mean) / (std + eps) over the episodes of one question (GRPO; DeepSeekMath, arXiv 2402.03300, 4.1.2).
 
     The population standard deviation is used. Dividing by it reweights questions; no claim to unbiasedness is made.
@@ -101,22 +101,21 @@ def group_normalised(outcomes: ArrayLike, valid: ArrayLike, episode: ArrayLike, 
         valid: [N] bool.
         episode: [N] which episode each step belongs to.
         group: [N] which question each episode is on.
+        scale: whether to divide by the standard deviation; without it the rule only subtracts the mean (Dr. GRPO, 2503.20783).
         eps: keeps groups of equal outcomes at 0.
 
     Returns:
         [N] advantages, 0 if not valid.
     """
-    r, v = _as_valid(outcomes, valid)
-    firsts, back = _episodes(v, np.asarray(episode))
+    r, v = as_valid(outcomes, valid)
+    firsts, back = first_steps(v, episode)
     if not len(firsts):
         return np.zeros_like(r)
-    value, within, known = r[firsts], np.asarray(group)[firsts], np.ones(len(firsts), dtype=np.bool_)
-    centred = value - _mean(value, known, within)
-    spread = np.sqrt(_mean(centred**2, known, within))
-    return np.where(v, (centred / (spread + eps))[back], 0.0)
+    within, known = np.asarray(group)[firsts], np.ones(len(firsts), dtype=np.bool_)
+    return np.where(v, normalised(r[firsts], known, within, scale=scale, eps=eps)[back], 0.0)
 
 
-def complete_returns(valid: ArrayLike, episode: ArrayLike, position: ArrayLike, *, gamma: float = 1.0) -> NDArray[np.bool_]:
+def complete_returns(valid: ArrayLike, episode: ArrayLike, position: ArrayLike, *, gamma: float = 1.0) -> Bools:
     """Returns whether every reward that a step's return sums was given: the step's own and all later ones of its episode.
 
     A failed or missing verdict is no zero, so a return that would contain one is unknown, and the step leaves the loss. With
@@ -132,7 +131,7 @@ def complete_returns(valid: ArrayLike, episode: ArrayLike, position: ArrayLike, 
         [N] bool.
     """
     v, group, place = np.asarray(valid, dtype=np.bool_), np.asarray(episode), np.asarray(position)
-    if _discount(gamma) == 0:
+    if discount(gamma) == 0:
         return v.copy()
     complete = v.copy()
     order = np.lexsort((place, group))[::-1]
@@ -170,7 +169,7 @@ def return_to_go(
     Returns:
         [N] advantages, 0 if not valid.
     """
-    r, v = _as_valid(rewards, valid)
+    r, v = as_valid(rewards, valid)
     group, place = np.asarray(episode), np.asarray(position)
     if missing not in MISSING:
         raise ValueError(f"missing is one of {', '.join(MISSING)}; got {missing!r}")
@@ -181,12 +180,12 @@ def return_to_go(
     for i in order:
         if not v[i]:
             continue
-        later = _discount(gamma) ** (last[1] - place[i]) * last[2] if last is not None and last[0] == group[i] else 0.0
+        later = discount(gamma) ** (last[1] - place[i]) * last[2] if last is not None and last[0] == group[i] else 0.0
         returns[i] = r[i] + later
         last = (int(group[i]), int(place[i]), float(returns[i]))
     returns = np.where(used, returns, 0.0)
     if baseline == "position":
-        returns = returns - _others_mean(returns, used, place)
+        returns = returns - others_mean(returns, used, place)
     elif baseline != "none":
         raise ValueError(f"baseline is 'none' or 'position'; got {baseline!r}")
     return np.where(used, returns, 0.0)
@@ -218,47 +217,5 @@ def shaped(rewards: ArrayLike, potential: ArrayLike, next_potential: ArrayLike, 
     Returns:
         [N] shaped rewards; NaN if the reward or a potential is unknown (NaN): such a step is not valid any more.
     """
-    gamma = _discount(gamma)
+    gamma = discount(gamma)
     return np.asarray(rewards, np.float64) + gamma * np.asarray(next_potential, np.float64) - np.asarray(potential, np.float64)
-
-
-def _discount(gamma: float) -> float:
-    if not 0 <= gamma <= 1:
-        raise ValueError(f"gamma is a number from 0 to 1; got {gamma!r}")
-    return gamma
-
-
-def _as_valid(rewards: ArrayLike, valid: ArrayLike) -> tuple[Floats, NDArray[np.bool_]]:
-    """Returns float rewards with 0 in place of whatever an invalid step holds, and the mask."""
-    v = np.asarray(valid, dtype=np.bool_)
-    r = np.asarray(rewards, dtype=np.float64)
-    if r.shape != v.shape or r.ndim != 1:
-        raise ValueError(f"rewards and valid are flat and of one length; got shapes {r.shape} and {v.shape}")
-    r = np.where(v, r, 0.0)
-    if not np.isfinite(r).all():
-        raise ValueError("a valid step has a reward that is not finite; mark it as not valid instead")
-    return r, v
-
-
-def _sums(r: Floats, v: NDArray[np.bool_], key: NDArray[np.integer]) -> tuple[Floats, Floats]:
-    """Returns for every element the sum and the count of the valid ones that share its key."""
-    _, index = np.unique(key, return_inverse=True)
-    total = np.bincount(index, r * v)[index].astype(np.float64)
-    return total, np.bincount(index, v.astype(np.float64))[index].astype(np.float64)
-
-
-def _others_mean(r: Floats, v: NDArray[np.bool_], key: NDArray[np.integer]) -> Floats:
-    total, count = _sums(r, v, key)
-    return np.where(count > 1, (total - r) / np.maximum(count - 1, 1), 0.0)
-
-
-def _mean(r: Floats, v: NDArray[np.bool_], key: NDArray[np.integer]) -> Floats:
-    total, count = _sums(r, v, key)
-    return total / np.maximum(count, 1)
-
-
-def _episodes(v: NDArray[np.bool_], episode: NDArray[np.integer]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Returns a valid step of each episode that has one, and for every step the index of its episode among those."""
-    known, firsts = np.unique(episode[v], return_index=True)
-    back = np.searchsorted(known, episode).clip(max=max(len(known) - 1, 0))
-    return np.asarray(np.flatnonzero(v)[firsts], dtype=np.intp), np.asarray(back, dtype=np.intp)
