@@ -35,7 +35,7 @@ FLOORS = [
     "tools tasks episodes fingerprint",
     "env judges store contract rollout",
     "agents vector config conf",
-    "algos",
+    "algos audit",
     "stages view",
     "cli",
     "benchmarks",
