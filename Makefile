@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check lint types docs install clean
+.PHONY: demo test test-slow check lint types mypy pyright docs install clean
 
 install: $(VENV)/.installed
 
@@ -18,18 +18,22 @@ demo: install
 	$(BIN)/swirl bench
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 # Real models, servers, browsers and processes that are killed: what takes seconds each. CI runs them too.
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: install
+types: mypy pyright
+
+mypy: install
 	$(BIN)/mypy
+
+pyright: install
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 docs: install

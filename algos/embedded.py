@@ -141,7 +141,7 @@ def build_model(vocabulary: int, seed: int) -> LlamaForCausalLM:
 
 
 def build_tokenizer(words: Iterable[str] | None = None) -> PreTrainedTokenizerFast:
-    """Returns the tokenizer: one token a word, tag, sign and digit.
+    """Returns the tokenizer: one token per word, tag, sign and digit.
 
     Text is split at blanks and around tags and signs, and joined with blanks again, so that sampled ids are the ids of their
     text. A number is its digits, those after the first marked as going on (``14`` is ``1 ##4``); other words that are not

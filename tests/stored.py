@@ -9,7 +9,7 @@ SETTINGS = Settings(("search_query",), 5)
 
 
 def episode(task="q0", sample=0, *, ended="answered", correct=True, labels=("GOOD", "GOOD"), seed=0):
-    """A small episode: one search a label, the last one the answer."""
+    """A small episode: one search per label, the last one the answer."""
     steps = []
     for i, label in enumerate(labels):
         verdict = Verdict("scored", float(label == "GOOD"), label) if label in ("GOOD", "BAD") else Verdict(label)
