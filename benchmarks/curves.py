@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from swirl_env.benchmarks.compare import Arm
 from swirl_env.errors import MissingExtra
+from swirl_env.view.report.training import mean_curve
 
-Floats = NDArray[np.float64]
 _CROWD = 5
 """More algorithms than this leave no room for single seeds."""
 _STYLES = ("-", "--")
@@ -54,18 +53,3 @@ def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(loc="upper left", ncols=1 + (len(names) > _CROWD))
     figure.savefig(file)
-
-
-def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> tuple[Floats, Floats]:
-    """Returns the mean of curves over the stretch that all of them cover.
-
-    Args:
-        curves: points (x, y) of each, x rising.
-
-    Returns:
-        x where any curve has a point, [P], and the mean of y there, straight lines between points, [P].
-    """
-    columns = [np.array(curve, dtype=np.float64).T for curve in curves]  # [2, points] each
-    start, end = max(x[0] for x, _ in columns), min(x[-1] for x, _ in columns)
-    grid = np.unique(np.concatenate([x[(x >= start) & (x <= end)] for x, _ in columns]))
-    return grid, np.mean([np.interp(grid, x, y) for x, y in columns], axis=0)

@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip("torch", reason="the plan names settings of the embedded policy")
 pytest.importorskip("matplotlib", reason="the curves need matplotlib")
 
-from swirl_env.benchmarks.curves import mean_curve
 from swirl_env.benchmarks.study import __main__ as study
 from swirl_env.benchmarks.study import arms as study_plan
 from swirl_env.benchmarks.study import page as study_page
 from swirl_env.registry import names
+from swirl_env.view.report.training import mean_curve
 
 
 def planned(out, arms=("swirl_logged", "reinforce"), settings=("main",)):

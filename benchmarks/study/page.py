@@ -14,6 +14,7 @@ from swirl_env.benchmarks.study.arms import EXTRAS, FILTERED, NOISES, NOISY, Stu
 from swirl_env.stages.tables import markdown
 from swirl_env.stages.tables import percent_over_seeds as percent
 from swirl_env.store.filters import FILTERS
+from swirl_env.view.report.training import mean_curve
 
 Evaluated = Mapping[str, Any]
 """Evaluations of a policy: ``sampled`` and ``greedy``."""
@@ -126,7 +127,7 @@ def _against(study: Study, runs: Sequence[Arm]) -> str:
 
 def _tokens_to_reach(runs: Sequence[Arm], success: float) -> float | None:
     """Returns where the mean curve of the runs first reaches a success; None where it does not."""
-    grid, mean = curves.mean_curve([run.curve() for run in runs])
+    grid, mean = mean_curve([run.curve() for run in runs])
     for (x0, y0), (x1, y1) in zip(zip(grid, mean, strict=True), list(zip(grid, mean, strict=True))[1:], strict=False):
         if y1 >= success:
             return float(x1 if y1 == y0 else x0 + (x1 - x0) * max(0.0, success - y0) / (y1 - y0))

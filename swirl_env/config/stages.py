@@ -28,6 +28,9 @@ STAGES = {
     "bench": Stage("the main job: several agents on several tasks, judged, filtered, in one table", "swirl_env.benchmarks.bench"),
     "play": Stage("solve a task yourself in the terminal and see the reward of each step", "swirl_env.stages.play"),
     "check": Stage("run the contract suite on a plugin: swirl check my_pkg:MyTool", "swirl_env.stages.check", True),
+    "report": Stage(
+        "statistics over runs and a dashboard of training as one HTML page: swirl report DIR", "swirl_env.stages.report", True
+    ),
     "view": Stage("episodes of runs as an HTML page, step by step: swirl view DIR", "swirl_env.stages.view", True),
     "export": Stage("a run as chat JSONL, Parquet, or rows for SFT, DPO and PRM trainers", "swirl_env.stages.export", True),
     "show": Stage("one episode of a run in the terminal: swirl show DIR TASK_ID", "swirl_env.stages.show", True),

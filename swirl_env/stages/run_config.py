@@ -147,7 +147,7 @@ def code_names(config: Mapping[str, object]) -> list[str]:
 def _programs(config: Mapping[str, object]) -> list[str]:
     """Returns the keys under which a configuration's tools name a program to start, e.g. ``tool.mcp.command``."""
     tools = {"tool": config.get("tool") or {}}
-    return [key for key, value in _flat(tools).items() if key.rpartition(".")[2] == "command" and value]
+    return [key for key, value in flat(tools).items() if key.rpartition(".")[2] == "command" and value]
 
 
 def resume_command(stage: str, options: RunOptions) -> str:
@@ -174,10 +174,10 @@ def _check_code(path: Path, config: Config) -> None:
     programs = _programs(config)
     if programs and not any(f"{programs[0].rpartition('.')[2]}=" in word for word in words):
         raise ConfigError(
-            f"{path / 'config.yaml'} names a program to start: {programs[0]}={_flat(config)[programs[0]]}. If you trust it, give "
+            f"{path / 'config.yaml'} names a program to start: {programs[0]}={flat(config)[programs[0]]}. If you trust it, give "
             f"{programs[0]}= on the command line too; otherwise choose another out=."
         )
-    trusting = [key for key in _flat(config) if key.endswith("trust_remote_code") and _flat(config)[key]]
+    trusting = [key for key in flat(config) if key.endswith("trust_remote_code") and flat(config)[key]]
     if trusting and not any("trust_remote_code=" in word.lower() for word in words):
         raise ConfigError(
             f"{path / 'config.yaml'} lets a model's folder run code. If you trust both, add {trusting[0]}=true to the command; "
@@ -242,7 +242,7 @@ def _top(key: str) -> str:
 
 def _compare(path: Path, stored: Config, asked: Config, growing: Collection[str]) -> None:
     """Refuses to continue a run with another configuration, unless only limits have grown."""
-    before, now = _flat(stored), _flat(asked)
+    before, now = flat(stored), flat(asked)
 
     def has_grown(key: str) -> bool:
         old, new = before.get(key), now.get(key)
@@ -263,12 +263,12 @@ def _names_first(key: str) -> tuple[bool, str]:
     return not key.endswith("name"), key
 
 
-def _flat(config: Mapping[str, object], prefix: str = "") -> Config:
+def flat(config: Mapping[str, object], prefix: str = "") -> Config:
     """Returns nested keys as dotted ones: ``agent.noise``."""
-    flat: Config = {}
+    values: Config = {}
     for key, value in config.items():
         if isinstance(value, dict) and value:
-            flat.update(_flat(value, f"{prefix}{key}."))
+            values.update(flat(value, f"{prefix}{key}."))
         else:
-            flat[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
-    return flat
+            values[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+    return values

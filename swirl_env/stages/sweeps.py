@@ -14,7 +14,7 @@ from swirl_env.evaluate import Estimate, Evaluation, evaluate
 from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.store import Store
 
-_SEED = re.compile(r"(.*\.)?seed|warm_start")
+SEED = re.compile(r"(.*\.)?seed|warm_start")
 """Keys that say which of several like runs a cell is."""
 
 
@@ -30,7 +30,7 @@ class Cell(msgspec.Struct, frozen=True):
     @property
     def setting(self) -> str:
         """Its name without the seeds."""
-        return ",".join(part for part in _parts(self.name) if not _SEED.fullmatch(part.partition("=")[0]))
+        return ",".join(part for part in parts(self.name) if not SEED.fullmatch(part.partition("=")[0]))
 
 
 def show_sweep(path: Path, verdicts: str | None = None) -> list[Cell]:
@@ -122,7 +122,7 @@ def _mean(group: Sequence[Mapping[str, Evaluation]], how: str, figure: str) -> s
     return tables.percent_over_seeds([estimate.value for estimate in estimates if estimate.value is not None])
 
 
-def _parts(name: str) -> list[str]:
+def parts(name: str) -> list[str]:
     """Returns the overrides in a cell's name; a comma within a list does not begin a new one."""
     parts: list[str] = []
     for text in name.split(","):

@@ -1,4 +1,3 @@
-"use strict";
 // What models and tools wrote is put into the document by textContent alone, never parsed as markup.
 const $ = (id) => document.getElementById(id);
 const ROW_HEIGHT = 44;
@@ -223,10 +222,6 @@ function key(event) {
   actions[event.key]();
 }
 
-function theme() {
-  const root = document.documentElement, dark = root.dataset.theme ? root.dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  root.dataset.theme = dark ? "light" : "dark";
-}
 function help() {
   $("keys").hidden = !$("keys").hidden;
   $("help").setAttribute("aria-expanded", String(!$("keys").hidden));

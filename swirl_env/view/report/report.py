@@ -1,0 +1,126 @@
+"""A report: the sections of some runs with all their statistics, ready to be shown and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from swirl_env.config.overrides import command, override
+from swirl_env.stages.folders import Kind
+from swirl_env.view.report.cells import Section
+from swirl_env.view.report.comparisons import Comparison, Overall, Summary, collapsed, comparisons, overall, summaries
+from swirl_env.view.report.results import Result
+from swirl_env.view.report.training import Panel, panels
+
+KINDS: dict[Kind, str] = {"training": "Trained policies", "episodes": "Runs of episodes"}
+
+
+class Dashboard(msgspec.Struct, frozen=True):
+    """What a training run logs of its updates, while it goes on or afterwards."""
+
+    path: str
+    finished: bool
+    updates: int
+    sampled_tokens: float
+    budget: float | None
+    """Sampled tokens after which it ends, None for no such limit."""
+    panels: tuple[Panel, ...]
+
+
+class Block(msgspec.Struct, frozen=True):
+    """A section and its statistics."""
+
+    section: Section
+    summaries: tuple[dict[str, Summary], ...]
+    """Of each cell: figure -> summary."""
+    comparisons: tuple[Comparison, ...]
+
+
+class Command(msgspec.Struct, frozen=True):
+    """Something to run next."""
+
+    text: str
+    about: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """Everything that a report shows."""
+
+    folders: tuple[str, ...]
+    """As they were asked for."""
+    compared: tuple[str, ...]
+    blocks: tuple[Block, ...]
+    overall: dict[Kind, tuple[Overall, ...]]
+    dashboards: tuple[Dashboard, ...]
+    notes: tuple[str, ...]
+    commands: tuple[Command, ...] = ()
+
+    def results(self) -> list[Result]:
+        """Returns all runs."""
+        return [result for block in self.blocks for cell in block.section.cells for result in cell.results]
+
+
+def build(asked: Sequence[str], by: Sequence[str], sections: Sequence[Section]) -> Report:
+    """Computes the statistics of a report."""
+    blocks = tuple(
+        Block(section, tuple(summaries(cell) for cell in section.cells), tuple(comparisons(section))) for section in sections
+    )
+    by_kind = {kind: tuple(overall([s for s in sections if s.kind == kind])) for kind in KINDS}
+    trained = [result for section in sections for cell in section.cells for result in cell.results if result.kind == "training"]
+    dashboards = tuple(_dashboard(result) for result in trained)
+    report = Report(tuple(asked), tuple(by), blocks, by_kind, dashboards, tuple(_notes(blocks)))
+    return msgspec.structs.replace(report, commands=tuple(_commands(report)))
+
+
+def _commands(report: Report) -> Iterator[Command]:
+    """Yields what to run next: look at a wrong answer, at all episodes, judge again, see how a live run goes on."""
+    results = report.results()
+    episodes = [result for result in results if result.kind == "episodes"]
+    for result in episodes:
+        if result.wrong is not None:
+            task, sample = result.wrong
+            yield Command(command("show", result.path, task, sample), "a wrong answer, step by step")
+            break
+    if episodes:
+        yield Command(command("view", *(result.path for result in episodes)), "all episodes as a page")
+    if any(not dashboard.finished for dashboard in report.dashboards):
+        yield Command(command("report", *report.folders), "how the run has gone on")
+    yield Command(command("eval", override("out", results[0].path)), "one run in full")
+
+
+def _dashboard(result: Result) -> Dashboard:
+    shown = tuple(panels(Path(result.path)))
+    last = max((points[-1][0] for points in (panel.points for panel in shown)), default=0.0)
+    updates = max((len(panel.points) for panel in shown if panel.name == "loss"), default=0)
+    return Dashboard(result.path, result.finished, updates, last, result.config.get("budget"), shown)
+
+
+def _notes(blocks: Sequence[Block]) -> Iterator[str]:
+    """Yields what a reader has to know before the figures."""
+    for block in blocks:
+        figure = block.section.main_figure
+        few = [
+            f"{cell.label} ({summary[figure].seeds})"
+            for cell, summary in zip(block.section.cells, block.summaries, strict=True)
+            if figure in summary and summary[figure].too_few
+        ]
+        if few:
+            yield (
+                f"{block.section.label}: fewer than 3 seeds, so there is no interval over seeds and no probability of "
+                f"improvement: {', '.join(few)}"
+            )
+        yield from (f"collapsed: {sentence}" for sentence in collapsed(block.section))
+        yield from block.section.notes
+        unfinished = [result.path for cell in block.section.cells for result in cell.results if not result.finished]
+        if unfinished:
+            yield f"without results yet, in no figure: {', '.join(unfinished)}"
+        excluded = sum(
+            result.counts.get(name, 0)
+            for cell in block.section.cells
+            for result in cell.results
+            for name in ("failed", "ungradable")
+        )
+        if excluded:
+            yield f"{block.section.label}: {excluded:,} episodes failed or cannot be graded and are in no accuracy"
