@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
 from swirl_env.view.report import statistics as s  # noqa: E402
 
+PATIENT = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=12)
 
 
@@ -24,6 +25,7 @@ def test_interquartile_mean_of_literal_numbers():
     assert s.interquartile_mean([1, 5, 0]) == 2.0  # nothing to leave out
 
 
+@PATIENT
 @given(VALUES)
 def test_interquartile_mean_leaves_out_a_quarter_on_either_side(values):
     cut = len(values) // 4
@@ -60,7 +62,7 @@ def test_equal_values_have_an_interval_without_width():
     assert s.paired_interval([0.0] * 5) == (0.0, 0.0)
 
 
-@settings(max_examples=60)
+@PATIENT
 @given(VALUES, VALUES)
 def test_probability_of_improvement_is_mann_whitneys_u(new, old):
     u = scipy_stats.mannwhitneyu(new, old).statistic
