@@ -23,7 +23,7 @@ def test_every_arm_has_as_many_trials_and_none_on_test_seeds():
     whole = planned("o", [one.name for one in study_plan.CANDIDATES])
     assert {len(one.trials()) for one in study_plan.CANDIDATES} == {6}
     assert all(len({json.dumps(t) for t in one.trials()}) == 6 for one in study_plan.CANDIDATES)
-    assert {one.algo["name"] for one in study_plan.CANDIDATES} == set(names("algo"))
+    assert {one.algo["name"] for one in study_plan.CANDIDATES} <= set(names("algo"))
     searched = [arm for one in whole.candidates for runs in whole.search(one) for arm in runs]
     assert len(searched) == 6 * 2 * len(study_plan.CANDIDATES) == len({arm.folder for arm in searched})
     assert all("eval.split=validation" in arm.overrides for arm in searched)

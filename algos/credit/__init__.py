@@ -17,7 +17,7 @@ Index arrays (``state``, ``episode``, ``group``) hold any integers; equal number
 """
 
 from swirl_env.algos.credit.anchors import gigpo, hgpo
-from swirl_env.algos.credit.arrays import Credit, last_steps, normalised
+from swirl_env.algos.credit.arrays import Bools, Credit, Floats, Ints, last_steps, normalised
 from swirl_env.algos.credit.basic import (
     MISSING,
     complete_returns,
@@ -35,7 +35,10 @@ from swirl_env.algos.credit.turns import accumulated, gae, mt_grpo, mt_grpo_unbi
 
 __all__ = [
     "MISSING",
+    "Bools",
     "Credit",
+    "Floats",
+    "Ints",
     "accumulated",
     "best_and_worst",
     "complete_returns",

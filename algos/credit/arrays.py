@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 EPS = 1e-6
 """Added to a standard deviation before dividing by it: a group of equal rewards then gives advantages of 0."""
 

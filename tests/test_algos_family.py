@@ -1,0 +1,57 @@
+"""The step-credit family on the toy of `test_algos_run`: every algorithm improves the policy, and what it says is so."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+pytest.importorskip("transformers", reason="the policy is a tiny Llama")
+
+from test_algos_run import prepared, success, taught  # noqa: E402
+
+from swirl_env.algos.gigpo import Gigpo  # noqa: E402
+from swirl_env.algos.hgpo import Hgpo  # noqa: E402
+from swirl_env.algos.mt_grpo import MtGrpo, MtGrpoUnbiased  # noqa: E402
+from swirl_env.algos.run import Limits  # noqa: E402
+from swirl_env.algos.run_logs import read_log  # noqa: E402
+from swirl_env.errors import ConfigError  # noqa: E402
+
+__all__ = ["taught"]  # a fixture
+
+GROUPS = {"questions_per_update": 4, "samples": 8}
+ALGORITHMS = {
+    "mt_grpo": (MtGrpo, GROUPS, 2e-3),
+    "mt_grpo_unbiased": (MtGrpoUnbiased, GROUPS, 2e-3),
+    "gigpo": (Gigpo, GROUPS, 2e-3),
+    "gigpo-state": (Gigpo, {**GROUPS, "anchor": "state"}, 2e-3),
+    "hgpo": (Hgpo, GROUPS, 2e-3),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_every_algorithm_improves_the_policy(name, taught, tmp_path):
+    kind, options, lr = ALGORITHMS[name]
+    run = prepared(taught, tmp_path, lr=lr, limits=Limits(updates=40))
+    kind(**options).train(run)
+    after = success(run.agent)
+    assert after > taught[1] + 0.1, (taught[1], after)
+    rows = read_log(run.folder)
+    assert [row["update"] for row in rows] == list(range(1, 41))
+    assert rows[-1]["success"] > rows[0]["success"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (MtGrpo, {"samples": 1}, "samples is a whole number, 2 or more; got 1"),
+        (MtGrpoUnbiased, {"weight": float("nan")}, "weight is a finite number"),
+        (MtGrpo, {"questions_per_update": 0}, "questions_per_update is a whole number"),
+        (Gigpo, {"anchor": "similar"}, "anchor is one of observation, state; got 'similar'"),
+        (Gigpo, {"gamma": 1.5}, "gamma is a finite number, at least 0, at most 1"),
+        (Gigpo, {"omega": -1.0}, "omega is a finite number"),
+        (Hgpo, {"history": -1}, "history is a whole number, 0 or more"),
+        (Hgpo, {"alpha": float("inf")}, "alpha is a finite number"),
+    ],
+)
+def test_options_are_checked(kind, options, message):
+    with pytest.raises(ConfigError, match=message):
+        kind(**options)
