@@ -33,6 +33,8 @@ class TokenStep:
     """Log-probs at generation, [T]; empty if unknown."""
     episode: int = 0
     """Steps of one episode stand together and in order; only they can share a row by continuing one another."""
+    truncated: bool = False
+    """Whether the action was cut off by the limit on new tokens."""
 
     @property
     def size(self) -> int:

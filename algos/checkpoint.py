@@ -45,25 +45,40 @@ def save_state(folder: Path, weights: Mapping[str, nn.Parameter], optimizer: Mas
     (folder / "trainer.json").write_text(json.dumps(dict(counters)) + "\n")
 
 
-def load_state(folder: Path, weights: Mapping[str, nn.Parameter], optimizer: MasterAdamW) -> dict[str, Any]:
-    """Puts back what `save_state` wrote; returns the counters.
+def read_counters(folder: Path) -> dict[str, Any]:
+    """Returns the counters that `save_state` wrote."""
+    counters: dict[str, Any] = json.loads((folder / "trainer.json").read_text())
+    return counters
+
+
+def load_state(folder: Path, weights: Mapping[str, nn.Parameter], optimizer: MasterAdamW) -> None:
+    """Puts weights and optimizer back as `save_state` wrote them.
 
     Raises:
         StoreError: if the checkpoint is of another policy, or cannot be read.
     """
-    saved = _read(folder / "policy.safetensors")
+    try:
+        restore_weights(weights, _read(folder / "policy.safetensors"))
+    except ValueError as error:
+        raise StoreError(
+            f"{folder} is a checkpoint of another policy: {error}. Resume with the policy and the adapters that the run began "
+            f"with."
+        ) from error
+    optimizer.load(_read(folder / "optimizer.safetensors"))
+
+
+@torch.no_grad()
+def restore_weights(weights: Mapping[str, nn.Parameter], saved: Mapping[str, Tensor]) -> None:
+    """Copies saved weights into those of the same names.
+
+    Raises:
+        ValueError: if names or shapes differ.
+    """
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     if {name: tuple(value.shape) for name, value in saved.items()} != shapes:
-        raise StoreError(
-            f"{folder} is a checkpoint of another policy: it has {len(saved)} trainable weights, this policy {len(weights)}, and "
-            f"names or shapes differ. Resume with the policy and the adapters that the run began with."
-        )
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(saved[name])
-    optimizer.load(_read(folder / "optimizer.safetensors"))
-    counters: dict[str, Any] = json.loads((folder / "trainer.json").read_text())
-    return counters
+        raise ValueError(f"it has {len(saved)} trainable weights, this policy {len(weights)}, and names or shapes differ")
+    for name, weight in weights.items():
+        weight.copy_(saved[name])
 
 
 def save_random(folder: Path, rank: int) -> None:

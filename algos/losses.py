@@ -19,6 +19,7 @@ from torch import Tensor
 
 Reduction = Literal["sum", "mean"]
 KlEstimator = Literal["k1", "k2", "k3"]
+RatioLevel = Literal["token", "sequence"]
 CHUNK_VALUES = 1 << 23
 """Logits in memory at a time (32 MiB in float32): 32 positions of a vocabulary of 256k, all of a small one."""
 
@@ -42,7 +43,15 @@ def step_sums(values: Tensor, step: Tensor, n: int, reduction: Reduction = "sum"
     return total / tokens.to(total.dtype)
 
 
-def policy_gradient(logprobs: Tensor, step: Tensor, advantages: Tensor, count: float, *, reduction: Reduction = "sum") -> Tensor:
+def policy_gradient(
+    logprobs: Tensor,
+    step: Tensor,
+    advantages: Tensor,
+    count: float,
+    *,
+    weight: Tensor | None = None,
+    reduction: Reduction = "sum",
+) -> Tensor:
     """L = - 1/count * sum_i A_i log pi(a_i | s_i) (REINFORCE, Williams 1992; SWiRL with A_i = R_i).
 
     Args:
@@ -50,11 +59,13 @@ def policy_gradient(logprobs: Tensor, step: Tensor, advantages: Tensor, count: f
         step: [T] step of each token.
         advantages: [N].
         count: valid steps of the global batch.
+        weight: [T] factors on the tokens (see `truncated_weights`).
         reduction: token sum (the objective's own), or token mean.
 
     Returns:
         Scalar.
     """
+    logprobs = logprobs if weight is None else weight * logprobs
     return -(advantages * step_sums(logprobs, step, len(advantages), reduction)).sum() / count
 
 
@@ -66,12 +77,15 @@ def ppo_clip(
     count: float,
     *,
     clip: float = 0.2,
+    clip_high: float | None = None,
+    level: RatioLevel = "token",
+    weight: Tensor | None = None,
     reduction: Reduction = "sum",
 ) -> Tensor:
-    """L = - 1/count * sum over tokens of min(r A, clamp(r, 1 - clip, 1 + clip) A), r = pi / pi_behaviour per token.
+    """L = - 1/count * sum over tokens of min(r A, clamp(r, 1 - clip, 1 + clip_high) A), r = pi / pi_behaviour.
 
     Source: Schulman et al. 2017, eq. 7, with the step's advantage for each of its tokens. At r = 1 its gradient is that of
-    `policy_gradient`.
+    `policy_gradient`, at either level and with either reduction.
 
     Args:
         logprobs: [T] log pi now, with gradient.
@@ -79,16 +93,64 @@ def ppo_clip(
         step: [T].
         advantages: [N].
         count: valid steps of the global batch.
-        clip: half-width of the trusted ratio.
+        clip: how far below 1 a ratio is trusted, and above 1 too unless `clip_high` says otherwise.
+        clip_high: how far above 1 (clip-higher of DAPO, arXiv 2503.14476, section 3.1).
+        level: see `importance_ratio`.
+        weight: [T] factors on the tokens (see `truncated_weights`).
         reduction: token sum or token mean within a step.
 
     Returns:
         Scalar.
     """
-    ratio = torch.exp(logprobs - behaviour)
+    ratio = importance_ratio(logprobs, behaviour, step, len(advantages), level)
     gain = advantages[step]
-    value = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain)
+    value = torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + (clip if clip_high is None else clip_high)) * gain)
+    value = value if weight is None else weight * value
     return -step_sums(value, step, len(advantages), reduction).sum() / count
+
+
+def importance_ratio(logprobs: Tensor, behaviour: Tensor, step: Tensor, n: int, level: RatioLevel = "token") -> Tensor:
+    """Returns pi / pi_behaviour for each token.
+
+    Log-ratios are cut off at +-20, far outside any clip, so that no ratio overflows.
+
+    Args:
+        logprobs: [T] log pi.
+        behaviour: [T] log-probs under which the tokens were sampled.
+        step: [T].
+        n: number of steps.
+        level: ``token``: each token's own. ``sequence``: exp of the mean log-ratio of the step's tokens, for each of them
+            (GSPO, arXiv 2507.18071, eq. 7).
+
+    Returns:
+        [T].
+    """
+    difference = logprobs - behaviour
+    if level == "sequence":
+        difference = step_sums(difference, step, n, "mean")[step]
+    return difference.clamp(-20, 20).exp()
+
+
+def truncated_weights(
+    training: Tensor, generation: Tensor, step: Tensor, n: int, cap: float, level: RatioLevel = "token"
+) -> Tensor:
+    """Returns min(pi_training / pi_generation, cap) for each token, without gradient (truncated importance sampling).
+
+    Corrects for an engine that generated with slightly other probabilities than training scores for the same weights.
+    Source: Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training".
+
+    Args:
+        training: [T] log-probs by the trainer, before the update.
+        generation: [T] log-probs at generation.
+        step: [T].
+        n: number of steps.
+        cap: largest weight.
+        level: see `importance_ratio`.
+
+    Returns:
+        [T].
+    """
+    return importance_ratio(training.detach(), generation, step, n, level).clamp(max=cap)
 
 
 def kl_penalty(
@@ -131,6 +193,22 @@ def kl_penalty(
     return (step_sums(value, step, len(valid), reduction) * valid).sum() / count
 
 
+def entropy_bonus(entropies: Tensor, step: Tensor, n: int, count: float, *, reduction: Reduction = "sum") -> Tensor:
+    """Returns 1/count * sum_i of the entropies of the next-token distributions along a_i, to be subtracted from the loss.
+
+    Args:
+        entropies: [T] entropy (nats) of the distribution that each token was drawn from, with gradient.
+        step: [T].
+        n: number of steps.
+        count: valid steps of the global batch.
+        reduction: token sum or token mean within a step.
+
+    Returns:
+        Scalar.
+    """
+    return step_sums(entropies, step, n, reduction).sum() / count
+
+
 def token_logprobs(
     hidden: Tensor,
     weight: Tensor,
@@ -158,13 +236,43 @@ def token_logprobs(
     Returns:
         [T] log-probabilities in float32 (float64 for a float64 weight).
     """
+    return _chunked(hidden, weight, targets, bias, softcap, scale, chunk, entropy=False)[0]
+
+
+def token_entropies(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    bias: Tensor | None = None,
+    softcap: float | None = None,
+    scale: float = 1.0,
+    chunk: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Returns what `token_logprobs` returns, and the entropy (nats) of each position's distribution, [T] each."""
+    return _chunked(hidden, weight, targets, bias, softcap, scale, chunk, entropy=True)
+
+
+def _chunked(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    bias: Tensor | None,
+    softcap: float | None,
+    scale: float,
+    chunk: int,
+    *,
+    entropy: bool,
+) -> tuple[Tensor, Tensor]:
+    """Returns log-probs [T] and entropies ([T], or [0] if they are not asked for)."""
     device = weight.device.type
     autocast = torch.is_autocast_enabled(device) and weight.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if autocast else weight.dtype
     hidden, weight, bias = hidden.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
     chunk = chunk or max(1, CHUNK_VALUES // len(weight))
-    logp: Tensor = _ChunkedLogprobs.apply(hidden, weight, bias, targets, softcap, scale, chunk)  # type: ignore[no-untyped-call]
-    return logp
+    outputs: tuple[Tensor, Tensor]
+    outputs = _ChunkedLogprobs.apply(hidden, weight, bias, targets, softcap, scale, chunk, entropy)  # type: ignore[no-untyped-call]
+    return outputs
 
 
 class _ChunkedLogprobs(torch.autograd.Function):
@@ -180,25 +288,29 @@ class _ChunkedLogprobs(torch.autograd.Function):
         softcap: float | None,
         scale: float,
         chunk: int,
-    ) -> Tensor:
+        entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.rest = (softcap, scale, chunk)
+        ctx.rest = (softcap, scale, chunk, entropy)
         head = _Head(weight, bias, softcap, scale, rows=min(chunk, len(hidden)))
         logp = hidden.new_empty(len(hidden), dtype=head.dtype)
+        entropies = hidden.new_empty(len(hidden) if entropy else 0, dtype=head.dtype)
         for start in range(0, len(hidden), chunk):
             part = slice(start, start + chunk)
             logits = head.logits(hidden[part])
             target_logit = logits.gather(-1, targets[part, None])
+            if entropy:
+                entropies[part] = torch.special.entr(torch.softmax(logits, -1)).sum(-1)
             top = logits.amax(-1, keepdim=True)
             norm = logits.sub_(top).exp_().sum(-1, keepdim=True).log_().add_(top)
             logp[part] = (target_logit - norm).squeeze(-1)
-        return logp
+        return logp, entropies
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, entropy_grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
-        softcap, scale, chunk = ctx.rest
+        softcap, scale, chunk, entropy = ctx.rest
         to_hidden, to_weight, to_bias = ctx.needs_input_grad[:3]
         head = _Head(weight, bias, softcap, scale, rows=min(chunk, len(hidden)))
         softmax = torch.empty_like(head.wide)
@@ -214,6 +326,10 @@ class _ChunkedLogprobs(torch.autograd.Function):
             d_logits = torch.softmax(logits, -1, out=softmax[: len(logits)]).neg_()
             d_logits.scatter_add_(-1, targets[part, None], torch.ones_like(d_logits[:, :1]))
             d_logits.mul_((grad[part] * scale)[:, None])
+            if entropy:  # d H / d logits = -scale * p (log p + H)
+                p = torch.softmax(logits, -1)
+                negative = torch.special.xlogy(p, p)
+                d_logits.addcmul_(negative - p * negative.sum(-1, keepdim=True), -(entropy_grad[part] * scale)[:, None])
             if softcap is not None:
                 d_logits.mul_(logits.div_(scale * softcap).square_().neg_().add_(1))  # 1 - tanh^2
             if d_bias is not None:
@@ -225,7 +341,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 d_weight.addmm_((low if dtype == low.dtype else d_logits).T, hidden[part].to(dtype))
         d_weight = None if d_weight is None else d_weight.to(weight.dtype)
         d_bias = None if d_bias is None else d_bias.to(bias.dtype)
-        return d_hidden, d_weight, d_bias, None, None, None, None
+        return d_hidden, d_weight, d_bias, None, None, None, None, None
 
 
 class _Head:

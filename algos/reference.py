@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class FirstWeights:
@@ -17,17 +17,19 @@ class FirstWeights:
 
     Args:
         weights: the trainable weights.
+        first: what they were in the beginning; None takes what they are now.
     """
 
-    def __init__(self, weights: Sequence[nn.Parameter]) -> None:
+    def __init__(self, weights: Sequence[nn.Parameter], first: Sequence[Tensor] | None = None) -> None:
         self._weights = list(weights)
-        self._first = [weight.detach().clone() for weight in weights]
+        values = weights if first is None else [value.to(w) for value, w in zip(first, weights, strict=True)]
+        self.tensors = [value.detach().clone() for value in values]
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Swaps the first weights in; nothing is copied. No gradient may be computed meanwhile."""
         now = [weight.data for weight in self._weights]
-        for weight, first in zip(self._weights, self._first, strict=True):
+        for weight, first in zip(self._weights, self.tensors, strict=True):
             weight.data = first
         try:
             yield

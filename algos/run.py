@@ -11,31 +11,34 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from accelerate.utils import gather_object
-from numpy.typing import ArrayLike
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.algos.algorithm_state import S
 from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.idle import Idleness, check_acted
 from swirl_env.algos.measure import generating
+from swirl_env.algos.objective import Loss
+from swirl_env.algos.processes import Processes
 from swirl_env.algos.ranges import check_count
 from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.run_logs import METRICS, TIMING
-from swirl_env.algos.subset import Subset
+from swirl_env.algos.sampling import branch_episodes, sample_actions, sample_episodes
 from swirl_env.algos.trainer import Trainer
 from swirl_env.episodes.engine import Engine
-from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError
-from swirl_env.protocols import needs_results
 from swirl_env.seeding import episode_seed
 from swirl_env.store import Store
 from swirl_env.types import State, Step, Trajectory
 
+T = TypeVar("T")
 Evaluate = Callable[[TransformersAgent], dict[str, float]]
 """Measures the policy; its figures go into the metrics."""
 
@@ -63,9 +66,9 @@ class Spent:
     questions: int = 0
     """Questions drawn so far; the next rollouts begin there."""
     optimizer_steps: int = 0
-    """Updates that taught the policy something; one whose advantages are all 0 does not."""
+    """Optimizer steps that taught the policy something; one whose advantages are all 0 does not."""
     skipped_updates: int = 0
-    """Updates left out because loss or gradient was not finite."""
+    """Optimizer steps left out because loss or gradient was not finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,11 @@ class Run:
         self._eval_at_tokens, self._evaluate_at = sorted(eval_at_tokens), evaluate_at
         self._report, self._block = report, 1
         self._began = time.monotonic()
-        self._main = trainer.accelerator.is_main_process
+        self.processes = Processes(trainer.accelerator)
+        """The processes that share the run."""
+        self._branched = 0
+        self._looping = self._unsaved = False
+        trainer.seed = seed
         self.files = RunFiles(self.folder, trainer)
         counters = self.files.load() if resume else None
         if counters is None:
@@ -166,7 +173,10 @@ class Run:
         self._block = block
         while not self.done and (until is None or self.spent.updates < until):
             number = self.spent.updates
+            self._looping = True
             yield number
+            self._looping = False
+            self._save()
             if self.spent.updates == number:
                 self.stop("the algorithm made no update")
                 return
@@ -188,6 +198,8 @@ class Run:
         Raises:
             TrainingError: if no update changed the policy, with the reason.
         """
+        self._looping = False
+        self._save()
         spent = self.spent
         if not spent.optimizer_steps:
             cost = f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled tokens, {spent.judge_calls:,} judge calls"
@@ -202,36 +214,42 @@ class Run:
 
         Each process runs its share; all get all. The questions come in order and start over when they run out.
         """
-        engine, first = self.engine, self.spent.questions
-        tasks = engine.tasks
+        first, tasks = self.spent.questions, self.engine.tasks
         if questions > len(tasks):
             raise ConfigError(f"{questions} questions were asked for at a time, but there are only {len(tasks)}.")
         order = [(first + i) % len(tasks) for i in range(questions)]
-        share = Subset(tasks, order[self._rank :: self._world])
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
-        with generating(self.agent):
-            mine = list(
-                collect(
-                    self.agent,
-                    engine.with_tasks(share),
-                    len(share) * samples,
-                    self.slots,
-                    seed,
-                    samples=samples,
-                    name=self.agent.name,
-                )
-            )
-        trajectories: list[Trajectory] = gather_object(mine) if self._world > 1 else mine
-        place = {tasks[i].id: n for n, i in enumerate(order)}
-        trajectories.sort(key=lambda t: (place[t.task.id], t.sample))
+        trajectories = sample_episodes(self.agent, self.engine, self.processes, order, samples, self.slots, seed)
         self.spent.questions = first + questions
-        self.spent.episodes += len(trajectories)
-        self._count([step for t in trajectories for step in t.steps])
-        finished = [t for t in trajectories if t.ended != "error"]
-        long = self.agent.max_context if any(t.ended == "length" for t in finished) else 0
-        acted = [step.action for t in finished for step in t.steps]
-        check_acted(acted, self.spent.updates + 1, too_long=long)
+        self._count_episodes([(t, 0) for t in trajectories])
         return trajectories
+
+    def branch(self, states: Sequence[State], samples: int, *, judge: bool = True) -> list[list[Trajectory]]:
+        """Returns fresh episodes of the current policy that go on from states: for each state, `samples` whole trajectories.
+
+        The first ``len(state.steps)`` steps of each are those of its state; only the ones after them are sampled, judged and
+        counted. Each episode has a seed of its own, other ones at every update and every call. Each process plays its share;
+        all get all. One that ends with ``ended="error"`` could not act.
+
+        Args:
+            states: where to begin, such as the states of stored trajectories (`episodes.transcript.subtrajectories`).
+            samples: episodes per state.
+            judge: whether the fresh steps are judged; if not they are unscored, and cost no judge calls.
+
+        Raises:
+            ConfigError: for states at which no episode can go on. Sessions of tools with state are forked if they are open in
+                `engine`; states that have used a session which is not open any more are refused.
+        """
+        check_count(1, samples=samples)
+        if not states:
+            return []
+        engine = self.engine if judge else self.engine.without_judge()
+        purpose = f"branch/{self.spent.updates}/{self._branched}"
+        self._branched += 1
+        groups = branch_episodes(self.agent, engine, self.processes, states, samples, self.slots, self.seed, purpose)
+        fresh = [(t, len(state.steps)) for state, group in zip(states, groups, strict=True) for t in group]
+        self._count_episodes(fresh, judged=judge)
+        return groups
 
     def load_or_generate(self, name: str, start: int, generate: Callable[[], list[Trajectory]]) -> list[Trajectory]:
         """Returns the trajectories generated before update `start`: stored ones if the run was resumed after it.
@@ -245,7 +263,7 @@ class Run:
         if self.spent.updates > start:
             return list(Store(folder, "r"))
         trajectories = generate()
-        if self._main:
+        if self.processes.main:
             shutil.rmtree(folder, ignore_errors=True)
             with Store(folder) as store:
                 for trajectory in trajectories:
@@ -257,21 +275,108 @@ class Run:
 
         Steps of an action that failed (a state that the model cannot hold) have unscored verdicts and no tokens.
         """
-        mine = range(self._rank, len(states), self._world)
-        repeated = [_with_seed(states[i], self.seed, self.spent.updates, k) for i in mine for k in range(samples)]
-        with generating(self.agent):
-            actions = self.agent.act(repeated)
-        tools = needs_results(self.engine.judge)
-        steps = self.engine.rate(repeated, actions, tools=tools)
-        pairs = [(i, steps[n * samples : (n + 1) * samples]) for n, i in enumerate(mine)]
-        pairs = gather_object(pairs) if self._world > 1 else pairs
-        groups = [group for _, group in sorted(pairs, key=lambda pair: pair[0])]
+        groups = sample_actions(self.agent, self.engine, self.processes, states, samples, self.seed, self.spent.updates)
         steps = [step for group in groups for step in group]
         self._count(steps)
         if steps:
             long = self.agent.max_context if any(s.action.error == "length" for s in steps) else 0
             check_acted([s.action for s in steps], self.spent.updates + 1, too_long=long)
         return groups
+
+    def logprobs(
+        self, steps: Sequence[TokenStep], *, reference: bool = False, trainer: Trainer | None = None
+    ) -> list[tuple[float, ...]]:
+        """Returns log pi of each step's tokens, without dropout and without gradient.
+
+        Each process scores its share; all get all.
+
+        Args:
+            steps: N steps of the global batch, those of an episode together.
+            reference: score under the policy that training began with (or the trainer's own reference) instead of the present
+                one. Without ``trainer.kl`` the first call has to come before the first update.
+            trainer: whose model scores; None takes the policy's.
+        """
+        scorer = trainer or self.trainer
+        return self._shared(steps, lambda mine: scorer.logprobs(mine, reference=reference))
+
+    def features(self, steps: Sequence[TokenStep]) -> Tensor:
+        """Returns the policy's last hidden state at the end of each step's prompt, [N, H] in float32 on the CPU.
+
+        That is what the policy knows of the state before it acts: the input of a critic's head. Without dropout and gradient;
+        each process computes its share, and all get all.
+
+        Args:
+            steps: N steps of the global batch, those of an episode together.
+        """
+        rows = self._shared(steps, lambda mine: self.trainer.features(mine))
+        return torch.stack(rows) if rows else torch.zeros(0, self.trainer.bare.config.hidden_size)
+
+    def _shared(self, steps: Sequence[TokenStep], work: Callable[[list[TokenStep]], Sequence[T]]) -> list[T]:
+        """Returns what `work` gives for each step, those of an episode done by one process, since they share forward passes."""
+        mine = self._mine(steps)
+        results = list(zip(mine, work([steps[i] for i in mine]), strict=True))
+        return [result for _, result in sorted(self.processes.concatenate(results), key=lambda pair: pair[0])]
+
+    def _mine(self, steps: Sequence[TokenStep]) -> list[int]:
+        return [i for i, step in enumerate(steps) if step.episode % self.processes.world == self.processes.rank]
+
+    def register(self, name: str, thing: S) -> S:
+        """Returns `thing` after putting its state into this and all later checkpoints, and back from the one resumed from.
+
+        For what an algorithm learns or collects apart from the policy: critics, reward models, buffers. Call it at the
+        beginning of `train`. The state has to be equal in all processes; the first one writes it.
+
+        Args:
+            name: names its files: lower-case letters, digits and ``_``.
+            thing: has `state_dict` and `load_state_dict`; a module or optimizer of torch, a `Trainer`, or an object of your own
+                (see `swirl_env.algos.algorithm_state`).
+
+        Raises:
+            ConfigError: for a name that is taken or cannot be one.
+            StoreError: if the run was resumed from a checkpoint without a state of this name, or that does not fit.
+        """
+        self.files.register(name, thing)
+        return thing
+
+    def fit(
+        self,
+        trainer: Trainer,
+        steps: Sequence[TokenStep],
+        advantages: ArrayLike,
+        valid: ArrayLike,
+        count: float | None = None,
+        *,
+        loss: Loss | None = None,
+    ) -> dict[str, float]:
+        """Returns the figures of one update of another model than the policy, each process training on its share.
+
+        It is no update of the run: only its tokens are counted. Register `trainer`, so that checkpoints hold its weights.
+
+        Args:
+            trainer: of the other model, with the accelerator of the run.
+            steps: N steps of the global batch, those of an episode together.
+            advantages: [N].
+            valid: [N] bool.
+            count: what the loss is divided by; None takes the valid steps.
+            loss: see `update`.
+        """
+        measured = self._train(trainer, steps, advantages, valid, count, loss)
+        self.spent.trained_tokens += int(measured["tokens"])
+        return measured
+
+    def _train(
+        self,
+        trainer: Trainer,
+        steps: Sequence[TokenStep],
+        advantages: ArrayLike,
+        valid: ArrayLike,
+        count: float | None,
+        loss: Loss | None,
+    ) -> dict[str, float]:
+        gain, usable = np.asarray(advantages, dtype=np.float64), np.asarray(valid, dtype=np.bool_)
+        mine = self._mine(steps)
+        indexed = None if loss is None else _of_global_batch(loss, np.array(mine, dtype=np.int64))
+        return trainer.update([steps[i] for i in mine], gain[mine], usable[mine], count, loss=indexed)
 
     def update(
         self,
@@ -280,6 +385,7 @@ class Run:
         valid: ArrayLike,
         *,
         count: float | None = None,
+        loss: Loss | None = None,
         **metrics: float,
     ) -> None:
         """Makes one update and writes its metrics.
@@ -289,20 +395,23 @@ class Run:
             advantages: [N].
             valid: [N] bool.
             count: what the loss is divided by; None takes the valid steps.
+            loss: takes the place of the configured policy loss (see `swirl_env.algos.objective.Loss`); KL and entropy bonus are
+                added to it as configured. It gets every valid step, whatever its advantage.
             **metrics: extra metrics to log.
 
         Raises:
             TrainingError: if no step had a usable reward, `MOST_UNUSABLE` times in a row.
         """
-        gain, usable = np.asarray(advantages, dtype=np.float64), np.asarray(valid, dtype=np.bool_)
-        mine = [i for i, step in enumerate(steps) if step.episode % self._world == self._rank]
-        measured = self.trainer.update([steps[i] for i in mine], gain[mine], usable[mine], count)
+        gain, usable = np.asarray(advantages, dtype=np.float64), self.trainer.usable(steps, valid)
+        measured = self._train(self.trainer, steps, gain, usable, count, loss)
         self.spent.trained_tokens += int(measured.pop("tokens"))
-        signal = bool(gain[usable].any())  # with a KL there are steps without any advantage; they teach nothing
+        # With a KL there are steps without any advantage; they teach nothing.
+        signal = bool(gain[usable].any()) or (loss is not None and bool(usable.any()))
         stepped, skipped = int(measured.pop("stepped") * signal), int(measured.pop("skipped"))
         self.spent.optimizer_steps += stepped
         self.spent.skipped_updates += skipped
         self.spent.updates += 1
+        self._branched = 0
         metrics["unusable_steps"] = float((~usable).sum())
         row: dict[str, float | None] = {"update": self.spent.updates, **measured, **metrics, **_counts(self.spent)}
         if self._evaluate is not None and (self.done or self._due(self._eval_every)):
@@ -311,11 +420,22 @@ class Run:
         self.files.write(METRICS, row)
         self.files.write(TIMING, {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
         self._evaluate_at_tokens()
-        if self._due(self._save_every):
-            self.files.save(asdict(self.spent))
-        if self._report is not None and self._main:
+        self._unsaved = self._unsaved or self._due(self._save_every)
+        if not self._looping:
+            self._save()
+        if self._report is not None and self.processes.main:
             self._report({key: value for key, value in row.items() if value is not None})
         self._idleness.note(stepped=stepped > 0, skipped=skipped > 0, usable=bool(usable.any() or count))
+
+    def _save(self) -> None:
+        """Writes a checkpoint if one is due.
+
+        In the loop of `updates` that is when the algorithm comes back for the next update: what it did after this one, to a
+        critic say, belongs into the checkpoint too.
+        """
+        if self._unsaved:
+            self._unsaved = False
+            self.files.save(asdict(self.spent))
 
     def evaluate(self) -> dict[str, float]:
         """Returns what `evaluate` measures now; costs nothing of the budget, nor of the seconds in ``timing.jsonl``."""
@@ -333,29 +453,27 @@ class Run:
         self._evaluated_at = now
         self._began += time.monotonic() - start
 
-    @property
-    def _rank(self) -> int:
-        return int(self.trainer.accelerator.process_index)
-
-    @property
-    def _world(self) -> int:
-        return int(self.trainer.accelerator.num_processes)
-
     def _due(self, every: int) -> bool:
         return every > 0 and self.spent.updates % every == 0
 
-    def _count(self, steps: Sequence[Step]) -> None:
+    def _count(self, steps: Sequence[Step], *, judged: bool = True) -> None:
         self._idleness.read(steps)
         self.spent.sampled_tokens += sum(len(step.action.token_ids) for step in steps)
-        self.spent.judge_calls += 0 if self.engine.judge is None else len(steps)
+        self.spent.judge_calls += len(steps) if judged and self.engine.judge is not None else 0
+
+    def _count_episodes(self, episodes: Sequence[tuple[Trajectory, int]], *, judged: bool = True) -> None:
+        """Counts episodes, each with how many of its first steps it did not sample itself."""
+        self.spent.episodes += len(episodes)
+        self._count([step for t, old in episodes for step in t.steps[old:]], judged=judged)
+        finished = [(t, old) for t, old in episodes if t.ended != "error"]
+        long = self.agent.max_context if any(t.ended == "length" for t, _ in finished) else 0
+        acted = [step.action for t, old in finished for step in t.steps[old:]]
+        check_acted(acted, self.spent.updates + 1, too_long=long)
 
 
-def _with_seed(state: State, seed: int, update: int, sample: int) -> State:
-    """Returns the state with a seed of its own, so that the samples at it differ."""
-    return State(
-        state.task, state.settings, state.turns, state.steps,
-        episode_seed(seed, f"{state.seed}/{update}", sample), state.chars,
-    )  # fmt: skip
+def _of_global_batch(loss: Loss, mine: NDArray[np.int64]) -> Loss:
+    """Returns the loss with the indices of its steps in the global batch, in place of those in this process's part."""
+    return lambda inputs: loss(replace(inputs, index=torch.from_numpy(mine)[inputs.index]))
 
 
 def _counts(spent: Spent) -> dict[str, int]:

@@ -9,10 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from swirl_env.algos.algorithm_state import NAME, Stateful, read_state, write_state
 from swirl_env.algos.checkpoint import is_whole, seal
 from swirl_env.algos.run_logs import METRICS, TIMING, read_log
 from swirl_env.algos.trainer import Trainer
-from swirl_env.errors import StoreError
+from swirl_env.errors import ConfigError, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,9 @@ class RunFiles:
     def __init__(self, folder: Path, trainer: Trainer) -> None:
         self.folder, self._trainer = folder, trainer
         self._main = trainer.accelerator.is_main_process
+        self._things: dict[str, Stateful] = {}
+        self._source: Path | None = None
+        """The checkpoint that the run goes on from."""
         folder.mkdir(parents=True, exist_ok=True)
 
     def begin(self) -> None:
@@ -44,6 +48,24 @@ class RunFiles:
         if self._main:
             with (self.folder / name).open("a") as file:
                 file.write(json.dumps(row, allow_nan=False) + "\n")
+
+    def register(self, name: str, thing: Stateful) -> None:
+        """Adds a thing to the checkpoints to come; gives it back its state from the one that the run goes on from.
+
+        Raises:
+            ConfigError: for a name that is taken or cannot be a file's.
+            StoreError: if that checkpoint has no state of this name, or one that does not fit.
+        """
+        if not isinstance(name, str) or not NAME.fullmatch(name):
+            raise ConfigError(f"A state's name is made of lower-case letters, digits and '_', a letter first; got {name!r:.60}.")
+        if name in self._things:
+            raise ConfigError(f"The run has a state of the name {name!r} already; register each thing once, under its own name.")
+        for method in ("state_dict", "load_state_dict"):
+            if not callable(getattr(thing, method, None)):
+                raise ConfigError(f"{name!r} cannot be kept in checkpoints: {type(thing).__name__} has no method {method}.")
+        if self._source is not None:
+            read_state(self._source, name, thing)
+        self._things[name] = thing
 
     def save(self, spent: dict[str, int]) -> None:
         """Writes a checkpoint under a temporary name and renames it, so that a kill leaves the one before; keeps two.
@@ -60,6 +82,8 @@ class RunFiles:
         self._trainer.save(fresh)
         self._trainer.accelerator.wait_for_everyone()  # each process writes the state of its random generators
         if self._main:
+            for name, thing in self._things.items():
+                write_state(fresh, name, thing)
             (fresh / "spent.json").write_text(json.dumps(spent))
             seal(fresh)
             target = folder / f"{spent['updates']:08d}"
@@ -90,6 +114,7 @@ class RunFiles:
         if whole != checkpoints[-1]:
             log.warning("%s is damaged; going on from %s", checkpoints[-1], whole)
         self._trainer.load(whole)
+        self._source = whole
         spent: dict[str, int] = json.loads((whole / "spent.json").read_text())
         if self._main:
             for name in LOGS:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from swirl_env.agents.transformers.interfaces import CausalLM, Decoder
 from swirl_env.algos.batch import TokenBatch
-from swirl_env.algos.losses import token_logprobs
+from swirl_env.algos.losses import token_entropies, token_logprobs
 from swirl_env.algos.masks import attention
 from swirl_env.errors import ConfigError
 
@@ -44,27 +44,37 @@ class ActionScorer(nn.Module):
             raise ConfigError(f"{type(unwrapped(model)).__name__} cannot be run on text alone: {error}") from error
         """Whether the output layer is a bare projection; otherwise all logits at the action positions are computed."""
 
-    def forward(self, batch: TokenBatch) -> Tensor:
-        """Returns log pi of each action token, [M], in float32 at least."""
-        dtype = next(self.model.parameters()).dtype
-        mask = attention(batch.mask, batch.position_ids, self.config, dtype)
-        inputs = {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": batch.position_ids, "use_cache": False}
+    def forward(self, batch: TokenBatch, entropy: bool = False) -> Tensor:
+        """Returns log pi of each action token, [M], in float32 at least.
+
+        With `entropy`: [2, M], the second row the entropies (nats) of the distributions that the tokens were drawn from.
+        """
         if not self.plain_head:
-            logits = self.model(**inputs).logits[batch.row, batch.position]  # [M, V]
-            logits = logits if logits.dtype == torch.float64 else logits.float()
-            return torch.log_softmax(logits * self.scale, -1).gather(-1, batch.targets[:, None]).squeeze(-1)
+            return self._from_logits(batch, entropy)
         lm = unwrapped(cast("CausalLM", self.model))
-        hidden = decoder_of(lm)(**inputs).last_hidden_state  # [B, L, H]
+        hidden = decoder_of(lm)(**self._inputs(batch)).last_hidden_state  # [B, L, H]
         head = cast("nn.Linear", lm.get_output_embeddings())
-        return token_logprobs(
-            hidden[batch.row, batch.position],
-            head.weight,
-            batch.targets,
-            bias=head.bias,
-            softcap=getattr(self.config, "final_logit_softcapping", None),
-            scale=self.scale,
-            chunk=self.chunk,
-        )
+        places = hidden[batch.row, batch.position], head.weight, batch.targets
+        softcap = getattr(self.config, "final_logit_softcapping", None)
+        options: dict[str, Any] = {"bias": head.bias, "softcap": softcap, "scale": self.scale, "chunk": self.chunk}
+        return torch.stack(token_entropies(*places, **options)) if entropy else token_logprobs(*places, **options)
+
+    def features(self, batch: TokenBatch) -> Tensor:
+        """Returns the last hidden state at the position that predicts each action token, [M, H] in float32."""
+        hidden = decoder_of(unwrapped(cast("CausalLM", self.model)))(**self._inputs(batch)).last_hidden_state  # [B, L, H]
+        return cast("Tensor", hidden[batch.row, batch.position]).float()
+
+    def _inputs(self, batch: TokenBatch) -> dict[str, Any]:
+        mask = attention(batch.mask, batch.position_ids, self.config, next(self.model.parameters()).dtype)
+        return {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": batch.position_ids, "use_cache": False}
+
+    def _from_logits(self, batch: TokenBatch, entropy: bool) -> Tensor:
+        """Returns what `forward` does, from all logits at the action positions, of a model whose head is no bare projection."""
+        logits = self.model(**self._inputs(batch)).logits[batch.row, batch.position]  # [M, V]
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        everything = torch.log_softmax(logits * self.scale, -1)
+        logp = everything.gather(-1, batch.targets[:, None]).squeeze(-1)
+        return torch.stack([logp, torch.special.entr(everything.exp()).sum(-1)]) if entropy else logp
 
 
 def unwrapped(model: CausalLM) -> CausalLM:

@@ -33,6 +33,11 @@ class StepTable:
     """[N] 1.0 if the episode's answer is right, 0.0 if it is not; NaN if that is not known."""
 
     @property
+    def truncated(self) -> NDArray[np.bool_]:
+        """[N] whether the limit on new tokens cut the action off."""
+        return np.array([step.truncated for step in self.steps], dtype=np.bool_)
+
+    @property
     def known(self) -> NDArray[np.bool_]:
         """[N] whether the outcome of the step's episode is known."""
         return np.isfinite(self.outcome)
@@ -82,8 +87,8 @@ def token_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> Toke
     if action.token_ids and action.prompt_ids and renderer.owns(action):
         ids = renderer.sampled_ids(action, text)
         behaviour = action.behaviour_logprobs or action.logprobs
-        return TokenStep(action.prompt_ids, ids, behaviour[: len(ids)], episode)
-    return TokenStep(renderer.ids(sub.state), renderer.text_ids(text), (), episode)
+        return TokenStep(action.prompt_ids, ids, behaviour[: len(ids)], episode, action.truncated)
+    return TokenStep(renderer.ids(sub.state), renderer.text_ids(text), (), episode, action.truncated)
 
 
 def action_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> TokenStep:
@@ -91,4 +96,5 @@ def action_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> Tok
     action = sub.action
     if renderer.owns(action):
         return token_step(sub, renderer, episode)
-    return TokenStep(action.prompt_ids, action.token_ids, action.behaviour_logprobs or action.logprobs, episode)
+    behaviour = action.behaviour_logprobs or action.logprobs
+    return TokenStep(action.prompt_ids, action.token_ids, behaviour, episode, action.truncated)

@@ -1,4 +1,4 @@
-"""One optimizer step on a global batch of steps, whatever the micro-batches, processes or packing.
+"""Optimizer steps on a global batch of steps, whatever the micro-batches, processes or packing.
 
 On `accelerate`: one process or several (DDP), mixed precision, trackers. Every process passes its own steps; the loss is
 normalised by the number of valid steps of all of them.
@@ -6,33 +6,50 @@ normalised by the number of valid steps of all of them.
 
 from __future__ import annotations
 
-import gc
-import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import parse_flag_from_env
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.algos import checkpoint
 from swirl_env.algos.batch import Segment, TokenBatch, TokenStep, chains, collate, micro_batches, pack, trees
+from swirl_env.algos.distribution import check_distribution, check_launcher, one_step_per_update, shut_down
 from swirl_env.algos.layout_check import check_layouts
-from swirl_env.algos.losses import kl_penalty, policy_gradient, ppo_clip
+from swirl_env.algos.losses import entropy_bonus, kl_penalty
+from swirl_env.algos.objective import BatchSteps, Loss, LossInputs, PolicyLoss
 from swirl_env.algos.optimizer import MasterAdamW
+from swirl_env.algos.processes import Processes
 from swirl_env.algos.reference import FirstWeights
 from swirl_env.algos.scoring import ActionScorer, freeze_other_modalities
 from swirl_env.algos.train_config import TrainConfig, default_lr, learning_rate
 from swirl_env.errors import ConfigError, TrainingError
 
-log = logging.getLogger(__name__)
+_COUNTS = ("tokens", "stepped", "skipped")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the optimizer steps of an update add up to."""
+
+    sums: Counter[str] = field(default_factory=Counter)
+    """Over all processes."""
+    named: Counter[str] = field(default_factory=Counter)
+    """Figures of the loss, of this process alone."""
+
+    def add(self, **values: float) -> None:
+        """Adds to the sums."""
+        for name, value in values.items():
+            self.sums[name] += value  # type: ignore[assignment]  # a Counter of floats
 
 
 class Trainer:
@@ -56,8 +73,8 @@ class Trainer:
         self.config, self.model = config, model
         check_launcher()
         self.accelerator = accelerator or Accelerator()
-        _check_distribution(self.accelerator, model)
-        _one_step_per_update(self.accelerator)
+        check_distribution(self.accelerator, model)
+        one_step_per_update(self.accelerator)
         self.bare = ActionScorer(model, config.chunk, config.temperature)
         """Scores without DDP's wrapper, whose forward pass waits for the other processes."""
         if config.pack or config.tree:
@@ -70,50 +87,122 @@ class Trainer:
         """Peak learning rate."""
         self.scorer: nn.Module = self.accelerator.prepare(self.bare)
         self.optimizer = MasterAdamW(many, self.lr, config.betas, config.weight_decay)
+        self.seed = 0
+        """Seed of the order in which minibatches take episodes."""
         self.updates = self.skipped = 0
-        """Updates made so far, for the schedule; updates skipped in a row."""
+        """Updates made so far, for the schedule; optimizer steps skipped in a row."""
+        self._policy_loss = PolicyLoss(config)
         self._first = FirstWeights(many) if config.kl > 0 and reference is None else None
         self._reference = None if reference is None else self._frozen(reference)
 
+    def usable(self, steps: Sequence[TokenStep], valid: ArrayLike) -> NDArray[np.bool_]:
+        """Returns which of the valid steps may carry loss, [n]: with ``overlong=mask`` none that was cut off."""
+        usable = np.array(valid, dtype=np.bool_)
+        if self.config.overlong == "mask":
+            usable &= ~np.array([step.truncated for step in steps], dtype=np.bool_)
+        return usable
+
     def update(
-        self, steps: Sequence[TokenStep], advantages: ArrayLike, valid: ArrayLike, count: float | None = None
+        self,
+        steps: Sequence[TokenStep],
+        advantages: ArrayLike,
+        valid: ArrayLike,
+        count: float | None = None,
+        *,
+        loss: Loss | None = None,
     ) -> dict[str, float]:
-        """Makes one optimizer step; none if no step carries loss, or if loss or gradient is not finite.
+        """Makes ``epochs`` x ``minibatches`` optimizer steps; none if no step carries loss, or loss or gradient is not finite.
+
+        A minibatch holds whole episodes, other ones in every pass. Its loss is divided by ``count / minibatches``, so that each
+        step weighs the same in every one of them, and all minibatches of a pass add up to the whole batch.
 
         Args:
             steps: this process's part of the batch; those of an episode together and in order.
             advantages: [n] of these steps.
             valid: [n] bool; other steps leave the loss.
             count: what the loss is divided by; None takes the valid steps of the global batch.
+            loss: takes the place of the configured policy loss.
 
         Returns:
-            loss, kl, grad_norm, surprise (mean -log pi of the trained tokens, nats; an estimate of the entropy only if they
-            were all sampled from this very policy), tokens (computed in forward passes, all processes), steps (valid ones),
-            lr, stepped and skipped (1.0 or 0.0).
+            loss, kl, grad_norm (means over the optimizer steps), surprise (mean -log pi of the trained tokens, nats; an estimate
+            of the entropy only if they were all sampled from this very policy), tokens (computed in forward passes, all
+            processes), steps (valid ones), lr, stepped and skipped (numbers of optimizer steps). With ratios or several optimizer
+            steps per update also ratio, kl_behaviour and, for a clipped loss, clip_fraction, as means over tokens. With an
+            entropy bonus entropy, mean over tokens.
 
         Raises:
             TrainingError: if more than `max_skipped` updates in a row had a loss or gradient that is not finite.
         """
-        usable = np.asarray(valid, dtype=np.bool_)
+        usable = self.usable(steps, valid)
         gain = np.where(usable, np.asarray(advantages, dtype=np.float64), 0.0)
-        used = [i for i in range(len(steps)) if usable[i] and (gain[i] != 0 or self.config.kl > 0) and steps[i].token_ids]
+        everyone = self.config.kl > 0 or self.config.entropy > 0 or loss is not None
+        used = [i for i in range(len(steps)) if usable[i] and (gain[i] != 0 or everyone) and steps[i].token_ids]
         total = self._sum(float(usable.sum()))
-        batches = list(self._batches([steps[i] for i in used]))
-        rounds = int(self._max(len(batches)))
         lr = self.lr * learning_rate(self.config, self.updates)
+        training = dict(zip(used, self.logprobs([steps[i] for i in used]), strict=True)) if self.config.importance_cap else {}
+        tally, groups = Tally(), self._minibatches([steps[i].episode for i in used])
+        for group, parts in groups:
+            mine = [used[k] for k in group]
+            batch = BatchSteps(
+                [steps[i] for i in mine], mine, gain[mine], [training[i] for i in mine] if training else [],
+                (count or max(total, 1.0)) / parts, self.accelerator.device,
+            )  # fmt: skip
+            self._optimize(batch, lr, loss, tally)
         self.updates += 1
-        context = _Steps([steps[i] for i in used], gain[used], count or max(total, 1.0), self.accelerator)
+        return {**self._figures(tally, loss), "steps": total, "lr": lr}
+
+    def _minibatches(self, episodes: Sequence[int]) -> Iterator[tuple[list[int], int]]:
+        """Yields for each optimizer step the places of this process's steps, and how many minibatches there are per pass.
+
+        Which episodes go together depends on all episodes of the batch, not on how processes share them.
+        """
+        everything = list(range(len(episodes)))
+        if self.config.optimizer_steps == 1:
+            yield everything, 1
+            return
+        known = sorted(set(Processes(self.accelerator).concatenate(sorted(set(episodes)))))
+        parts = max(1, min(self.config.minibatches, len(known)))
+        for epoch in range(self.config.epochs):
+            order = np.random.default_rng([self.seed, self.updates, epoch]).permutation(len(known))
+            part = {known[i]: place * parts // len(known) for place, i in enumerate(order)}
+            for number in range(parts):
+                yield (everything if parts == 1 else [k for k in everything if part[episodes[k]] == number]), parts
+
+    def _optimize(self, steps: BatchSteps, lr: float, loss: Loss | None, tally: Tally) -> None:
+        """Makes one optimizer step, or none if no step carries loss or something is not finite; adds to the tally."""
+        batches = list(self._batches(steps.steps))
+        rounds = int(self._max(len(batches)))
         with self._training():
-            sums = self._backward_all(batches, rounds, context)
-        loss, kl, tokens, surprise = (self._sum(value) for value in sums)
+            sums, named = self._backward_all(batches, rounds, steps, loss)
+        total, kl, tokens, surprise = (self._sum(value) for value in sums)
         norm = self._clip() if rounds else 0.0
-        sound = math.isfinite(loss) and math.isfinite(kl) and math.isfinite(norm)
+        sound = math.isfinite(total) and math.isfinite(kl) and math.isfinite(norm)
         if rounds:
             self._step(lr, sound)
-        sampled = self._sum(float(sum(len(steps[i].token_ids) for i in used)))
-        figures = {"loss": loss, "kl": kl, "grad_norm": norm, "surprise": surprise / max(sampled, 1.0)}
-        done = {"stepped": float(sound and rounds > 0), "skipped": float(not sound)}
-        return {**figures, "tokens": tokens, "steps": total, "lr": lr, **done}
+        sampled = self._sum(float(sum(len(step.token_ids) for step in steps.steps)))
+        tally.add(loss=total, kl=kl, grad_norm=norm, tokens=tokens, surprise=surprise, sampled=sampled)
+        tally.named.update(named)
+        tally.add(rounds=float(rounds > 0), stepped=float(sound and rounds > 0), skipped=float(not sound))
+
+    def _figures(self, tally: Tally, loss: Loss | None) -> dict[str, float]:
+        """Returns the figures of an update from what its optimizer steps added up."""
+        sums, made = tally.sums, max(tally.sums["rounds"], 1.0)
+        figures = {name: sums[name] / made for name in ("loss", "kl", "grad_norm")}
+        figures["surprise"] = sums["surprise"] / max(sums["sampled"], 1.0)
+        own = ("ratio", "clipped", "kl_behaviour", "importance", "compared", "entropy")
+        names = set(own) if self.config.needs_ratios or self.config.optimizer_steps > 1 or self.config.entropy else set()
+        if loss is not None:
+            names |= set(Processes(self.accelerator).concatenate(sorted(tally.named)))
+        named = {name: self._sum(tally.named[name]) for name in sorted(names)}
+        compared = named.pop("compared", 0.0)
+        for name, key in (("ratio", "ratio"), ("clipped", "clip_fraction"), ("kl_behaviour",) * 2, ("importance",) * 2):
+            value = named.pop(name, 0.0)
+            if compared and (name != "clipped" or self.config.loss == "ppo_clip") and (name != "importance" or value):
+                figures[key] = value / compared
+        entropy = named.pop("entropy", 0.0)
+        if self.config.entropy:
+            figures["entropy"] = entropy / max(sums["sampled"], 1.0)
+        return {**figures, **{name: value / made for name, value in named.items()}, **{k: sums[k] for k in _COUNTS}}
 
     @contextmanager
     def _training(self) -> Iterator[None]:
@@ -125,14 +214,17 @@ class Trainer:
         finally:
             self.model.train(mode)
 
-    def _backward_all(self, batches: list[list[list[Segment]]], rounds: int, context: _Steps) -> NDArray[np.float64]:
+    def _backward_all(
+        self, batches: list[list[list[Segment]]], rounds: int, steps: BatchSteps, loss: Loss | None
+    ) -> tuple[NDArray[np.float64], Counter[str]]:
         sums = np.zeros(4)  # loss, kl, tokens, sum of -log pi over action tokens
+        named: Counter[str] = Counter()
         for i in range(rounds):
             last = i == rounds - 1
             with nullcontext() if last else self.accelerator.no_sync(self.scorer):
                 # A process that has run out of its own batches keeps the others company: their collectives wait for it.
-                sums += self._backward(batches[i], context) if i < len(batches) else self._idle(batches)
-        return sums
+                sums += self._backward(batches[i], steps, loss, named) if i < len(batches) else self._idle(batches)
+        return sums, named
 
     def _clip(self) -> float:
         """Makes the gradients ready for a step; returns their norm."""
@@ -155,35 +247,42 @@ class Trainer:
                 f"for huge values, lower trainer.lr, or train in float32."
             )
 
-    def _backward(self, rows: list[list[Segment]], context: _Steps) -> NDArray[np.float64]:
-        """Adds the gradient of one micro-batch; returns its parts of loss, KL, tokens and surprise."""
+    def _backward(
+        self, rows: list[list[Segment]], steps: BatchSteps, loss: Loss | None, named: Counter[str]
+    ) -> NDArray[np.float64]:
+        """Adds the gradient of one micro-batch, and its named figures; returns its parts of loss, KL, tokens and surprise."""
+        config = self.config
         batch = collate(rows).to(self.accelerator.device)
-        reference = self._reference_logprobs(batch) if self.config.kl > 0 else None
-        logp: Tensor = self.scorer(batch)  # [M]
-        loss = self._loss(logp, batch, context)
+        reference = self._reference_logprobs(batch) if config.kl > 0 else None
+        scores: Tensor = self.scorer(batch, config.entropy > 0)  # [M], or [2, M] with entropies
+        logp = scores[0] if config.entropy > 0 else scores
+        compares = loss is not None or config.needs_ratios or config.optimizer_steps > 1
+        inputs = LossInputs(
+            logp, steps.behaviour(batch) if compares else None, reference, batch.step, steps.index, steps.advantages,
+            steps.count, config.reduction,
+        )  # fmt: skip
+        value, figures = self._policy_loss(inputs, steps.training(batch)) if loss is None else _own(loss, inputs)
         kl = logp.new_zeros(())
         if reference is not None:
-            everyone = torch.ones(context.n, device=logp.device)
+            everyone = torch.ones(steps.n, device=logp.device)
             kl = kl_penalty(
-                logp, reference, batch.step, everyone, context.count,
-                estimator=self.config.kl_estimator, reduction=self.config.reduction,
-            )  # fmt: skip
+                logp, reference, batch.step, everyone, steps.count, estimator=config.kl_estimator, reduction=config.reduction
+            )
+        objective = value + config.kl * kl
+        if config.entropy > 0:
+            bonus = entropy_bonus(scores[1], batch.step, steps.n, steps.count, reduction=config.reduction)
+            objective = objective - config.entropy * bonus
+            figures = {**figures, "entropy": scores[1].detach().sum().item()}
         # DDP averages gradients over processes; the loss is a sum over the global batch.
-        self.accelerator.backward((loss + self.config.kl * kl) * self.accelerator.num_processes)
-        return np.array([loss.item(), kl.item(), batch.tokens, -logp.detach().sum().item()])
-
-    def _loss(self, logp: Tensor, batch: TokenBatch, context: _Steps) -> Tensor:
-        gain = context.advantages.to(logp)
-        if self.config.loss == "policy_gradient":
-            return policy_gradient(logp, batch.step, gain, context.count, reduction=self.config.reduction)
-        old = context.behaviour(batch).to(logp)
-        return ppo_clip(
-            logp, old, batch.step, gain, context.count, clip=self.config.clip, reduction=self.config.reduction
-        )  # fmt: skip
+        self.accelerator.backward(objective * self.accelerator.num_processes)
+        for name, figure in figures.items():
+            named[name] += float(figure)  # type: ignore[assignment]  # a Counter of floats
+        return np.array([value.item(), kl.item(), batch.tokens, -logp.detach().sum().item()])
 
     def _idle(self, batches: list[list[list[Segment]]]) -> NDArray[np.float64]:
         rows = batches[0] if batches else chains([TokenStep((0,), (0,))])
-        self.accelerator.backward(self.scorer(collate(rows).to(self.accelerator.device)).sum() * 0.0)
+        scores = self.scorer(collate(rows).to(self.accelerator.device), self.config.entropy > 0)
+        self.accelerator.backward(scores.sum() * 0.0)
         return np.zeros(4)
 
     @torch.no_grad()
@@ -191,12 +290,27 @@ class Trainer:
         """Returns log pi_ref of a batch's action tokens, [M], without dropout; touches no other process."""
         if self._reference is not None:
             return self._reference(batch)  # type: ignore[no-any-return]  # nn.Module's call is untyped
-        assert self._first is not None
+        with self._evaluating(), self._first_weights().in_place():
+            return self.bare(batch)  # type: ignore[no-any-return]
+
+    def _first_weights(self) -> FirstWeights:
+        """Returns the policy that training began with; the copy is made when it is first asked for."""
+        if self._first is None:
+            if self.updates:
+                raise ConfigError(
+                    "The reference is the policy that training began with, and training has begun: ask for its log-probs before "
+                    "the first update, set trainer.kl above 0, or give the trainer a reference."
+                )
+            self._first = FirstWeights(list(self.weights.values()))
+        return self._first
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Switches dropout off for a while."""
         mode = self.model.training
         self.model.eval()
         try:
-            with self._first.in_place():
-                return self.bare(batch)  # type: ignore[no-any-return]
+            yield
         finally:
             self.model.train(mode)
 
@@ -211,32 +325,79 @@ class Trainer:
         return micro_batches(rows, self.config.micro_tokens)
 
     @torch.no_grad()
-    def logprobs(self, steps: Sequence[TokenStep]) -> list[tuple[float, ...]]:
-        """Returns log pi now of each step's tokens, e.g. as behaviour log-probs if none were stored."""
+    def logprobs(self, steps: Sequence[TokenStep], *, reference: bool = False) -> list[tuple[float, ...]]:
+        """Returns log pi now of each step's tokens, without dropout, e.g. as behaviour log-probs if none were stored.
+
+        Args:
+            steps: those of an episode together.
+            reference: score under the policy that training began with, or the reference that was given. If ``kl`` is 0 and none
+                was, the first call has to come before the first update.
+        """
         values: list[list[float]] = [[0.0] * len(step.token_ids) for step in steps]
-        for rows in self._batches(steps):
-            batch = collate(rows).to(self.accelerator.device)
-            columns = (batch.step.tolist(), batch.offset.tolist(), self.bare(batch).tolist())
-            for step, offset, value in zip(*columns, strict=True):
-                values[step][offset] = value
+        if reference and self._reference is None:
+            self._first_weights()  # refuses even if there is nothing to score
+        with self._evaluating():
+            for rows in self._batches(steps):
+                batch = collate(rows).to(self.accelerator.device)
+                scores = self._reference_logprobs(batch) if reference else self.bare(batch)
+                columns = (batch.step.tolist(), batch.offset.tolist(), scores.tolist())
+                for step, offset, value in zip(*columns, strict=True):
+                    values[step][offset] = value
         return [tuple(row) for row in values]
+
+    @torch.no_grad()
+    def features(self, steps: Sequence[TokenStep]) -> list[Tensor]:
+        """Returns the last hidden state at the end of each step's prompt, [H] in float32 on the CPU, without dropout."""
+        # A step without tokens has a state all the same; any one token marks its end.
+        marked = [step if step.token_ids else replace(step, token_ids=step.prompt_ids[-1:]) for step in steps]
+        values: list[Tensor] = [torch.empty(0)] * len(steps)
+        with self._evaluating():
+            for rows in self._batches(marked):
+                batch = collate(rows).to(self.accelerator.device)
+                hidden = self.bare.features(batch).cpu()  # [M, H]
+                for row, (step, offset) in enumerate(zip(batch.step.tolist(), batch.offset.tolist(), strict=True)):
+                    if offset == 0:
+                        values[step] = hidden[row].clone()
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns weights, optimizer and counters, for a trainer of another model than the policy (`Run.register`)."""
+        weights = {name: weight.detach() for name, weight in self.weights.items()}
+        first = {} if self._first is None else {"first": self._first.tensors}
+        return {"weights": weights, "optimizer": self.optimizer.tensors(), **first, **self._counters()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self._restore({**state, "reference": False})
+        if "first" in state:
+            self._first = FirstWeights(list(self.weights.values()), state["first"])
+        checkpoint.restore_weights(self.weights, state["weights"])
+        self.optimizer.load(dict(state["optimizer"]))
+
+    def _counters(self) -> dict[str, Any]:
+        scaler = self.accelerator.scaler
+        counters = {"updates": self.updates, "skipped": self.skipped, "reference": self._first is not None}
+        return counters | ({} if scaler is None else {"scaler": scaler.state_dict()})
+
+    def _restore(self, counters: Mapping[str, Any]) -> None:
+        """Goes on from counters; the weights are still those that training began with."""
+        if counters.get("reference"):
+            self._first_weights()
+        self.updates, self.skipped = int(counters["updates"]), int(counters["skipped"])
+        if self.accelerator.scaler is not None and "scaler" in counters:
+            self.accelerator.scaler.load_state_dict(dict(counters["scaler"]))
 
     def save(self, folder: Path) -> None:
         """Writes a checkpoint from which `load` goes on exactly; every process calls it."""
         if self.accelerator.is_main_process:
-            counters = {"format": 1, "updates": self.updates, "skipped": self.skipped}
-            scaler = self.accelerator.scaler
-            checkpoint.save_state(
-                folder, self.weights, self.optimizer, counters | ({} if scaler is None else {"scaler": scaler.state_dict()})
-            )
+            checkpoint.save_state(folder, self.weights, self.optimizer, {"format": 1, **self._counters()})
         checkpoint.save_random(folder, self.accelerator.process_index)
 
     def load(self, folder: Path) -> None:
-        """Goes on from what `save` wrote."""
-        counters = checkpoint.load_state(folder, self.weights, self.optimizer)
-        self.updates, self.skipped = int(counters["updates"]), int(counters["skipped"])
-        if self.accelerator.scaler is not None and "scaler" in counters:
-            self.accelerator.scaler.load_state_dict(counters["scaler"])
+        """Goes on from what `save` wrote; the weights are still those that training began with."""
+        self._restore(checkpoint.read_counters(folder))
+        checkpoint.load_state(folder, self.weights, self.optimizer)
         checkpoint.load_random(folder, self.accelerator.process_index)
 
     def close(self) -> None:
@@ -260,76 +421,10 @@ class Trainer:
         return self.accelerator.gather(one)  # type: ignore[no-any-return]  # accelerate's gather is untyped
 
 
-class _Steps:
-    """The steps of an update that carry loss, by their numbers in the batch."""
-
-    def __init__(
-        self, steps: Sequence[TokenStep], advantages: NDArray[np.float64], count: float, accelerator: Accelerator
-    ) -> None:
-        self.n, self.count = len(steps), count
-        self.advantages = torch.tensor(advantages, dtype=torch.float64, device=accelerator.device)
-        self._behaviour = [step.behaviour for step in steps]
-
-    def behaviour(self, batch: TokenBatch) -> Tensor:
-        """Returns the log-probs at generation of a batch's action tokens, [M]."""
-        places = zip(batch.step.tolist(), batch.offset.tolist(), strict=True)
-        try:
-            return torch.tensor([self._behaviour[step][offset] for step, offset in places])
-        except IndexError as error:
-            raise ConfigError("ppo_clip needs the log-probs at generation of every token; these steps have none.") from error
-
-
-def check_launcher() -> None:
-    """Refuses a launcher's configuration that splits the weights, before accelerate acts on it.
-
-    Rollouts, checkpoints and the one optimizer step per update need the whole model in every process. On CPUs accelerate
-    leaves such a configuration out without a word, and without the package it names it fails.
-
-    Raises:
-        ConfigError: names what was asked for.
-    """
-    asked = [name for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM") if parse_flag_from_env(f"ACCELERATE_USE_{name}")]
-    if asked:
-        raise _split(asked[0])
-
-
-def _check_distribution(accelerator: Accelerator, model: CausalLM) -> None:
-    kind = accelerator.distributed_type.value
-    if kind != "NO" and not kind.startswith("MULTI_"):
-        raise _split(kind)
-    for weight in model.parameters():
-        if isinstance(weight.data, DTensor) or hasattr(weight, "ds_id"):
-            raise _split("FSDP (fully_shard)" if isinstance(weight.data, DTensor) else "DEEPSPEED (ZeRO)")
-
-
-def _split(kind: str) -> ConfigError:
-    return ConfigError(
-        f"{kind} is asked for, which splits the weights over processes; rollouts, checkpoints and the one optimizer step per "
-        f"update need them whole. Train with DDP (accelerate launch --multi_gpu), with LoRA (lora.rank=8) if memory is short."
-    )
-
-
-def _one_step_per_update(accelerator: Accelerator) -> None:
-    """Takes gradient accumulation out of accelerate's hands: it would divide the gradient, whose micro-batches are ours."""
-    if accelerator.gradient_accumulation_steps != 1:
-        log.warning(
-            "gradient_accumulation_steps=%d of accelerate's configuration is not used: trainer.micro_tokens splits an update",
-            accelerator.gradient_accumulation_steps,
-        )
-        accelerator.gradient_accumulation_steps = 1
-
-
-def shut_down(accelerator: Accelerator) -> None:
-    """Ends trackers and the process group, with the threads that the group keeps for its collectives.
-
-    Destroying the group is not enough: its threads live as long as anyone holds it, and the wrapper of the model (DDP) does.
-    Such a thread may still be about to let go of the last collective's tensors when Python shuts down, and aborts the process
-    over it ("terminate called without an active exception"). So whoever holds the group goes first, and the group next, while
-    Python runs. Wrapped models that the caller still holds are the caller's to drop before.
-
-    Args:
-        accelerator: whose group it is; models and optimizers that it prepared are forgotten.
-    """
-    accelerator.free_memory()
-    gc.collect()  # the wrapper is part of reference cycles
-    accelerator.end_training()
+def _own(loss: Loss, inputs: LossInputs) -> tuple[Tensor, Mapping[str, Tensor | float]]:
+    """Returns the value and the figures of an algorithm's own loss."""
+    result = loss(inputs)
+    value, figures = result if isinstance(result, tuple) else (result, {})
+    if not isinstance(value, Tensor) or value.shape != ():
+        raise ConfigError(f"A loss returns one number as a tensor (and a mapping of figures, if it likes); got {value!r:.60}.")
+    return value, figures

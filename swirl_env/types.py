@@ -127,6 +127,8 @@ class Action(Record, frozen=True):
     behaviour_logprobs: tuple[float, ...] = ()
     """Log-probability (nats) of each id under the distribution it was drawn from, with temperature and `top_p` applied, [T];
     empty if that is the model's own, so that `logprobs` says it all."""
+    truncated: bool = False
+    """Whether generation was cut off by the limit on new tokens (or a full context) before the action had ended by itself."""
 
 
 class ToolResult(Record, frozen=True):

@@ -248,8 +248,8 @@ def test_what_is_not_installed_is_named(swirl, cache, monkeypatch):
 def test_the_command_line_has_the_trainers_defaults():
     written = OmegaConf.to_container(OmegaConf.load(Path(swirl_env.conf.__path__[0]) / "train.yaml"))["trainer"]
     fields = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
-    # `updates` is a key of the stage, and its policies are sampled at temperature 1.
-    own = {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items() if name not in ("updates", "temperature")}
+    # `updates` is a key of the stage.
+    own = {name: list(v) if isinstance(v, tuple) else v for name, v in fields.items() if name != "updates"}
     assert written == own
 
 

@@ -217,7 +217,7 @@ class OpenAIAgent:
         completed = _complete(text, choice.finish_reason, state)
         if completed != text and ids:
             ids, logprobs, prompt_ids = (), (), ()  # the closing tag was cut off: the ids are not those of the text
-        return Action(completed, ids, logprobs, prompt_ids)
+        return Action(completed, ids, logprobs, prompt_ids, truncated=choice.finish_reason == "length")
 
 
 def _reasoning(message: Any) -> str | None:

@@ -39,6 +39,7 @@ class TransformersAgent:
       model has and the tokenizer has not are never drawn, but count in both, as they do when training scores them;
     - `prompt_ids`: the ids of the state. The next state begins with them and `token_ids`;
     - `opened`: whether the generation prompt had opened a think block;
+    - `truncated`: whether `max_new_tokens` or the context cut the action off;
     - `drift`: 1 if tokenising `text` again gives other ids (the stored ones win).
 
     What a row draws depends on `seed`, the episode's seed, the task and the number of the step, not on the other rows; logits
@@ -194,6 +195,7 @@ class TransformersAgent:
             drift=int(self.renderer.drifts(generation.ids, text)),
             opened=self.renderer.opens_reasoning,
             behaviour_logprobs=tuple(generation.behaviour),
+            truncated=generation.truncated,
         )
 
     def _count(self, states: Sequence[State], prompts: Sequence[Rendered], actions: Sequence[Action]) -> None:

@@ -43,6 +43,8 @@ class Generation(NamedTuple):
     """Log-probability (nats) of each id under the model's own distribution, temperature 1 and nothing cut off, [T]."""
     behaviour: list[float]
     """The same under the distribution that was sampled from, [T]; empty if that is the model's own."""
+    truncated: bool = False
+    """Whether the limit on tokens cut the row off before it ended."""
 
 
 class Sampling(NamedTuple):
@@ -112,9 +114,12 @@ def generate(
             done[i].logprobs.append(logprob)
             if tempered:
                 done[i].behaviour.append(drawn)
-            if len(done[i].ids) < requests[i].limit and not requests[i].ended(done[i].ids):
+            ended = requests[i].ended(done[i].ids)
+            if not ended and len(done[i].ids) < requests[i].limit:
                 going.append(row)
-            elif prefixes is not None:
+                continue
+            done[i] = done[i]._replace(truncated=not ended)
+            if prefixes is not None:
                 # The last id was drawn and not read, so the cache ends with the one before it.
                 prefixes.keep((*requests[i].ids, *done[i].ids[:-1]), cache, row, mask[row, : length + t])
         if not going:

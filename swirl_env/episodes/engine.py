@@ -113,6 +113,12 @@ class Engine:
         clone.tasks = tasks
         return clone
 
+    def without_judge(self) -> Engine:
+        """Returns an engine with the same questions, tools and settings whose steps are not judged."""
+        clone = copy.copy(self)
+        clone.judge, clone._pure = None, False
+        return clone
+
     def begin(self, task: Task, seed: int = 0) -> State:
         """Returns the first state of an episode on `task`."""
         prompt = self.prompt.write(task, list(self.tools.values()), self.format, self.settings)
@@ -149,6 +155,15 @@ class Engine:
             ConfigError: if a session cannot be forked.
         """
         return [msgspec.structs.replace(state, sessions=self._sessions.fork(state)) for state in states]
+
+    def check_sessions(self, states: Iterable[State]) -> None:
+        """Refuses states that `fork` would refuse, or in which a tool with state could not go on.
+
+        Raises:
+            ConfigError: if a session has moved on, was closed, belongs to an episode that was played elsewhere, or has no fork.
+        """
+        for state in states:
+            self._sessions.check_forking(state)
 
     def abandon(self, states: Iterable[State]) -> None:
         """Closes the sessions of episodes that will not go on; those that end are closed by themselves."""

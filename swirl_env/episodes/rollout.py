@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import nullcontext
 
 from swirl_env.episodes.acting import GuardedAgent
@@ -59,7 +59,42 @@ def collect(
             f"{episodes} episodes were asked for, but {len(engine.tasks)} questions x {samples} samples give {room}. "
             f"Ask for fewer, or raise samples."
         )
-    waiting = _episodes(engine, episodes, seed, samples, done)
+    yield from _play(agent, engine, slots, _episodes(engine, episodes, seed, samples, done), name)
+
+
+def continue_episodes(
+    agent: Agent | Callable[[State], Action | str],
+    engine: Engine,
+    states: Sequence[State],
+    slots: int = 64,
+    *,
+    name: str = "",
+) -> Iterator[Trajectory]:
+    """Yields the episodes that begin at `states` and are played to their end, as they end, at most `slots` in flight.
+
+    A trajectory's steps are those of its state and the ones after it; its `sample` is the index of its state. The states stay
+    as they are, the sessions of their tools too: each episode goes on in a fork, made when its turn comes.
+
+    Args:
+        agent: as in `collect`.
+        engine: tools and judge of the episodes; its tasks are not used.
+        states: where the episodes begin, any number of times the same one.
+        slots: how many episodes are in flight at once.
+        name: recorded as the trajectories' agent.
+
+    Raises:
+        ConfigError: if a state's sessions are not open in `engine`, or cannot be forked.
+        PluginError: as in `collect`.
+    """
+    if slots < 1:
+        raise ConfigError(f"slots must be at least 1; got {slots}.")
+    engine.check_sessions(states)
+    yield from _play(agent, engine, slots, ((engine.fork([state])[0], i) for i, state in enumerate(states)), name)
+
+
+def _play(
+    agent: Agent | Callable[[State], Action | str], engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str
+) -> Iterator[Trajectory]:
     if isinstance(agent, AsyncAgent):
         yield from run_async(agent, engine, slots, waiting, name)
         return

@@ -109,14 +109,23 @@ class SessionTable:
         for tag, session in self._open[state.sessions].items():
             if not isinstance(session, ForkableSession):
                 self._close(copies)
-                raise ConfigError(
-                    f"The tool {tag!r} cannot fork its sessions, so an episode that has used it cannot branch. Give its session "
-                    f"a method fork(), or branch before its first call."
-                )
+                raise _cannot_fork(tag)
             copies[tag] = session.fork()
         number = next(self._numbers)
         self._open[number] = copies
         return number
+
+    def check_forking(self, state: State) -> None:
+        """Refuses a state at which an episode cannot branch, without forking anything.
+
+        Raises:
+            ConfigError: as `check` and `fork` do.
+        """
+        for tag in self.tools:
+            self.check(state, tag)
+        for tag, session in self._open.get(state.sessions, {}).items():
+            if not isinstance(session, ForkableSession):
+                raise _cannot_fork(tag)
 
     def close(self, number: int) -> None:
         """Closes the sessions of a number, if they are open."""
@@ -124,6 +133,13 @@ class SessionTable:
 
     def _close(self, sessions: Sessions) -> None:
         _close_all(self.tools, {0: sessions})
+
+
+def _cannot_fork(tag: str) -> ConfigError:
+    return ConfigError(
+        f"The tool {tag!r} cannot fork its sessions, so an episode that has used it cannot branch. Give its session a method "
+        f"fork(), or branch before its first call."
+    )
 
 
 def _close_all(tools: Mapping[str, StatefulTool], open_: dict[int, Sessions]) -> None:

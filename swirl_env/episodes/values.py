@@ -178,13 +178,15 @@ def checked_action(action: Action) -> Action:
         raise ValueError(f"expected an error of {', '.join(map(str, _ACTION_ERRORS))}, got {action.error!r:.40}")
     text = clean(str(action.text))
     if text != action.text:
-        return Action(text, opened=bool(action.opened), error=action.error)
+        return Action(text, opened=bool(action.opened), error=action.error, truncated=bool(action.truncated))
     ids, prompt = _ids(action.token_ids, "token_ids"), _ids(action.prompt_ids, "prompt_ids")
-    logprobs = _logprobs(action.logprobs, len(ids))
-    same = ids is action.token_ids and prompt is action.prompt_ids and logprobs is action.logprobs
+    logprobs, behaviour = (_logprobs(values, len(ids)) for values in (action.logprobs, action.behaviour_logprobs))
+    same = ids is action.token_ids and prompt is action.prompt_ids
+    same = same and logprobs is action.logprobs and behaviour is action.behaviour_logprobs
     if same and type(action) is Action and type(action.text) is str:
         return action
-    return Action(text, ids, logprobs, prompt, int(action.drift), action.error, bool(action.opened))
+    flags = int(action.drift), action.error, bool(action.opened)
+    return Action(text, ids, logprobs, prompt, *flags, behaviour, bool(action.truncated))
 
 
 def _ids(ids: Iterable[Any], name: str) -> tuple[int, ...]:

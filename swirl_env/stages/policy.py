@@ -68,6 +68,7 @@ def make_policy(options: TrainOptions, accelerator: Accelerator) -> Transformers
         date=section.date,
         trust_remote_code=section.trust_remote_code,
         precision=_precision(accelerator),
+        temperature=options.trainer.temperature,
     )
     agent.model = with_adapters(agent.model, options.lora, section)
     return agent
@@ -79,7 +80,7 @@ def _embedded(options: TrainOptions, accelerator: Accelerator) -> TransformersAg
         folder = warm_policy(options.setting, options.warm_start)
     given: dict[str, Any] = {"max_new_tokens": options.model.max_new_tokens, "batch_size": options.model.batch_size}
     given |= {"max_context": options.model.max_context, "prefix_cache": options.model.prefix_cache}
-    given |= {"precision": _precision(accelerator)}
+    given |= {"precision": _precision(accelerator), "temperature": options.trainer.temperature}
     agent = embedded_agent(folder, **{key: value for key, value in given.items() if value is not None})
     agent.name = f"embedded-{options.setting}-{options.warm_start}"
     return agent

@@ -26,10 +26,11 @@ from omegaconf import DictConfig
 
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import quiet
+from swirl_env.algos.distribution import check_launcher, shut_down
 from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
 from swirl_env.algos.train_config import TrainConfig
-from swirl_env.algos.trainer import Trainer, check_launcher, shut_down
+from swirl_env.algos.trainer import Trainer
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.config.options import read
 from swirl_env.config.overrides import command_line_keys
