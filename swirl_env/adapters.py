@@ -7,7 +7,6 @@ from typing import Any
 
 from swirl_env.errors import ConfigError, PluginError
 from swirl_env.function_tool import FunctionTool
-from swirl_env.protocols import Grader
 from swirl_env.types import Action, State, SubTrajectory, Task, Verdict
 
 MAX_STEPS = 5
@@ -105,6 +104,7 @@ _OF_FUNCTIONS: Mapping[str, tuple[str, Callable[[Callable[..., Any]], Any]]] = {
     "tool": ("run", FunctionTool),
     "judge": ("judge", FunctionJudge),
     "agent": ("act", FunctionAgent),
+    "grader": ("grade", FunctionGrader),
 }
 """Kind -> the method that tells a plugin from a function, and the plugin that a function becomes."""
 
@@ -117,21 +117,6 @@ def adapted(kind: str, plugin: Any) -> Any:
     if kind == "task" and isinstance(plugin, list | tuple):
         return TaskList(plugin)
     return plugin
-
-
-def as_grader(grader: Grader | Callable[[Task, str], bool | None] | None) -> Grader | None:
-    """Returns a grader, also from a plain function.
-
-    Raises:
-        PluginError: for what is neither.
-    """
-    if grader is None or (isinstance(grader, Grader) and not isinstance(grader, type)):
-        return grader
-    if callable(grader) and not isinstance(grader, type):
-        return FunctionGrader(grader)
-    raise PluginError(
-        f"Expected a grader, an object with grade(tasks, answers) or a function (task, answer) -> bool; got {grader!r:.80}."
-    )
 
 
 def name_of(function: Callable[..., Any]) -> str:

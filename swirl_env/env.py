@@ -12,9 +12,10 @@ from gymnasium.error import ResetNeeded
 from swirl_env.episodes.engine import Engine, Transition
 from swirl_env.episodes.prompts import Prompt, PromptFunction
 from swirl_env.errors import ConfigError, UnknownName, unknown_name
-from swirl_env.protocols import FindsTasks, Grader, TaskSource
+from swirl_env.protocols import FindsTasks, TaskSource
 from swirl_env.registry import Spec, load, make, make_tasks, options
 from swirl_env.spaces import UnicodeText
+from swirl_env.texts import Text
 from swirl_env.types import Action, History, State, Task, Verdict
 
 MAX_ACTION_CHARS = 1_000_000
@@ -30,10 +31,10 @@ def build_engine(
     format: str = "xml",
     history: History = "full",
     prompt: Prompt | PromptFunction = "full",
-    instructions: str = "",
-    examples: str = "",
+    instructions: Text = "",
+    examples: Text = "",
     max_chars: int = 100_000,
-    grader: Grader | Callable[[Task, str], bool | None] | None = None,
+    grader: Spec | Callable[[Task, str], bool | None] | None = None,
     **task_options: Any,
 ) -> Engine:
     """Returns the engine of an environment from names, mappings or ready objects (see `Engine`).
@@ -45,11 +46,11 @@ def build_engine(
         max_steps: the most actions per episode; None takes the task source's.
         format: action format.
         history: ``full`` or ``calls``.
-        prompt: ``full``, ``question``, a text or file that contains ``{question}``, or a function.
-        instructions: text or file for the beginning of the prompt.
-        examples: worked examples, as text or a file, for the place before the question.
+        prompt: ``full``, ``question``, a text or file that contains ``{question}``, a function, or the name of one of these.
+        instructions: text for the beginning of the prompt; or a file or a name (see `swirl_env.texts`).
+        examples: worked examples for the place before the question, likewise.
         max_chars: longest state in characters.
-        grader: judges final answers in place of the task's own grading: an object with `grade`, or a function.
+        grader: name, mapping or object that judges final answers in place of the task's own grading; or a function.
         **task_options: options of the task source (``split=``, ``data_dir=``...).
     """
     if task_options:

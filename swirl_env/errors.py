@@ -121,6 +121,8 @@ _SHOWN = 500
 """Most characters of an input that a log line quotes."""
 _seen: weakref.WeakKeyDictionary[object, set[tuple[object, ...]]] = weakref.WeakKeyDictionary()
 """Plugin -> the errors of it that have been logged."""
+_last: weakref.WeakKeyDictionary[object, tuple[object, str]] = weakref.WeakKeyDictionary()
+"""Plugin -> its last error: what makes it the same as another, and its message."""
 
 
 def error_place(error: BaseException) -> tuple[object, ...]:
@@ -141,14 +143,24 @@ def log_once(plugin: object, what: str, error: BaseException, item: object) -> N
     try:
         known = _seen.setdefault(plugin, set())
     except TypeError:  # an object that can be neither hashed nor referred to weakly
-        known = _seen.setdefault(type(plugin), set())
+        plugin = type(plugin)
+        known = _seen.setdefault(plugin, set())
     place = error_place(error)
+    _last[plugin] = place, printable(f"{type(error).__name__}: {error}"[:_SHOWN])
     if place in known:
         return
     known.add(place)
     shown = item if isinstance(item, str) else repr(item)
     trace = "".join(traceback.format_exception(error))
     log.warning("%s failed on %s\n%s", what, printable(shown[:_SHOWN]), printable(trace).rstrip())
+
+
+def last_failure(plugin: object) -> tuple[object, str]:
+    """Returns the last error of a plugin that `log_once` has seen: its place (see `error_place`) and its message."""
+    try:
+        return _last.get(plugin, (None, ""))
+    except TypeError:
+        return _last.get(type(plugin), (None, ""))
 
 
 def describe_os_error(error: OSError) -> str:

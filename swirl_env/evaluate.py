@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import msgspec
@@ -24,6 +24,7 @@ import numpy as np
 
 from swirl_env.errors import PluginError, log_once
 from swirl_env.protocols import Grader
+from swirl_env.registry import Spec, make_grader
 from swirl_env.types import Malformed, Outcome, Record, Task, Trajectory
 
 Z95 = 1.959963984540054
@@ -103,17 +104,18 @@ _COUNTS = {
 }
 
 
-def evaluate(trajectories: Iterable[Trajectory], grader: Grader | None = None) -> Evaluation:
+def evaluate(trajectories: Iterable[Trajectory], grader: Spec | Callable[[Task, str], bool | None] | None = None) -> Evaluation:
     """Evaluates a stream of trajectories; memory grows by about 300 bytes per task.
 
     Args:
         trajectories: e.g. a `Store`, ``store.select("none")`` or ``store.with_verdicts(judge)``.
-        grader: grades the answers again, in batches; None takes the outcomes of the episodes. F1 stays as it is.
+        grader: spec of what grades the answers again, in batches, or a function of a task and an answer; None takes the
+            outcomes of the episodes. F1 stays as it is.
     """
     ratios = {name: Ratio() for name in _SHOWN}
     counts = dict.fromkeys(_COUNTS, 0)
     numbers: dict[str, int] = {}
-    for trajectory in trajectories if grader is None else regraded(trajectories, grader):
+    for trajectory in trajectories if grader is None else regraded(trajectories, make_grader(grader)):
         counts["episodes"] += 1
         if trajectory.ended == "error":
             counts["failed"] += 1

@@ -17,9 +17,13 @@ from typing import Any, cast
 
 from swirl_env.adapters import adapted
 from swirl_env.errors import ConfigError, MissingExtra, PluginError, SwirlError, UnknownName, unknown_name
-from swirl_env.protocols import ActionFormat, Agent, Judge, TaskSource, Tool
+from swirl_env.protocols import ActionFormat, Agent, Grader, Judge, TaskSource, Tool
+from swirl_env.types import Task
 
-KINDS = {"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks", "format": "formats", "algo": "algos"}
+KINDS = {
+    **{"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks", "format": "formats", "algo": "algos"},
+    **{"grader": "graders", "prompt": "prompts"},
+}
 """Kind of plugin -> last part of its entry point group, ``swirl_env.<group>``."""
 
 _EXTRA_OF = {
@@ -38,7 +42,7 @@ Spec = str | Mapping[str, Any] | object
 
 @functools.cache
 def entries(kind: str) -> dict[str, EntryPoint]:
-    """Returns the registered names of a kind (``tool``, ``judge``, ``agent``, ``task``, ``format``, ``algo``).
+    """Returns the registered names of a kind (a key of `KINDS`).
 
     Raises:
         PluginError: if two distributions claim one name.
@@ -134,6 +138,7 @@ def conforming(kind: str, plugin: Any) -> Any:
 _MEMBERS = {
     "tool": ("tag", "description", "run"),
     "judge": ("judge",),
+    "grader": ("grade",),
     "agent": ("act",),
     "task": ("corpus", "tools", "max_steps", "__len__", "__getitem__"),
     "format": ("stop", "parse", "call", "answer", "instructions", "correction"),
@@ -240,6 +245,15 @@ def make_agent(name: Spec, **options: Any) -> Agent:
 def make_tasks(name: Spec, **options: Any) -> TaskSource:
     """Builds a task source: ``make_tasks("hotpotqa", split="dev500", data_dir="data")``."""
     return cast("TaskSource", make("task", _with(name, options)))
+
+
+def make_grader(grader: Spec | Callable[[Task, str], bool | None]) -> Grader:
+    """Returns a grader of final answers: from a spec, ``{"name": "llm", "agent": ...}``, or a function of a task and an answer.
+
+    Raises:
+        PluginError: for what is neither.
+    """
+    return cast("Grader", conforming("grader", make("grader", grader)))
 
 
 @functools.lru_cache(maxsize=256)

@@ -31,7 +31,7 @@ FOLDERS = {
 FLOORS = [
     "types errors spaces cache sequences kv_cache number_text scripts source_code",
     "protocols grading seeding arguments function_tool adapters",
-    "registry corpus evaluate gold_plan",
+    "registry texts corpus evaluate gold_plan",
     "tools tasks episodes fingerprint",
     "env judges store contract rollout",
     "agents vector config conf",

@@ -23,6 +23,20 @@ class Absent:
         return [Action("", error="unavailable") for _ in states]
 
 
+class Calls:
+    """An agent that calls the broken tool for ever."""
+
+    def act(self, states):
+        return [Action("<broken>x</broken>") for _ in states]
+
+
+class Undecided:
+    """A grader that cannot tell."""
+
+    def grade(self, tasks, answers):
+        return [None for _ in answers]
+
+
 class Broken:
     """A judge that always raises."""
 
@@ -153,6 +167,13 @@ def test_a_run_in_which_everything_failed_is_an_error(swirl):
     code, _, err = swirl("eval", *FAKES, "judge=test_cli_folders:Doubtful", "n=3", "out=c")
     assert code == 2 and "no answer from the server" in err
     assert swirl("judge", "out=b", "judge=fakes:CallJudge")[0] == 0
+    tool = ["tool=fakes:BrokenTool", "agent=test_cli_folders:Calls"]
+    code, _, err = swirl("generate", "task=fakes:SumTasks", "judge=none", *tool, "n=2", "out=d")
+    assert code == 2 and "The tool 'broken' was unavailable on all 6 calls of d" in err and len(Store("d", "r")) == 2
+    code, _, err = swirl("generate", "task=fakes:SumTasks", "judge=none", *tool, "n=20", "slots=2", "out=e")
+    assert code == 2 and "The tool 'broken' failed on every one of the last 8 calls" in err and "out of order" in err
+    code, _, err = swirl("generate", *FAKES, "grader=test_cli_folders:Undecided", "n=2", "out=f")
+    assert code == 2 and "The grader graded none of the" in err
 
 
 def test_more_episodes_than_questions_are_all_episodes(swirl):

@@ -151,6 +151,118 @@ def test_the_same_failure_everywhere_stops_the_run_with_that_error(after, slots,
     assert len(seen) <= at_most
 
 
+class DownOne:
+    """Asked one state at a time; always raises, from the given call on."""
+
+    def __init__(self, after=0, error=ConnectionError):
+        self.after, self.calls, self.error = after, 0, error
+
+    async def act_one(self, state):
+        self.calls += 1
+        if self.calls > self.after:
+            raise self.error("no route to host")
+        return Action("<answer>1</answer>")
+
+    async def aclose(self):
+        pass
+
+
+@pytest.mark.parametrize(("after", "slots", "at_most"), [(0, 4, 24), (0, 1, 10), (3, 4, 24), (0, 64, 70 + 192)])
+def test_the_same_failure_everywhere_stops_the_run_of_an_agent_that_is_asked_one_by_one(after, slots, at_most):
+    agent = DownOne(after)
+    with pytest.raises(PluginError, match=r"DownOne failed on every one of .* ConnectionError: no route to host"):
+        list(collect(agent, build_engine(SumTasks(1_000), tools=[], judge=None), 1_000, slots))
+    assert agent.calls <= at_most
+    with pytest.raises(PluginError, match=r"DownOne failed on every state, 2 in all"):
+        list(collect(DownOne(), build_engine(SumTasks(2), tools=[], judge=None), 2, 2))
+
+
+class Breaks:
+    """Raises on everything, or returns something invalid, from a given call on; a tool, a judge and a grader."""
+
+    tag = "echo"
+    description = "echoes."
+    pure = True
+
+    def __init__(self, after=0, wrong=None):
+        self.after, self.calls, self.wrong = after, 0, wrong
+
+    def run(self, queries):
+        return self.give([ToolResult(query) for query in queries])
+
+    def judge(self, steps):
+        return self.give([Verdict.good() for _ in steps])
+
+    def grade(self, tasks, answers):
+        return self.give([True for _ in answers])
+
+    def give(self, results):
+        self.calls += 1
+        if self.calls <= self.after:
+            return results
+        if self.wrong is not None:
+            return [self.wrong] * len(results)
+        raise RuntimeError("out of order")
+
+
+@swirl_env.tool(tag="echo")
+def broken_function(text: str) -> str:
+    """echoes."""
+    raise RuntimeError("out of order")
+
+
+BROKEN = {
+    "the tool 'echo'": lambda broken: {"tools": [broken], "judge": None},
+    "the judge Breaks": lambda broken: {"tools": [EchoTool()], "judge": broken},
+    "the grader Breaks": lambda broken: {"tools": [EchoTool()], "judge": None, "grader": broken},
+}
+
+
+class Evens:
+    """Calls echo, then answers."""
+
+    def act(self, states):
+        return [Action("<answer>1</answer>" if state.steps else "<echo>x</echo>") for state in states]
+
+
+@pytest.mark.parametrize("what", BROKEN)
+@pytest.mark.parametrize(("after", "wrong"), [(0, None), (2, None), (0, 7), (1, "text")])
+@pytest.mark.parametrize("slots", [1, 4, 64])
+def test_the_same_failure_of_a_plugin_on_every_call_stops_the_run_with_that_error(what, after, wrong, slots):
+    engine = build_engine(SumTasks(1_000), **BROKEN[what](Breaks(after, wrong)))
+    error = "RuntimeError: out of order" if wrong is None else "TypeError: expected"
+    with pytest.raises(PluginError, match=rf"(?i){what} failed on every one of the last \d+ calls with the same error: {error}"):
+        list(collect(Evens(), engine, 1_000, slots))
+
+
+def test_a_function_that_always_raises_stops_the_run_too():
+    engine = build_engine(SumTasks(1_000), tools=[broken_function], judge=None)
+    with pytest.raises(PluginError, match=r"'echo' failed on every one of the last \d+ calls .*: RuntimeError: out of order"):
+        list(collect(Evens(), engine, 1_000, 4))
+
+
+def test_a_run_goes_on_if_a_plugin_works_now_and_then_or_says_itself_that_it_is_away():
+    class Every(Breaks):
+        def give(self, results):
+            self.calls += 1
+            if self.calls % 5:
+                raise RuntimeError("out of order")
+            return results
+
+    class Away(Breaks):
+        def give(self, results):
+            return [ToolResult("away", "unavailable") if isinstance(r, ToolResult) else Verdict.failed("away") for r in results]
+
+    for plugin in (Every(), Away()):
+        engine = build_engine(SumTasks(40), tools=[plugin], judge=plugin)
+        assert len(list(collect(Evens(), engine, 40, 1))) == 40
+    env = ToolUseEnv(SumTasks(), tools=[Breaks()], judge=Breaks(), max_steps=30)
+    env.reset(seed=0)
+    for _ in range(29):  # a loop of one's own sees it in info
+        *_, info = env.step("<echo>x</echo>")
+        assert info["result"].error == "unavailable" and info["verdict"].status == "failed"
+
+
 def test_a_short_run_in_which_every_state_fails_ends_with_the_error():
     with pytest.raises(PluginError, match="no route to host"):
         list(collect(Down(), build_engine(SumTasks(2), tools=[], judge=None), 2, 2))

@@ -93,10 +93,12 @@ def test_what_is_no_agent_is_named_at_once(agent):
         next(collect(agent, build_engine(SumTasks(), tools=[], judge=None), 1))
 
 
-@pytest.mark.parametrize("grader", [5, "text", object(), SumTasks])
+@pytest.mark.parametrize("grader", [5, object(), SumTasks])
 def test_what_is_no_grader_is_named_at_once(grader):
     with pytest.raises(PluginError, match="Expected a grader"):
         ToolUseEnv(SumTasks(), grader=grader)
+    with pytest.raises(UnknownName, match="No grader named 'lm'"):
+        ToolUseEnv(SumTasks(), grader="lm")
 
 
 def test_a_lambda_needs_a_tag_to_be_a_tool():

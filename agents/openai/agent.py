@@ -19,6 +19,7 @@ from swirl_env.agents.openai.endpoints import Endpoints, Refused, TooLong, Unava
 from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.errors import ConfigError
 from swirl_env.registry import make_format
+from swirl_env.texts import Text, read_text
 from swirl_env.types import Action, Role, State
 
 TokenIds = Literal["auto", "require", "off"]
@@ -47,7 +48,7 @@ class OpenAIAgent:
         timeout_s: how long one request may take, in seconds.
         attempts: how often a request is tried before the action counts as unavailable.
         seed: what tells apart runs that see the same episodes; sent with each request, for servers that honour it.
-        system: a system message; None for none.
+        system: a system message: a text, a file or a name (see `swirl_env.texts`); None for none.
         tool_role: role under which results of tools are sent. ``tool`` is for servers that take it without a call's id.
         token_ids: ``auto`` keeps ids and log-probabilities if the server returns them, ``require`` refuses replies without
             them, ``off`` does not ask.
@@ -66,7 +67,7 @@ class OpenAIAgent:
         timeout_s: float = 120.0,
         attempts: int = 6,
         seed: int = 0,
-        system: str | None = None,
+        system: Text | None = None,
         tool_role: Literal["user", "tool"] = "user",
         token_ids: TokenIds = "auto",
         extra_body: Mapping[str, Any] | None = None,
@@ -77,6 +78,7 @@ class OpenAIAgent:
         urls = [base_url] if isinstance(base_url, str) else list(base_url)
         if not urls:
             raise ConfigError("base_url is a URL or a list of at least one; got an empty list.")
+        system = None if system is None else read_text(system, "system")
         self.model, self.system, self.seed = model, system, seed
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
         self.tool_role: Literal["user", "tool"] = tool_role

@@ -20,6 +20,7 @@ from swirl_env.agents.transformers.sampling import Generation, Request, Sampling
 from swirl_env.agents.transformers.stopping import Stopper
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import Weights, weights_fingerprint
+from swirl_env.texts import Text, read_text
 from swirl_env.types import Action, State
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -57,7 +58,7 @@ class TransformersAgent:
         template: ``chat`` for the model's chat template, ``plain`` for bare text.
         adapter: folder or hub name of a LoRA adapter.
         seed: tells apart runs that see the same episodes.
-        system: a system message; None leaves it to the template.
+        system: a system message: a text, a file or a name (see `swirl_env.texts`); None leaves it to the template.
         template_options: variables for the chat template, e.g. ``{"enable_thinking": False}``.
         tokenizer: for a loaded `model`; else the model's own is read.
         max_context: most tokens of state and action together; None takes what the model was made for.
@@ -81,7 +82,7 @@ class TransformersAgent:
         template: TemplateName = "chat",
         adapter: str | None = None,
         seed: int = 0,
-        system: str | None = None,
+        system: Text | None = None,
         template_options: Mapping[str, Any] | None = None,
         tokenizer: Tokenizer | None = None,
         max_context: int | None = None,
@@ -95,6 +96,7 @@ class TransformersAgent:
             tokenizer = tokenizer or load_tokenizer(model, trust_remote_code)
         elif tokenizer is None:
             raise ConfigError("A loaded model needs its tokenizer: TransformersAgent(model, tokenizer=...).")
+        system = None if system is None else read_text(system, "system")
         self.renderer = Renderer(tokenizer, template, system, template_options, date)
         self.name = model if isinstance(model, str) else str(getattr(model, "name_or_path", "") or type(model).__name__)
         self.model: CausalLM

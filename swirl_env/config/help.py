@@ -43,7 +43,7 @@ def _group_lines(groups: Sequence[str], config: DictConfig) -> Iterator[str]:
     for group in groups:
         node = config.get(group)
         if node is None:
-            now = "what the task needs" if group == "tool" else "that of the setting"
+            now = {"tool": "what the task needs", "grader": "the task's own"}.get(group, "that of the setting")
         elif group in LISTS:
             now = f"[{','.join(str(key) for key in node)}]"
         else:

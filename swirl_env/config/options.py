@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import resources
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_type_hints
 
@@ -13,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from swirl_env.config.errors import missing_value
 from swirl_env.config.overrides import command_line_keys
-from swirl_env.config.plugins import spec
+from swirl_env.config.plugins import is_text, spec
 from swirl_env.config.sweep import reads_run
 from swirl_env.config.typed import describe_mismatch
-from swirl_env.episodes.prompts import Prompt
+from swirl_env.episodes.prompts import Prompt, recorded_prompt
 from swirl_env.errors import ConfigError, unknown_name
+from swirl_env.texts import Text, recorded_text
 from swirl_env.types import History
 
 Folder = Annotated[str, msgspec.Meta(min_length=1)]
@@ -47,6 +49,10 @@ class RunOptions(Options, frozen=True, kw_only=True):
     format: str
     history: History
     prompt: Prompt
+    instructions: Text = ""
+    examples: Text = ""
+    grader: Plugin | None = None
+    """What judges final answers in place of the task's own grading."""
     slots: Count
     resume: bool
     out: Folder | None
@@ -134,7 +140,7 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
     for key, value in plain.items():
         if value == "???":
             raise missing_value(stage, key)
-    for group in {"algo", "task", "judge", "agent"} & plain.keys():
+    for group in {"algo", "task", "judge", "grader", "agent"} & plain.keys():
         plain[group] = spec(group, plain[group])
     for group in {"tool", "filter"} & plain.keys():
         plain[group] = {name: spec(group, chosen) for name, chosen in plain[group].items()}
@@ -145,11 +151,31 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
     if unknown := plain.keys() - set(kind.__struct_fields__):  # added with +key=value
         raise unknown_name(f"key of `swirl {stage}`", sorted(unknown)[0], kind.__struct_fields__)
     try:
-        return msgspec.convert(plain, kind)
+        return with_recorded_texts(msgspec.convert(plain, kind), recorded_text)
     except msgspec.ValidationError as error:
         key = str(error).partition(" - at ")[2].strip("`").removeprefix("$.")
         hint, value = _at(kind, plain, key.split("."))
         raise ConfigError(f"{key or stage}: {describe_mismatch(error, hint, value)}.") from error
+
+
+def with_recorded_texts(options: O, form: Callable[[str, str], str], prefix: str = "") -> O:
+    """Returns options with their prompt and texts (see `swirl_env.texts`) in another form, those of plugins excepted.
+
+    Args:
+        options: options of a stage, or of a section.
+        form: returns the new form of a text for the value and the option's key.
+        prefix: what precedes the keys of a section, ``model.``.
+    """
+    changes: dict[str, Any] = {}
+    for key, hint in get_type_hints(type(options), include_extras=True).items():
+        value = getattr(options, key)
+        if isinstance(value, Options):
+            changes[key] = with_recorded_texts(value, form, f"{prefix}{key}.")
+        elif isinstance(value, str) and is_text(hint):
+            changes[key] = form(value, f"{prefix}{key}")
+    if isinstance(options, RunOptions):
+        changes["prompt"] = recorded_prompt(options.prompt)
+    return msgspec.structs.replace(options, **changes) if changes else options
 
 
 def _at(kind: Any, value: Any, path: list[str]) -> tuple[Any, Any]:
@@ -168,7 +194,7 @@ def episode_defaults() -> dict[str, Any]:
     text = resources.files("swirl_env.conf").joinpath("episodes.yaml").read_text(encoding="utf-8")
     keys: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(text))  # type: ignore[assignment]
     judge = next(entry["judge"] for entry in keys.pop("defaults") if "judge" in entry)
-    return {**keys, "judge": {"name": judge}}
+    return {**keys, "judge": {"name": judge}, "grader": None}
 
 
 def in_sweep() -> bool:

@@ -55,7 +55,7 @@ def readable(word: str) -> str:
     It has no words for ``judge=null``, and takes ``=`` or spaces in a value only in quotes, which a shell takes away
     (``out=runs/agent.noise=0.2`` is the folder of a sweep's run).
     """
-    word = {"judge=null": "judge=none", "tool=none": "tool=[]"}.get(word, word)
+    word = {"judge=null": "judge=none", "grader=null": "grader=none", "tool=none": "tool=[]"}.get(word, word)
     key, equals, value = word.partition("=")
     if not equals or not value or (value[0] in "[{('\"" and key != "out") or not _PLAIN_KEY.fullmatch(key):
         return word

@@ -14,13 +14,15 @@ from swirl_env.config.typed import convert_option
 from swirl_env.errors import ConfigError
 from swirl_env.registry import load, names
 from swirl_env.store.filters import FILTERS, make_filter
+from swirl_env.texts import IS_TEXT, recorded_text
 
-GROUPS = ("algo", "task", "tool", "judge", "agent", "filter")
+GROUPS = ("algo", "task", "tool", "judge", "grader", "agent", "filter")
 """The config groups whose choices are plugins."""
 LISTS = ("tool", "filter")
 """Groups of which several may be chosen; each choice has a section of its own, e.g. ``tool.search.top_k``."""
 NONE = "none"
-"""The choice ``judge=none``: no judge. (``filter=none`` is a filter.)"""
+"""The choice ``judge=none``: no judge; ``grader=none``: the task's own grading. (``filter=none`` is a filter.)"""
+_MAY_BE_NONE = ("judge", "grader")
 MISSING = "???"
 _FILLED_IN = {"tool": {"corpus"}}
 """Options that the program fills in unless the user sets them."""
@@ -35,7 +37,7 @@ def choices(group: str) -> list[str]:
     """Returns the registered names of a group; imports none of them."""
     if group == "filter":
         return list(FILTERS)
-    return [*names(group), *([NONE] if group == "judge" else [])]
+    return [*names(group), *([NONE] if group in _MAY_BE_NONE else [])]
 
 
 def is_choice(group: str, name: str) -> bool:
@@ -54,7 +56,7 @@ def factory(group: str, name: str) -> Factory | None:
     if group == "filter":
         make_filter(name)
         return None
-    if group == "judge" and name == NONE:
+    if group in _MAY_BE_NONE and name == NONE:
         return None
     return load(group, name)
 
@@ -109,7 +111,7 @@ def spec(group: str, config: Mapping[str, Any] | None) -> Options | None:
     Raises:
         ConfigError: if a value is missing or of another type.
     """
-    if config is None or (group == "judge" and config["name"] == NONE):
+    if config is None or (group in _MAY_BE_NONE and config["name"] == NONE):
         return None
     name = str(config["name"])
     hints = _hints(factory(group, name))
@@ -121,13 +123,38 @@ def spec(group: str, config: Mapping[str, Any] | None) -> Options | None:
         if option == "name" or (value is None and option in _FILLED_IN.get(group, ())):
             continue
         options[option] = convert_option(key, value, hints.get(option, Any))
-    return options
+    return with_texts(group, options, recorded_text)
 
 
-def _hints(made: Factory | None) -> Options:
+def with_texts(group: str, config: Mapping[str, Any], form: Callable[[str, str], str]) -> Options:
+    """Returns a plugin's configuration with its texts (see `swirl_env.texts`) in another form.
+
+    Args:
+        group: the plugin's group.
+        config: its name and options, possibly with plugins of their own (``agent=``).
+        form: returns the new form of a text for the value and the option's key.
+    """
+    name = str(config["name"])
+    hints = _hints(factory(group, name), include_extras=True)
+    return {
+        option: form(value, f"{section(group, name)}.{option}")
+        if isinstance(value, str) and is_text(hints.get(option))
+        else with_texts(option, value, form)
+        if option in GROUPS and isinstance(value, Mapping) and isinstance(value.get("name"), str)
+        else value
+        for option, value in config.items()
+    }
+
+
+def is_text(hint: object) -> bool:
+    """Whether a type hint says that an option is a text, a file or a name."""
+    return IS_TEXT in getattr(hint, "__metadata__", ()) or any(map(is_text, typing.get_args(hint)))
+
+
+def _hints(made: Factory | None, include_extras: bool = False) -> Options:
     target = made.__init__ if inspect.isclass(made) else made
     try:
-        return typing.get_type_hints(target)
+        return typing.get_type_hints(target, include_extras=include_extras)
     except Exception:  # annotations of strangers may name anything; values then pass as they are
         return {}
 

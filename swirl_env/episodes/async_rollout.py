@@ -52,6 +52,7 @@ def run_async(
                 del pending[future]
             states = [state for state, _, _ in batch]
             transitions = engine.step(states, guarded.sort(states, [future.result() for _, _, future in batch]))
+            engine.raise_permanent()
             for transition, (_, sample, _) in zip(transitions, batch, strict=True):
                 following = (transition.state, sample) if transition.ended is None else next(waiting, None)
                 if following is not None:

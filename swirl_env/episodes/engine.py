@@ -13,8 +13,8 @@ from typing import Any, get_args
 
 import msgspec
 
-from swirl_env.adapters import as_grader
 from swirl_env.arguments import Schema, read_arguments, schema_of
+from swirl_env.episodes.failures import Failures
 from swirl_env.episodes.formats import ANSWER
 from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
 from swirl_env.episodes.prompts import Prompt, PromptFunction, make_prompt
@@ -25,7 +25,8 @@ from swirl_env.episodes.values import checked_action, checked_task
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
 from swirl_env.protocols import Grader, Judge, TaskSource, Tool, is_pure
-from swirl_env.registry import Spec, conforming, make, make_format
+from swirl_env.registry import Spec, conforming, make, make_format, make_grader
+from swirl_env.texts import Text
 from swirl_env.types import (
     Action,
     Answer,
@@ -71,11 +72,10 @@ class Engine:
         format: name of the action format.
         history: whether later states keep earlier reasoning (``full``) or only the calls (``calls``).
         prompt: ``full`` instructions, the bare ``question``, or your own (see `swirl_env.episodes.prompts.make_prompt`).
-        instructions: text or file for the beginning of the prompt.
-        examples: worked examples, as text or a file, for the place before the question.
+        instructions: text for the beginning of the prompt; or a file or a name (see `swirl_env.texts`).
+        examples: worked examples for the place before the question, likewise.
         max_chars: longest state in characters; an episode that outgrows it is truncated with ``ended="length"``.
-        grader: judges final answers in place of the task's own grading: an object with `grade`, or a function of a task and an
-            answer.
+        grader: spec of what judges final answers in place of the task's own grading; or a function of a task and an answer.
     """
 
     def __init__(
@@ -88,10 +88,10 @@ class Engine:
         format: str = "xml",
         history: History = "full",
         prompt: Prompt | PromptFunction = "full",
-        instructions: str = "",
-        examples: str = "",
+        instructions: Text = "",
+        examples: Text = "",
         max_chars: int = 100_000,
-        grader: Grader | Callable[[Task, str], bool | None] | None = None,
+        grader: Spec | Callable[[Task, str], bool | None] | None = None,
     ) -> None:
         self.tasks: TaskSource = conforming("task", tasks)
         self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
@@ -105,7 +105,10 @@ class Engine:
         schemas = tuple((tag, _schema_text(tag, schema)) for tag, schema in self._typed.items())
         self.format = make_format(format, self.settings.tools, schemas)
         self.prompt = make_prompt(prompt, instructions, examples)
-        self.grader = as_grader(grader)
+        self.grader: Grader | None = None if grader is None else make_grader(grader)
+        self._failures = {tag: Failures(f"the tool {tag!r}", tool) for tag, tool in self.tools.items()}
+        self._judge_failures = Failures(f"the judge {type(self.judge).__name__}", self.judge)
+        self._grader_failures = Failures(f"the grader {type(self.grader).__name__}", self.grader)
 
     def with_tasks(self, tasks: TaskSource) -> Engine:
         """Returns an engine with other questions and the same tools, judge and settings."""
@@ -165,6 +168,17 @@ class Engine:
         for state in states:
             self._sessions.check_forking(state)
 
+    def raise_permanent(self) -> None:
+        """Stops a run of many episodes if a plugin has failed everywhere (see `swirl_env.episodes.failures`).
+
+        Raises:
+            PluginError: with the plugin's own error.
+        """
+        for failures in (*self._failures.values(), self._judge_failures, self._grader_failures):
+            if (error := failures.permanent) is not None:
+                failures.clear()
+                raise error
+
     def abandon(self, states: Iterable[State]) -> None:
         """Closes the sessions of episodes that will not go on; those that end are closed by themselves."""
         for state in states:
@@ -196,9 +210,13 @@ class Engine:
 
         Returns:
             n steps with their verdicts and without observations.
+
+        Raises:
+            PluginError: if a tool or the judge has failed everywhere (see `raise_permanent`).
         """
         tried = self._try(states, actions, tools=tools)
         verdicts = self._judge(tried)
+        self.raise_permanent()
         return [Step(s.action, s.call, s.result, "", v) for s, v in zip(tried, verdicts, strict=True)]
 
     def _try(
@@ -266,14 +284,14 @@ class Engine:
                 if moved is not None:
                     moved[i] = number
         for tag, (positions, queries) in batches.items():
-            for i, result in zip(positions, run_tool(self.tools[tag], queries), strict=True):
+            for i, result in zip(positions, run_tool(self.tools[tag], queries, self._failures[tag]), strict=True):
                 results[i] = result
         return results
 
     def _judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         if self.judge is None or not steps:
             return [Verdict("unscored")] * len(steps)
-        return run_judge(self.judge, steps, self._pure)
+        return run_judge(self.judge, steps, self._pure, self._judge_failures)
 
     def _grade(self, states: Sequence[State], calls: Sequence[ParsedAction]) -> list[Outcome | None]:
         """Returns the outcome of each action that answers, None for the others; judges see the same grade."""
@@ -284,7 +302,7 @@ class Engine:
             return outcomes
         answered = [(i, outcome) for i, outcome in enumerate(outcomes) if outcome is not None]
         tasks = [states[i].task for i, _ in answered]
-        grades = run_grader(self.grader, tasks, [outcome.answer or "" for _, outcome in answered])
+        grades = run_grader(self.grader, tasks, [outcome.answer or "" for _, outcome in answered], self._grader_failures)
         for (i, outcome), correct in zip(answered, grades, strict=True):
             outcomes[i] = Outcome(outcome.answer, correct, outcome.f1)
         return outcomes

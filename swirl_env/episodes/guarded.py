@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from swirl_env.episodes.failures import Failures
 from swirl_env.episodes.transcript import clean
 from swirl_env.episodes.values import are_plain, checked_result, checked_verdict
 from swirl_env.errors import log_once, printable
@@ -56,8 +57,14 @@ def _listed(results: Iterable[Result], n: int) -> list[Result | Exception]:
     return listed
 
 
-def run_tool(tool: Tool, queries: Sequence[Any]) -> list[ToolResult]:
-    """Calls a tool; a query on which it raises or returns something invalid is ``unavailable``, and the episode goes on."""
+def run_tool(tool: Tool, queries: Sequence[Any], failures: Failures | None = None) -> list[ToolResult]:
+    """Calls a tool; a query on which it raises or returns something invalid is ``unavailable``, and the episode goes on.
+
+    Args:
+        tool: the tool.
+        queries: its input.
+        failures: counts the calls that failed.
+    """
     results = each(tool.run, queries)
     for result in results:
         usual = type(result) is ToolResult and result.error is None and type(result.data) is dict
@@ -66,8 +73,13 @@ def run_tool(tool: Tool, queries: Sequence[Any]) -> list[ToolResult]:
     else:
         data = [result.data for result in results if result.data]  # type: ignore[union-attr]  # as was just seen
         if not data or are_plain(data):
+            if failures:
+                failures.clear()
             return results  # type: ignore[return-value]
-    return [_result(tool, query, result) for query, result in zip(queries, results, strict=True)]
+    checked = [_result(tool, query, result) for query, result in zip(queries, results, strict=True)]
+    if failures is not None:
+        failures.add(sum(result is UNAVAILABLE for result in checked), len(checked))
+    return checked
 
 
 def run_session(tool: StatefulTool, session: Session, query: Any) -> ToolResult:
@@ -86,32 +98,40 @@ def _result(tool: Tool | StatefulTool, query: object, result: object) -> ToolRes
         return UNAVAILABLE
 
 
-def run_judge(judge: Judge, steps: Sequence[SubTrajectory], pure: bool | None = None) -> list[Verdict]:
+def run_judge(
+    judge: Judge, steps: Sequence[SubTrajectory], pure: bool | None = None, failures: Failures | None = None
+) -> list[Verdict]:
     """Calls a judge; a step on which it raises or returns something invalid has a ``failed`` verdict, never a zero.
 
     Args:
         judge: the judge.
         steps: its input; a judge that is not known to leave it alone gets a copy.
         pure: whether it is known to (see `swirl_env.protocols.PureJudge`); None asks the judge.
+        failures: counts the steps on which it failed itself; a verdict ``failed`` that it returns is none of them.
     """
+    failed = 0
     pure = is_pure(judge) if pure is None else pure
     verdicts = each(judge.judge, steps if pure else copied(steps))
     for i, verdict in enumerate(verdicts):
         usual = type(verdict) is Verdict and type(verdict.reward) is float and verdict.reward in _USUAL and not verdict.parts
         if not usual or type(verdict.critique) is not str or not verdict.critique.isascii():  # type: ignore[union-attr]
-            verdicts[i] = _verdict(judge, steps[i], verdict)
+            verdicts[i], is_broken = _verdict(judge, steps[i], verdict)
+            failed += is_broken
+    if failures is not None and (failed or failures):
+        failures.add(failed, len(verdicts))
     return verdicts  # type: ignore[return-value]  # each of them is a Verdict
 
 
-def _verdict(judge: Judge, step: SubTrajectory, verdict: object) -> Verdict:
+def _verdict(judge: Judge, step: SubTrajectory, verdict: object) -> tuple[Verdict, bool]:
+    """Returns a verdict that can be stored, and whether the judge itself failed."""
     name = type(judge).__name__
     try:
         if isinstance(verdict, Exception):
             raise verdict
-        return checked_verdict(verdict, name)
+        return checked_verdict(verdict, name), False
     except Exception as error:
         log_once(judge, f"judge {name}", error, step.action.text)
-        return Verdict.failed(clean(f"{type(error).__name__}: {error}"), name)
+        return Verdict.failed(clean(f"{type(error).__name__}: {error}"), name), True
 
 
 def copied(steps: Sequence[SubTrajectory]) -> list[SubTrajectory]:
@@ -122,25 +142,31 @@ def copied(steps: Sequence[SubTrajectory]) -> list[SubTrajectory]:
         return copy.deepcopy(list(steps))
 
 
-def run_grader(grader: Grader, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
-    """Calls a grader; an answer on which it raises or returns something invalid is left open."""
+def run_grader(
+    grader: Grader, tasks: Sequence[Task], answers: Sequence[str], failures: Failures | None = None
+) -> list[bool | None]:
+    """Calls a grader; an answer on which it raises or returns something invalid is left open, and counted in `failures`."""
     pairs = list(zip(tasks, answers, strict=True))
 
     def call(some: Sequence[tuple[Task, str]]) -> Sequence[bool | None]:
         return grader.grade([task for task, _ in some], [answer for _, answer in some])
 
-    return [_grade(grader, pair, grade) for pair, grade in zip(pairs, each(call, pairs), strict=True)]
+    grades = [_grade(grader, pair, grade) for pair, grade in zip(pairs, each(call, pairs), strict=True)]
+    if failures is not None:
+        failures.add(sum(is_broken for _, is_broken in grades), len(grades))
+    return [grade for grade, _ in grades]
 
 
-def _grade(grader: Grader, pair: tuple[Task, str], grade: object) -> bool | None:
+def _grade(grader: Grader, pair: tuple[Task, str], grade: object) -> tuple[bool | None, bool]:
+    """Returns a grade, and whether the grader itself failed."""
     try:
         if isinstance(grade, Exception):
             raise grade
         if grade is None or isinstance(grade, bool):
-            return grade
+            return grade, False
         if type(grade).__name__ in ("bool", "bool_"):  # NumPy's
-            return bool(grade)
+            return bool(grade), False
         raise TypeError(f"expected True, False or None as a grade, got {grade!r:.40}")
     except Exception as error:
         log_once(grader, f"grader {type(grader).__name__}", error, pair[1])
-        return None
+        return None, True

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, cast
 
-from swirl_env.errors import ConfigError, UnknownName, unknown_name
+from swirl_env.errors import ConfigError, DataNotFound, UnknownName, unknown_name
 from swirl_env.protocols import ActionFormat, Tool
-from swirl_env.registry import load
+from swirl_env.registry import entries, load, names
+from swirl_env.texts import Text, named_text, read_text
 from swirl_env.types import Settings, Task
 
 Prompt = str
-"""``full``, ``question``, a text with fields, a file that holds one, or ``"package.module:function"``."""
+"""``full``, ``question``, a text with fields, a file that holds one, a registered name, or ``"package.module:attribute"``."""
 PromptFunction = Callable[[Task, Mapping[str, str]], str]
 """Takes the task and the fields of a prompt (`FIELDS`), and returns the first message."""
 
@@ -33,7 +33,7 @@ A result comes back as QUERY -> RESULT and you go on from there. You have {steps
 included, so at most {calls}. Do not send the same query twice.
 
 {examples}Question: {question}"""
-_QUESTION = "{instructions}{examples}{question}"
+_STANDARD = {FULL: _FULL, QUESTION: "{instructions}{examples}{question}"}
 
 
 @dataclass(frozen=True)
@@ -78,41 +78,64 @@ class PromptTemplate:
         return prompt
 
 
-def make_prompt(prompt: Prompt | PromptFunction = FULL, instructions: str = "", examples: str = "") -> PromptTemplate:
+def make_prompt(prompt: Prompt | PromptFunction = FULL, instructions: Text = "", examples: Text = "") -> PromptTemplate:
     """Returns the template of first messages.
 
     Args:
         prompt: ``full`` (our instructions), ``question`` (the question alone), a text that holds ``{question}`` and other
-            fields, the path of a file with such a text, a function, or ``"package.module:function"``.
-        instructions: text, or a file with it, for the beginning of the message.
-        examples: worked examples, as text or a file, for the place before the question.
+            fields, the path of a file with such a text, a function, or the name of a text or function: one that a package
+            registers (entry point group ``swirl_env.prompts``) or ``"package.module:attribute"``.
+        instructions: text for the beginning of the message; or a file or a name (see `swirl_env.texts`).
+        examples: worked examples for the place before the question, likewise.
 
     Raises:
         UnknownName: for a name that is none of these.
         ConfigError: for a text that has no place for the question, or none for `instructions` or `examples`.
     """
+    texts = {"instructions": read_text(instructions, "instructions"), "examples": read_text(examples, "examples")}
     if callable(prompt):
-        return PromptTemplate("", prompt, _text(instructions), _text(examples))
+        return PromptTemplate("", prompt, **texts)
     if not isinstance(prompt, str):
         raise ConfigError(f"A prompt is a name, a text with {{question}}, a file or a function; got {prompt!r:.60}.")
-    text = {FULL: _FULL, QUESTION: _QUESTION}.get(prompt)
-    if text is not None:  # the standard prompts set the two apart from the rest themselves
-        return PromptTemplate(text, None, _paragraph(instructions), _paragraph(examples))
-    text = prompt if "{question}" in prompt else _file(prompt)
-    if text is None and ":" in prompt:
-        try:
-            return PromptTemplate("", cast("PromptFunction", load("prompt", prompt)), _text(instructions), _text(examples))
-        except UnknownName as error:
-            raise UnknownName(f"{error} A prompt that is a text has to contain {{question}}.") from error
-    if text is None:
-        hint = unknown_name("prompt", prompt[:80], (FULL, QUESTION))
-        raise UnknownName(f"{hint} Or a text that contains {{question}}, a file with one, or 'package.module:function'.")
+    if prompt in _STANDARD:  # they set the two apart from the rest themselves
+        return PromptTemplate(_STANDARD[prompt], None, **{name: f"{text}\n\n" if text else "" for name, text in texts.items()})
+    text = recorded_prompt(prompt)
     if "{question}" not in text:
-        raise ConfigError(f"The prompt in {prompt!r} has no {{question}}, so no policy would see what it is asked.")
-    for name, value in (("instructions", instructions), ("examples", examples)):
+        return PromptTemplate("", cast("PromptFunction", load("prompt", text)), **texts)
+    for name, value in texts.items():
         if value and f"{{{name}}}" not in text:
             raise ConfigError(f"The prompt has no {{{name}}}, so {name}= would be lost. Add the field to the prompt.")
-    return PromptTemplate(text, None, _text(instructions), _text(examples))
+    return PromptTemplate(text, None, **texts)
+
+
+def recorded_prompt(prompt: Prompt) -> Prompt:
+    """Returns a prompt as a run folder holds it: the name of a standard one or of a function, else the text itself.
+
+    Raises:
+        UnknownName, ConfigError: as `make_prompt` does.
+    """
+    if prompt in _STANDARD or "{question}" in prompt:
+        return prompt
+    text = None
+    if prompt in entries("prompt") or ":" in prompt:
+        try:
+            target: object = load("prompt", prompt)
+        except UnknownName as error:
+            raise UnknownName(f"{error} A prompt that is a text has to contain {{question}}.") from error
+        if callable(target):
+            return prompt
+        text = target if isinstance(target, str) else None
+    if text is None:
+        try:
+            text = named_text(prompt, "prompt")
+        except DataNotFound as error:
+            raise DataNotFound(f"{error} A prompt that is a text has to contain {{question}}.") from error
+    if text is None:
+        hint = unknown_name("prompt", prompt[:80], (*_STANDARD, *names("prompt")))
+        raise UnknownName(f"{hint} Or a text that contains {{question}}, a file with one, or 'package.module:function'.")
+    if "{question}" not in text:
+        raise ConfigError(f"The prompt in {prompt!r:.80} has no {{question}}, so no policy would see what it is asked.")
+    return text.rstrip("\n")
 
 
 def build_prompt(task: Task, tools: Sequence[Tool], fmt: ActionFormat, settings: Settings, prompt: Any = FULL) -> str:
@@ -123,24 +146,3 @@ def build_prompt(task: Task, tools: Sequence[Tool], fmt: ActionFormat, settings:
     """
     template = prompt if isinstance(prompt, PromptTemplate) else make_prompt(prompt)
     return template.write(task, tools, fmt, settings)
-
-
-def _file(path: str) -> str | None:
-    """Returns the text of a file; None if there is none of that name."""
-    try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\n") if Path(path).is_file() else None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"The file {path!r} cannot be read as text: {error}.") from error
-
-
-def _text(value: str) -> str:
-    """Returns a text, or that of the file of this name."""
-    if "\n" in value or len(value) > 250:
-        return value
-    read = _file(value) if value else None
-    return value if read is None else read
-
-
-def _paragraph(value: str) -> str:
-    text = _text(value)
-    return f"{text}\n\n" if text else ""

@@ -45,11 +45,13 @@ def collect(
     An agent that raises (a server that is away, memory that runs out) is asked again state by state; the episodes on which it
     raises again end with ``ended="error"``. They are kept out of every rate and run again on resume; the others go on. The same
     error on every state of three whole batches in a row (of at least 8 states together), or of all batches of the run, is
-    permanent: it stops the run.
+    permanent: it stops the run. So does an error that a tool, the judge or the grader raises on all calls of three batches in a
+    row (of at least 8 calls together); what it returns, a verdict ``failed`` for one, never stops the run.
 
     Raises:
         ConfigError: if the task source has too few questions, or the agent cannot take its tasks on.
-        PluginError: if the agent does not return one action per state, or fails on every state with the same error.
+        PluginError: if the agent does not return one action per state, or fails on every state with the same error; or
+            if a tool, the judge or the grader does.
     """
     if slots < 1:
         raise ConfigError(f"slots must be at least 1; got {slots}.")
@@ -118,6 +120,7 @@ def _run(agent: Agent, engine: Engine, slots: int, waiting: Iterator[tuple[State
             moved = engine.step(states, guarded.act(states))
             ended = [(t, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is not None]
             flying = [(t.state, sample) for t, (_, sample) in zip(moved, flying, strict=True) if t.ended is None]
+            engine.raise_permanent()
             for transition, sample in ended:
                 yield engine.trajectory(transition, sample, name)
     finally:

@@ -22,7 +22,7 @@ def pin_dates(options: R, stored: Config | None) -> R:
         stored: the configuration of the run that goes on, whose dates hold; None for a new run, which begins today.
     """
     changes: dict[str, Any] = {}
-    for key in ("agent", "judge", "model"):
+    for key in ("agent", "judge", "grader", "model"):
         value = getattr(options, key, None)
         if key == "model" and isinstance(value, msgspec.Struct):
             day = (stored or {}).get(key, {}).get("date") if stored else _today()

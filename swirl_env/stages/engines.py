@@ -8,6 +8,7 @@ from typing import Any
 from swirl_env.config.options import RunOptions
 from swirl_env.env import build_engine
 from swirl_env.episodes.engine import Engine
+from swirl_env.texts import literal
 
 
 def engine_for(task: Mapping[str, Any], options: RunOptions) -> Engine:
@@ -20,5 +21,8 @@ def engine_for(task: Mapping[str, Any], options: RunOptions) -> Engine:
         format=options.format,
         history=options.history,
         prompt=options.prompt,
+        instructions=literal(options.instructions),
+        examples=literal(options.examples),
+        grader=options.grader,
         max_chars=options.max_chars,
     )

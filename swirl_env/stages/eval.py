@@ -13,12 +13,15 @@ from swirl_env.config.overrides import command, command_line_keys, override
 from swirl_env.config.sweep import reads_run
 from swirl_env.errors import ConfigError
 from swirl_env.evaluate import Evaluation, evaluate
+from swirl_env.fingerprint import fingerprint
+from swirl_env.protocols import Grader
+from swirl_env.registry import make_grader
 from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.stages.generate import generate, make_engine_and_agent
 from swirl_env.stages.sweeps import show_sweep
 from swirl_env.store import Store
 
-_HOW = {"out", "verdicts", "objective"}
+_HOW = {"out", "verdicts", "objective", "grader"}
 """Keys that say what to evaluate rather than what to run."""
 
 
@@ -32,21 +35,24 @@ def main(config: DictConfig) -> float | None:
         return evaluations.objective_value(options.objective, {"episodes": _evaluate(path, options.verdicts)})
     if "out" not in keys:
         raise ConfigError("`swirl eval` needs the run to evaluate, out=...; or agent=... or task=... to run episodes first.")
-    return evaluations.objective_value(options.objective, _read(path, options.verdicts, keys))
+    return evaluations.objective_value(options.objective, _read(path, options, keys))
 
 
-def _read(path: Path, verdicts: str | None, keys: Set[str]) -> dict[str, Evaluation]:
+def _read(path: Path, options: EvalOptions, keys: Set[str]) -> dict[str, Evaluation]:
     """Evaluates what is there; writes nothing but an evaluation next to the episodes."""
+    verdicts = options.verdicts
     kind = folders.kind_of(path)
     if kind is None and not (path.is_dir() and any(folders.runs_below(path))):
         raise folders.no_run(path)
-    if more := sorted(key for key in keys - _HOW if not key.startswith("hydra")):
+    if more := sorted(key for key in keys if key.partition(".")[0] not in {*_HOW, "hydra"}):
         raise ConfigError(
             f"{path} is evaluated as it is: {', '.join(more)} would change what is run. To run episodes first, name agent=... "
             f"or task=... and a new out=..."
         )
     if kind == "episodes":
-        return {"episodes": _evaluate(path, verdicts)}
+        return {"episodes": _evaluate(path, verdicts, None if options.grader is None else make_grader(options.grader))}
+    if options.grader is not None:
+        raise ConfigError(f"grader= grades the answers of one run again; {path} is no run of episodes.")
     if kind == "training":
         return _training(path, verdicts)
     show_sweep(path, verdicts)
@@ -61,14 +67,16 @@ def _generate(options: EvalOptions) -> None:
         generate(options, store, engine, agent)
 
 
-def _evaluate(path: Path, verdicts: str | None) -> Evaluation:
+def _evaluate(path: Path, verdicts: str | None, grader: Grader | None = None) -> Evaluation:
+    """Evaluates a run of episodes, as graded when they were run or by another grader."""
     store = Store(path, "r")
     table = runs.table_of(store, verdicts)
-    evaluation = evaluate(store.with_verdicts(table))
+    evaluation = evaluate(store.with_verdicts(table), grader)
+    graded = "" if grader is None else fingerprint(grader, "grader")
     columns: tuple[str, ...] = ("", "value", "95 % interval", "n")
     rows: list[dict[str, str]] = [dict(zip(columns, row, strict=True)) for row in evaluation.table()]
-    tables.show(rows, f"{path}{f', judged by {table}' if table else ''}")
-    print(f"written to {evaluations.write(path, table, evaluation)}")
+    tables.show(rows, f"{path}{f', judged by {table}' if table else ''}{f', graded by {graded}' if graded else ''}")
+    print(f"written to {evaluations.write(path, table, evaluation, graded)}")
     words = [override("out", str(path)), *([] if table is None else [override("verdicts", table)])]
     print(f"next: {command('filter', *words)}   or   {command('judge', words[0], 'judge=outcome')}")
     return evaluation

@@ -13,10 +13,17 @@ FIGURES = tuple(field for field, kind in Evaluation.__annotations__.items() if k
 """What ``objective=`` may name; of a trained policy also ``greedy.`` and one of them."""
 
 
-def write(path: Path, table: str | None, evaluation: Evaluation) -> Path:
-    """Writes an evaluation and returns the file; each table of verdicts has its own, so that none overwrites another's."""
-    file = path / ("evaluation.json" if table is None else f"evaluation.{table}.json")
-    runs.write_json(file, {"verdicts": table, **evaluation.to_dict()})
+def write(path: Path, table: str | None, evaluation: Evaluation, grader: str = "") -> Path:
+    """Writes an evaluation and returns the file; none overwrites that of another table of verdicts or another grader.
+
+    Args:
+        path: the run folder.
+        table: the table of verdicts that counted; None for those of the episodes.
+        evaluation: the evaluation.
+        grader: the grader that graded the answers again; empty for the grades of the episodes.
+    """
+    file = path / ".".join(["evaluation", *filter(None, (table, grader)), "json"])
+    runs.write_json(file, {"verdicts": table, **({"grader": grader} if grader else {}), **evaluation.to_dict()})
     return file
 
 

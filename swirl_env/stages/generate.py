@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 
 from omegaconf import DictConfig
 
@@ -20,7 +21,7 @@ from swirl_env.stages.progress import progress
 from swirl_env.stages.run_config import resume_command
 from swirl_env.store import Store
 from swirl_env.store.codec import Key
-from swirl_env.types import Trajectory
+from swirl_env.types import ToolCall, Trajectory
 
 
 def main(config: DictConfig) -> float | None:
@@ -64,7 +65,11 @@ class Tally:
     """Counts episodes as they end."""
 
     def __init__(self) -> None:
-        self.episodes = self.graded = self.correct = self.errors = self.unjudged = 0
+        self.episodes = self.graded = self.correct = self.errors = self.unjudged = self.answered = self.ungraded = 0
+        self.calls: Counter[str] = Counter()
+        """Calls per tool."""
+        self.unavailable: Counter[str] = Counter()
+        """Those of them on which the tool itself failed."""
 
     def add(self, trajectory: Trajectory) -> None:
         """Counts an episode."""
@@ -72,6 +77,13 @@ class Tally:
         self.errors += trajectory.ended == "error"
         self.graded += trajectory.outcome.correct is not None
         self.correct += trajectory.outcome.correct is True
+        answered = trajectory.outcome.answer is not None and trajectory.task.answer is not None
+        self.answered += answered
+        self.ungraded += answered and trajectory.outcome.correct is None
+        for step in trajectory.steps:
+            if isinstance(step.call, ToolCall):
+                self.calls[step.call.tool] += 1
+                self.unavailable[step.call.tool] += step.result is not None and step.result.error == "unavailable"
 
     @property
     def accuracy(self) -> str:
@@ -96,7 +108,7 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
 
     Raises:
         Interrupted: at Ctrl-C; every episode that had ended is stored.
-        PluginError: if every episode failed, or the judge failed on every step; what there is is stored.
+        PluginError: if every episode failed, or a tool, the judge or the grader failed everywhere; what there is is stored.
     """
     table = None if options.judge is None else runs.table_name(options.judge, engine.judge)
     episodes = count_episodes(options, engine)
@@ -135,6 +147,17 @@ def _refuse_failure_everywhere(tally: Tally, store: Store, table: str | None, op
         raise PluginError(
             f"All {tally.episodes:,} episodes failed: the agent could not act (the log above says why). Once that is fixed, "
             f"{resume_command('generate', options)}   runs them again."
+        )
+    for tool, calls in tally.calls.items():
+        if tally.unavailable[tool] == calls:
+            raise PluginError(
+                f"The tool {tool!r} was unavailable on all {calls:,} calls of {store.path}, so its episodes say nothing (the log "
+                f"above says why). Once that is fixed, begin again in another out=."
+            )
+    if options.grader is not None and tally.answered and tally.ungraded == tally.answered:
+        raise PluginError(
+            f"The grader graded none of the {tally.answered:,} answers in {store.path}. The episodes are stored: once that is "
+            f"fixed, `swirl eval` with the same grader= grades them."
         )
     refuse_failed_judge(store, table)
 

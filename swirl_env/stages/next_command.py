@@ -10,6 +10,9 @@ from swirl_env.config.options import episode_defaults
 from swirl_env.config.overrides import choice, command, overrides, tool_choices
 from swirl_env.stages.train_options import TrainOptions
 
+_SETTINGS = ("max_steps", "max_chars", "format", "history", "prompt", "instructions", "examples")
+"""Keys of training that generation has under the same names."""
+
 
 def next_command(options: TrainOptions) -> str:
     """Returns the command: held-out questions, the tools, limits and prompt of training, the policy as an agent."""
@@ -43,9 +46,12 @@ def _task_words(options: TrainOptions) -> list[str]:
 def _episode_words(options: TrainOptions) -> list[str]:
     """Returns the arguments that set how episodes are run, as far as they differ from the defaults."""
     usual, small = episode_defaults(), options.task is None
-    settings = {key: getattr(options, key) for key in ("max_steps", "max_chars", "format", "history", "prompt")}
+    settings = {key: getattr(options, key) for key in _SETTINGS}
     if small:
         settings |= {"max_steps": options.max_steps or get_setting(options.setting).max_steps, "prompt": "question"}
-    judge = choice("judge", options.judge)
     changed = {key: value for key, value in settings.items() if value != usual[key]}
-    return [*overrides(changed), *([] if judge == choice("judge", usual["judge"]) else judge)]
+    words = list(overrides(changed))
+    for group in ("judge", "grader"):
+        chosen = choice(group, getattr(options, group))
+        words += [] if chosen == choice(group, usual[group]) else chosen
+    return words

@@ -44,7 +44,7 @@ def _of_setting(options: TrainOptions, split: Any, seed: int) -> Engine:
     setting = get_setting(options.setting)
     given: dict[str, Any] = {} if options.max_steps is None else {"max_steps": options.max_steps}
     given |= {"format": options.format, "history": options.history, "max_chars": options.max_chars}
-    return setting.engine(split, seed, judge=options.judge, **given)
+    return setting.engine(split, seed, judge=options.judge, grader=options.grader, **given)
 
 
 def make_policy(options: TrainOptions, accelerator: Accelerator) -> TransformersAgent:

@@ -10,16 +10,17 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from swirl_env.config.options import RunOptions
+from swirl_env.config.options import RunOptions, with_recorded_texts
 from swirl_env.config.overrides import choice, command, command_line_words, override, tool_choices
+from swirl_env.config.plugins import GROUPS, with_texts
 from swirl_env.errors import ConfigError, StoreError
+from swirl_env.stages.run_yaml import read_yaml, write_yaml
+from swirl_env.texts import literal
 
 Config = dict[str, Any]  # JSON values: what YAML holds
 R = TypeVar("R", bound=RunOptions)
-_PLUGINS = ("task", "agent", "judge", "algo", "tool", "format")
+_PLUGINS = ("task", "agent", "judge", "grader", "algo", "tool", "format", "prompt")
 """Keys whose values name plugins."""
 _CODE = re.compile(r"(?!package:)[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 """``module:Attr``, a name that runs code; ``package:NAME`` names the files of a package."""
@@ -28,8 +29,6 @@ _SINCE_FIRST = frozenset(
     "stored selection eval trainer model lora".split()
 )
 """Keys that every config.yaml of their stage has; later options may be absent from older ones."""
-_MAX_BYTES = 1_000_000
-_MAX_DEPTH = 50
 
 
 def read_config(path: Path) -> Config | None:
@@ -49,9 +48,8 @@ def read_config(path: Path) -> Config | None:
     if not content.strip():
         return None
     try:
-        _check_size(content)
-        config = OmegaConf.to_container(OmegaConf.create(content.decode()))
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        config = read_yaml(content)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = re.sub(r"\s+", " ", str(error))[:200]
         raise _damaged(file, f"it cannot be read ({reason})") from error
     if not isinstance(config, dict):
@@ -63,31 +61,31 @@ def _damaged(file: Path, why: str) -> StoreError:
     return StoreError(f"{file} is damaged: {why}. Restore it, or choose another folder with out=.")
 
 
-def _check_size(content: bytes) -> None:
-    """Refuses what no stage has written: large files, deep nesting, and aliases, which a few lines can expand without end."""
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"{len(content):,} bytes, expected at most {_MAX_BYTES:,}")
-    depth = 0
-    for event in yaml.parse(content, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH or isinstance(event, yaml.AliasEvent):
-            raise ValueError("nested too deep" if depth > _MAX_DEPTH else "it holds an alias")
-
-
 def to_options(path: Path, config: Config, kind: type[R]) -> R:
     """Returns a configuration of a run folder as options.
 
     Raises:
         StoreError: if a value is missing, unknown or of another type.
     """
-    for key in {"task", "agent", "judge", "algo"} & config.keys():
+    for key in {"task", "agent", "judge", "grader", "algo"} & config.keys():
         if isinstance(config[key], dict) and not isinstance(config[key].get("name"), str):
             raise _damaged(path / "config.yaml", f"{key} lacks a name")
     try:
-        return msgspec.convert(config, kind)
+        return _with_literal_texts(msgspec.convert(config, kind))
     except msgspec.ValidationError as error:
         reason = str(error).replace("`", "'").replace("Object ", "it ").replace(" - at '$.", " at '")
         raise _damaged(path / "config.yaml", f"{reason}; it was edited, or written by another version of swirl-env") from error
+
+
+def _with_literal_texts(options: R) -> R:
+    """Returns options of a run folder whose texts are read as they stand: files were read when the run began."""
+
+    def form(text: str, key: str) -> str:
+        return literal(text)
+
+    plugins = {key: getattr(options, key) for key in GROUPS if isinstance(getattr(options, key, None), dict)}
+    changes = {key: with_texts(key, value, form) for key, value in plugins.items() if "name" in value}
+    return with_recorded_texts(msgspec.structs.replace(options, **changes), form)
 
 
 def resumed(path: Path, stored: Config, options: RunOptions, keys: Collection[str] | None) -> Config:
@@ -126,7 +124,7 @@ def to_config(options: RunOptions) -> Config:
 
 def to_yaml(options: RunOptions) -> str:
     """Returns the text of the run's config.yaml."""
-    return OmegaConf.to_yaml(OmegaConf.create(to_config(options)))
+    return write_yaml(to_config(options))
 
 
 def same_run(path: Path, stored: Config, options: RunOptions) -> None:
@@ -154,11 +152,10 @@ def resume_command(stage: str, options: RunOptions) -> str:
     """Returns the command that goes on with a run; it repeats what runs code: ``module:Attr`` names, programs of tools."""
     config = to_config(options)
     named = {name.partition("=")[0] for name in code_names(config)}
-    words = [word for key in ("task", "agent", "judge", "algo") if key in named for word in choice(key, config[key])]
+    words = [word for key in ("task", "agent", "judge", "grader", "algo") if key in named for word in choice(key, config[key])]
     if "tool" in named or _programs(config):
         words += tool_choices(config["tool"])
-    if "format" in named:
-        words.append(override("format", config["format"]))
+    words += [override(key, config[key]) for key in ("format", "prompt") if key in named]
     return command(stage, override("out", options.out), "resume=true", *words)
 
 
@@ -250,7 +247,7 @@ def _compare(path: Path, stored: Config, asked: Config, growing: Collection[str]
 
     differ = [key for key in sorted({*before, *now}, key=_names_first) if before.get(key) != now.get(key) and not has_grown(key)]
     if differ:
-        changes = "; ".join(f"{key} was {before.get(key)}, now {now.get(key)}" for key in differ[:3])
+        changes = "; ".join(f"{key} was {_brief(before.get(key))}, now {_brief(now.get(key))}" for key in differ[:3])
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""
         limits = f"; {' and '.join(growing)} may grow" if growing else ""
         raise ConfigError(
@@ -270,5 +267,16 @@ def flat(config: Mapping[str, object], prefix: str = "") -> Config:
         if isinstance(value, dict) and value:
             values.update(flat(value, f"{prefix}{key}."))
         else:
-            values[f"{prefix}{key}"] = list(value) if isinstance(value, tuple) else value
+            values[f"{prefix}{key}"] = _comparable(value)
     return values
+
+
+def _brief(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _comparable(value: object) -> object:
+    if isinstance(value, str):  # texts are stored with a line break at their end (see `swirl_env.texts`); older folders lack it
+        return value.rstrip("\n")
+    return list(value) if isinstance(value, tuple) else value

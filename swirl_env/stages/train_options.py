@@ -8,7 +8,9 @@ import msgspec
 
 from swirl_env.algos.train_config import TrainConfig
 from swirl_env.config.options import Count, Folder, Options, Plugin, RunOptions
+from swirl_env.episodes.prompts import FULL, QUESTION
 from swirl_env.errors import ConfigError
+from swirl_env.texts import Text
 
 Natural = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -35,7 +37,7 @@ class ModelSection(Options, frozen=True, kw_only=True):
     max_context: Count | None
     prefix_cache: Natural
     template: Literal["chat", "plain"]
-    system: str | None
+    system: Text | None
     template_options: dict[str, Any]
     gradient_checkpointing: bool
     date: str | None = None
@@ -88,6 +90,12 @@ def checked(options: TrainOptions) -> TrainOptions:
     if options.task is None and options.tool is not None:
         raise ConfigError(
             f"The setting {options.setting!r} brings its own tools; tool= goes with a task: task=atlas tool=[search]."
+        )
+    asked = [key for key in ("instructions", "examples") if getattr(options, key)]
+    asked += [] if options.prompt in (FULL, QUESTION) else ["prompt"]
+    if options.task is None and asked:
+        raise ConfigError(
+            f"The setting {options.setting!r} asks the bare question: {asked[0]}= would be lost. It goes with a task: task=atlas."
         )
     if options.task is not None and options.policy == "embedded":
         raise ConfigError(
