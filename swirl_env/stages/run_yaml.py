@@ -33,7 +33,7 @@ def _resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
     return rules
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     yaml_implicit_resolvers = _resolvers()
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
@@ -44,7 +44,7 @@ class _Loader(yaml.SafeLoader):
         return mapping
 
 
-class _Dumper(yaml.SafeDumper):
+class _Dumper(yaml.SafeDumper):  # type: ignore[misc]
     yaml_implicit_resolvers = _resolvers()
 
     def ignore_aliases(self, data: object) -> bool:

@@ -41,7 +41,7 @@ from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.stages.next_command import next_command
 from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
 from swirl_env.stages.progress import progress
-from swirl_env.stages.run_config import resume_command, to_yaml
+from swirl_env.stages.run_config import read_config, resume_command, to_config
 from swirl_env.stages.stored import load_stored
 from swirl_env.stages.train_options import TrainOptions, checked
 from swirl_env.store.lines import WriterLock, make_folder
@@ -81,8 +81,8 @@ def main(config: DictConfig) -> float | None:
 
 def _has_ended(options: TrainOptions) -> bool:
     """Whether a resumed run has nothing left to do: a sweep that is gone on with leaves such runs as they are."""
-    path, file = Path(options.out), Path(options.out) / "config.yaml"
-    same = options.resume and file.is_file() and file.read_text(encoding="utf-8") == to_yaml(options)
+    path = Path(options.out)
+    same = options.resume and read_config(path) == to_config(options)
     return same and "spent" in folders.training_results(path) and (path / "policy").is_dir()
 
 
