@@ -7,6 +7,7 @@ of that is an optional Protocol of its own, which the code asks for with `isinst
     tool    StatefulTool    keeps something from one call of an episode to the next
     judge   RatesResults    rates a call by its result
     judge   PureJudge       never changes its input
+    judge   Metered         counts what it spends
     agent   PrefixCaching   reuses what it has read of a state in the states that continue it
     task    FindsTasks      finds a task by its id without a search
 """
@@ -151,6 +152,21 @@ class PureJudge(Protocol):
 def is_pure(judge: Judge) -> bool:
     """Returns whether a judge says that it never changes its input."""
     return isinstance(judge, PureJudge) and bool(judge.pure)
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An optional capability of judges: they count what they spend on models."""
+
+    @property
+    def spent(self) -> Mapping[str, int]:
+        """Counts since the judge was made: ``calls`` (prompts given to a model), ``tokens`` (of the prompts and the replies)."""
+        ...
+
+
+def spent_by(judge: Judge) -> Mapping[str, int]:
+    """Returns what a judge has spent; empty if it does not count."""
+    return dict(judge.spent) if isinstance(judge, Metered) else {}
 
 
 @runtime_checkable

@@ -96,6 +96,22 @@ class JudgeOptions(Options, frozen=True, kw_only=True):
     force: bool
 
 
+class AuditOptions(Options, frozen=True, kw_only=True):
+    """Options of ``swirl audit``."""
+
+    out: Folder
+    agent: Plugin | None = None
+    """The policy whose values are estimated; None for the one that made the run."""
+    signals: Annotated[list[str | dict[str, Any]], msgspec.Meta(min_length=1)]
+    n: Count | None
+    samples: Annotated[int, msgspec.Meta(ge=0)]
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    resamples: Annotated[int, msgspec.Meta(ge=0)]
+    batch: Count
+    slots: Count
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
+
+
 class FilterOptions(Options, frozen=True, kw_only=True):
     """Options of ``swirl filter``."""
 

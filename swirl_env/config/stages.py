@@ -25,6 +25,9 @@ STAGES = {
     "filter": Stage("select the trajectories worth training on", "swirl_env.stages.filter"),
     "train": Stage("train a policy: step-wise policy gradient, or an outcome-only baseline", "swirl_env.stages.train"),
     "eval": Stage("table of accuracy, step labels and errors of a run, with intervals", "swirl_env.stages.eval"),
+    "audit": Stage(
+        "how far judges and other step signals can be trusted, by exact values from gold plans", "swirl_env.stages.audit"
+    ),
     "bench": Stage("the main job: several agents on several tasks, judged, filtered, in one table", "swirl_env.benchmarks.bench"),
     "play": Stage("solve a task yourself in the terminal and see the reward of each step", "swirl_env.stages.play"),
     "check": Stage("run the contract suite on a plugin: swirl check my_pkg:MyTool", "swirl_env.stages.check", True),

@@ -11,7 +11,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-_READERS = ("judge", "filter")
+_READERS = ("judge", "filter", "audit")
 """Stages that work on a run folder which must be there."""
 _LONGEST = 120
 """Characters of a cell's name: file systems take 255 bytes."""

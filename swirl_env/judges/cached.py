@@ -7,13 +7,13 @@ import hashlib
 import logging
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from swirl_env.cache import cache_root
 from swirl_env.fingerprint import fingerprint
-from swirl_env.protocols import is_pure, needs_results
+from swirl_env.protocols import is_pure, needs_results, spent_by
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import SCHEMA_VERSION, SubTrajectory, Verdict
 
@@ -46,6 +46,11 @@ class CachedJudge:
         self.path = cache_root(cache_dir) / "judges" / "verdicts.sqlite"
         self.stats: Counter[str] = Counter()
         """Counts since the start: hits, misses, failed (verdicts not stored), errors (of the cache itself)."""
+
+    @property
+    def spent(self) -> Mapping[str, int]:
+        """What the judge behind it has spent."""
+        return spent_by(self.inner)
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step; equal steps of a batch are judged once."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, cast
 
@@ -126,12 +127,16 @@ class LikelihoodJudge:
         probe = [self._before, self._after, self._good, self._bad, self.local.renderer.text_ids(self._opening)]
         weights = weights_fingerprint(self.local.model)
         self.fingerprint = named(self.name, {"weights": weights, "ids": probe, "threshold": threshold, "version": _VERSION})
+        self.spent: Counter[str] = Counter()
+        """``calls``: prompts read; ``tokens``: those of the prompts, shared beginnings counted each time."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step: scored, or failed if the conversation does not fit the model's context."""
         rows = [self.ids(step) for step in steps]
         fits = [i for i, row in enumerate(rows) if len(row) <= self.local.max_context]
         scores = dict(zip(fits, self.score([rows[i] for i in fits]), strict=True))
+        self.spent["calls"] += len(fits)
+        self.spent["tokens"] += sum(len(rows[i]) for i in fits)
         return [self._verdict(scores[i]) if i in scores else self._too_long(rows[i]) for i in range(len(steps))]
 
     def ids(self, step: SubTrajectory) -> Ids:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from swirl_env.errors import ConfigError
@@ -70,6 +71,8 @@ class LlmJudge:
         prompt = _PROMPT.replace("{rubric}", self.rubric)
         options = {"good": good, "bad": bad, "attempts": attempts, "seed": seed, "version": _VERSION, "prompt": prompt}
         self.fingerprint = named(self.name, {**options, "agent": fingerprint(self.agent, "agent")})
+        self.spent: Counter[str] = Counter()
+        """``calls``: prompts given to the model; ``tokens``: those of prompts and replies, as far as the agent tells."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step: scored GOOD or BAD with the model's explanation, or failed."""
@@ -78,6 +81,8 @@ class LlmJudge:
         pending = list(range(len(steps)))
         for attempt in range(self.attempts):
             replies = ask(self.agent, [prompts[i] for i in pending], self.seed + attempt)
+            self.spent["calls"] += len(pending)
+            self.spent["tokens"] += sum(len(reply.prompt_ids) + len(reply.token_ids) for reply in replies)
             for i, action in zip(pending, replies, strict=True):
                 verdicts[i] = self._read(action)
             pending = [i for i in pending if verdicts[i].status == "failed"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import fingerprint, named
-from swirl_env.protocols import is_pure, needs_results
+from swirl_env.protocols import is_pure, needs_results, spent_by
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import SubTrajectory, Verdict
 
@@ -35,6 +35,11 @@ class NoisyJudge:
         self.pure = is_pure(self.inner)
         self.needs_results = needs_results(self.inner)
         self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), "flip": flip, "lenient": lenient, "seed": seed})
+
+    @property
+    def spent(self) -> Mapping[str, int]:
+        """What the judge behind it has spent."""
+        return spent_by(self.inner)
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -68,6 +69,8 @@ class RewardModelJudge:
         self.max_tokens = _context(self.model.config, self.tokenizer)
         options = {"weights": weights_fingerprint(self.model), "probe": self._probe(), "version": _VERSION}
         self.fingerprint = named(self.name, {**options, "label": self.label, "scale": scale, "threshold": self.threshold})
+        self.spent: Counter[str] = Counter()
+        """``calls``: conversations read; ``tokens``: theirs."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step: scored, or failed if the conversation is too long or the output is not finite."""
@@ -76,6 +79,8 @@ class RewardModelJudge:
         fits = sorted((i for i, row in enumerate(rows) if len(row) <= self.max_tokens), key=lambda i: len(rows[i]))
         for start in range(0, len(fits), self.batch_size):
             batch = fits[start : start + self.batch_size]
+            self.spent["calls"] += len(batch)
+            self.spent["tokens"] += sum(len(rows[i]) for i in batch)
             for i, outputs in zip(batch, self._outputs([rows[i] for i in batch]), strict=True):
                 verdicts[i] = self._verdict(outputs)
         return verdicts

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import fingerprint, named
-from swirl_env.protocols import Judge, is_pure, needs_results
+from swirl_env.protocols import Judge, is_pure, needs_results, spent_by
 from swirl_env.registry import Spec, make_judge
 from swirl_env.types import Label, SubTrajectory, Verdict
 
@@ -44,6 +45,11 @@ class WeightedJudge:
         self.needs_results = any(needs_results(judge) for judge, _ in self.judges.values())
         parts = {part: [fingerprint(judge), weight] for part, (judge, weight) in self.judges.items()}
         self.fingerprint = named(self.name, parts)
+
+    @property
+    def spent(self) -> Mapping[str, int]:
+        """What the judges of the sum have spent together."""
+        return sum((Counter(spent_by(judge)) for judge, _ in self.judges.values()), Counter())
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step, with the reward of each judge in its `parts`."""

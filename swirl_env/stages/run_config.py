@@ -112,7 +112,7 @@ def resumed(path: Path, stored: Config, options: RunOptions, keys: Collection[st
                 after = _laid_over(after, given, key.split("."))
     _compare(path, before, after, options.GROWING)
     if keys is not None:
-        _check_code(path, after)
+        check_code(path, after)
     return after
 
 
@@ -159,8 +159,12 @@ def resume_command(stage: str, options: RunOptions) -> str:
     return command(stage, override("out", options.out), "resume=true", *words)
 
 
-def _check_code(path: Path, config: Config) -> None:
-    """Refuses code that a run folder names and the command line does not: the folder may come from somebody else."""
+def check_code(path: Path, config: Config) -> None:
+    """Refuses code that a run folder names and the command line does not: the folder may come from somebody else.
+
+    Raises:
+        ConfigError: naming it.
+    """
     words = command_line_words()
     unasked = [name for name in code_names(config) if not any(name.partition("=")[2] in word for word in words)]
     if unasked:

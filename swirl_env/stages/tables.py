@@ -76,7 +76,13 @@ def percent_over_seeds(shares: Sequence[float], spread: bool = True) -> str:
     return f"{mean} ± {100 * half:.1f}"
 
 
-def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sections: Sequence[int] = ()) -> None:
+def show(
+    rows: Sequence[Mapping[str, str]],
+    title: str = "",
+    words: int = 1,
+    sections: Sequence[int] = (),
+    spare: Sequence[str] = (),
+) -> None:
     """Prints a table to standard output; what a narrow terminal has no room for is left out, and that is said.
 
     Args:
@@ -84,6 +90,7 @@ def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sec
         title: text above it, taken as it is.
         words: how many of the first columns are names; the others are numbers and are right-aligned.
         sections: indices of rows after which a line is drawn.
+        spare: columns that a narrow table does without first, on top of the usual ones.
     """
     console = Console(highlight=False)
     if not console.is_terminal:
@@ -93,11 +100,11 @@ def show(rows: Sequence[Mapping[str, str]], title: str = "", words: int = 1, sec
     while (table := _table(rows, columns, title, words, sections)) and Measurement.get(
         console, console.options.update(width=10_000), table
     ).maximum > console.width:
-        spare = next((column for column in _SPARE if column in columns), None)
-        if spare is None:
+        least = next((column for column in (*spare, *_SPARE) if column in columns), None)
+        if least is None:
             break
-        columns.remove(spare)
-        hidden.append(spare)
+        columns.remove(least)
+        hidden.append(least)
     console.print(table)
     if hidden:
         console.print(f"(no room for {', '.join(hidden)}: a wider terminal shows them, and so do the files)")
