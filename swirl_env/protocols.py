@@ -159,14 +159,18 @@ class Metered(Protocol):
     """An optional capability of judges: they count what they spend on models."""
 
     @property
-    def spent(self) -> Mapping[str, int]:
-        """Counts since the judge was made: ``calls`` (prompts given to a model), ``tokens`` (of the prompts and the replies)."""
+    def spent(self) -> Mapping[str, int] | None:
+        """Counts since the judge was made: ``calls`` (prompts given to a model), ``tokens`` (of the prompts and the replies).
+
+        Empty if the judge asks no model; None if it cannot tell.
+        """
         ...
 
 
-def spent_by(judge: Judge) -> Mapping[str, int]:
-    """Returns what a judge has spent; empty if it does not count."""
-    return dict(judge.spent) if isinstance(judge, Metered) else {}
+def spent_by(judge: Judge) -> Mapping[str, int] | None:
+    """Returns what a judge has spent; None if it does not count."""
+    spent = judge.spent if isinstance(judge, Metered) else None
+    return None if spent is None else dict(spent)
 
 
 @runtime_checkable

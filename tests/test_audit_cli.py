@@ -109,6 +109,8 @@ def test_verdicts_of_the_judge_command_are_used_and_their_cost_is_not_known(swir
     asked = Counting.asked
     _, result = audit(swirl, f"signals=[{__name__}:Counting,constant]")
     assert Counting.asked == asked and result.signals[0].calls is None and result.signals[1].calls == 0
+    (flaky,) = audit(swirl, f"signals=[{__name__}:Flaky]")[1].signals
+    assert flaky.calls is None and flaky.tokens is None  # it does not count
 
 
 class Breaking:

@@ -30,7 +30,7 @@ class Branches:
     def __init__(self, agent: Agent, engine: Engine, samples: int, seed: int = 0, slots: int = 64) -> None:
         self.agent, self.engine = agent, engine.without_judge()
         self.samples, self.seed, self.slots = samples, seed, slots
-        self.spent: Counter[str] = Counter()
+        self.spent: Counter[str] = Counter(calls=0, tokens=0)
         """``calls``: actions that the policy took; ``tokens``: those of its prompts and actions."""
 
     def values(self, trajectories: Sequence[Trajectory]) -> list[PolicyValues]:

@@ -29,9 +29,9 @@ class Cost(Record, frozen=True):
     """Name of the table of verdicts."""
     steps: int
     """Steps that were rated."""
-    calls: int = 0
-    """Prompts that a model was given, or actions that a policy took."""
-    tokens: int = 0
+    calls: int | None = None
+    """Prompts that a model was given, or actions that a policy took; None if nobody counted."""
+    tokens: int | None = None
     """Tokens of these prompts and of the replies."""
 
 

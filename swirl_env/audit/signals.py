@@ -40,8 +40,8 @@ class Signal(Protocol):
         """Returns one verdict per step of each episode."""
         ...
 
-    def spent(self) -> Mapping[str, int]:
-        """Returns what was spent so far: ``calls`` of a model, ``tokens``."""
+    def spent(self) -> Mapping[str, int] | None:
+        """Returns what was spent so far, ``calls`` and ``tokens``; empty if it asks no model, None if nobody counts."""
         ...
 
 
@@ -68,7 +68,7 @@ class Judged:
         verdicts = iter(run_judge(self.judge, flat) if flat else [])
         return [list(islice(verdicts, len(of_one))) for of_one in steps]
 
-    def spent(self) -> Mapping[str, int]:
+    def spent(self) -> Mapping[str, int] | None:
         """Returns what the judge says that it has spent."""
         return spent_by(self.judge)
 
@@ -175,7 +175,7 @@ class MonteCarlo:
 
     def spent(self) -> Mapping[str, int]:
         """Returns what the fresh episodes cost."""
-        return self.branches.spent
+        return dict(self.branches.spent)
 
 
 _FREE: dict[str, Callable[..., Signal]] = {

@@ -48,8 +48,8 @@ class CachedJudge:
         """Counts since the start: hits, misses, failed (verdicts not stored), errors (of the cache itself)."""
 
     @property
-    def spent(self) -> Mapping[str, int]:
-        """What the judge behind it has spent."""
+    def spent(self) -> Mapping[str, int] | None:
+        """What the judge behind it has spent; None if that does not count."""
         return spent_by(self.inner)
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swirl_env.errors import ConfigError
 from swirl_env.gold_plan import Plan, plan_of
@@ -34,6 +34,8 @@ class EvidenceJudge:
     """
 
     pure = True
+    spent: Mapping[str, int] = {}
+    """It asks no model."""
     needs_results = True
     """A search is rated by the passages it brings (see `swirl_env.protocols.RatesResults`)."""
 

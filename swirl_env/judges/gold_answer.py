@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -76,6 +77,8 @@ class AnswerReader:
         self.row_tokens, self.batch_tokens = row_tokens, batch_tokens
         self._packs = attends_to_all(model.config) and not getattr(model, "_is_stateful", False)
         self._checked = False
+        self.spent: Counter[str] = Counter(calls=0, tokens=0)
+        """``calls``: states read; ``tokens``: theirs with those of the answers, shared beginnings counted each time."""
 
     def mean_logprobs(self, states: Sequence[State]) -> list[float]:
         """Returns for each state the mean log-probability (nats) of the tokens of its task's answer; NaN if it does not fit.
@@ -84,6 +87,8 @@ class AnswerReader:
         own tokens, and equal states cost nothing.
         """
         rows = [self._rows(state) for state in states]
+        self.spent["calls"] += sum(map(bool, rows))
+        self.spent["tokens"] += sum(len(row[-1][0]) + 1 for row in rows if row)
         asked = sorted({prompt for row in rows for prompt, _ in row})
         tokens = sorted({token for row in rows for _, token in row})
         if not asked:

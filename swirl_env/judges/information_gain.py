@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, cast
 
@@ -86,6 +87,11 @@ class InformationGainJudge:
         probe = answer_ids(self.local.renderer, make_format("xml", ()), "Oslo 12")
         options = {"weights": weights_fingerprint(self.local.model), "ids": probe, "version": _VERSION}
         self.fingerprint = named(_NAME, {**options, "scale": scale, "threshold": threshold})
+
+    @property
+    def spent(self) -> Mapping[str, int]:
+        """States read by the model, and their tokens."""
+        return sum((reader.spent for reader in self._readers.values()), Counter(calls=0, tokens=0))
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step."""

@@ -127,7 +127,7 @@ class LikelihoodJudge:
         probe = [self._before, self._after, self._good, self._bad, self.local.renderer.text_ids(self._opening)]
         weights = weights_fingerprint(self.local.model)
         self.fingerprint = named(self.name, {"weights": weights, "ids": probe, "threshold": threshold, "version": _VERSION})
-        self.spent: Counter[str] = Counter()
+        self.spent: Counter[str] = Counter(calls=0, tokens=0)
         """``calls``: prompts read; ``tokens``: those of the prompts, shared beginnings counted each time."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:

@@ -71,7 +71,7 @@ class LlmJudge:
         prompt = _PROMPT.replace("{rubric}", self.rubric)
         options = {"good": good, "bad": bad, "attempts": attempts, "seed": seed, "version": _VERSION, "prompt": prompt}
         self.fingerprint = named(self.name, {**options, "agent": fingerprint(self.agent, "agent")})
-        self.spent: Counter[str] = Counter()
+        self.spent: Counter[str] = Counter(calls=0, tokens=0)
         """``calls``: prompts given to the model; ``tokens``: those of prompts and replies, as far as the agent tells."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:

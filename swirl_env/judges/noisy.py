@@ -37,8 +37,8 @@ class NoisyJudge:
         self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), "flip": flip, "lenient": lenient, "seed": seed})
 
     @property
-    def spent(self) -> Mapping[str, int]:
-        """What the judge behind it has spent."""
+    def spent(self) -> Mapping[str, int] | None:
+        """What the judge behind it has spent; None if that does not count."""
         return spent_by(self.inner)
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:

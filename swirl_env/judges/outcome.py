@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swirl_env.grading import grade
 from swirl_env.types import Answer, SubTrajectory, Verdict
@@ -20,6 +20,8 @@ class OutcomeJudge:
     """
 
     pure = True
+    spent: Mapping[str, int] = {}
+    """It asks no model."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step."""

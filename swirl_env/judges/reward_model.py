@@ -69,7 +69,7 @@ class RewardModelJudge:
         self.max_tokens = _context(self.model.config, self.tokenizer)
         options = {"weights": weights_fingerprint(self.model), "probe": self._probe(), "version": _VERSION}
         self.fingerprint = named(self.name, {**options, "label": self.label, "scale": scale, "threshold": self.threshold})
-        self.spent: Counter[str] = Counter()
+        self.spent: Counter[str] = Counter(calls=0, tokens=0)
         """``calls``: conversations read; ``tokens``: theirs."""
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:

@@ -47,9 +47,14 @@ class WeightedJudge:
         self.fingerprint = named(self.name, parts)
 
     @property
-    def spent(self) -> Mapping[str, int]:
-        """What the judges of the sum have spent together."""
-        return sum((Counter(spent_by(judge)) for judge, _ in self.judges.values()), Counter())
+    def spent(self) -> Mapping[str, int] | None:
+        """What the judges of the sum have spent together; None if one of them does not count."""
+        total: Counter[str] = Counter()
+        for judge, _ in self.judges.values():
+            if (spent := spent_by(judge)) is None:
+                return None
+            total.update(spent)
+        return total
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step, with the reward of each judge in its `parts`."""

@@ -176,7 +176,7 @@ def _report(
         verdicts = [verdict for of_one in signal.signal.rate(trajectories) for verdict in of_one]
     else:
         verdicts = _rated(signal, table, store, trajectories, costs, options)
-    calls, tokens = (0.0, 0.0) if table is None else _cost(table, costs)
+    calls, tokens = _cost(signal, table, costs)
     return report.report_signal(
         signal.name, table, verdicts, truth, weights, good_above=signal.good_above, calls=calls, tokens=tokens
     )
@@ -196,27 +196,28 @@ def _rated(
     missing = [trajectory for trajectory in trajectories if trajectory.key not in judged]
     with progress(signal.name, len(trajectories), len(trajectories) - len(missing)) as advance:
         for group in _batches(missing, options.batch):
-            before = dict(signal.signal.spent())
+            before = signal.signal.spent() or {}
             ratings = signal.signal.rate(group)
-            spent = {key: value - before.get(key, 0) for key, value in signal.signal.spent().items()}
+            spent = {key: value - before.get(key, 0) for key, value in (signal.signal.spent() or {}).items()}
             for trajectory, verdicts in zip(group, ratings, strict=True):
                 store.append_verdicts(table, trajectory.key, verdicts)
             steps = sum(map(len, ratings))
-            costs.append(Cost(table, steps, spent.get("calls", 0), spent.get("tokens", 0)))
+            costs.append(Cost(table, steps, spent.get("calls"), spent.get("tokens")))
             advance(len(group))
     table_now = store.verdicts(table)
     return [verdict for trajectory in trajectories for verdict in table_now[trajectory.key]]
 
 
-def _cost(table: str, costs: records.Records[Cost]) -> tuple[float | None, float | None]:
-    """Returns calls and tokens per step that was rated; None if another command filled the table."""
-    mine = [cost for cost in costs.read() if cost.table == table]
+def _cost(signal: Named, table: str | None, costs: records.Records[Cost]) -> tuple[float | None, float | None]:
+    """Returns calls and tokens per step that was rated; None if nobody counted them, or another command filled the table."""
+    if signal.signal.spent() == {}:
+        return 0.0, 0.0
+    mine = [cost for cost in costs.read() if cost.table == table and cost.calls is not None]
     steps = sum(cost.steps for cost in mine)
     if not steps:
         return None, None
-    calls, tokens = sum(cost.calls for cost in mine), sum(cost.tokens for cost in mine)
-    # Calls without any token: the agent does not count them (a server, say).
-    return calls / steps, None if calls and not tokens else tokens / steps
+    calls, tokens = (sum(getattr(cost, what) or 0 for cost in mine) / steps for what in ("calls", "tokens"))
+    return calls, tokens or None  # an agent that takes calls without tokens does not count them
 
 
 def _batches(trajectories: Sequence[Trajectory], steps: int) -> Iterator[list[Trajectory]]:
