@@ -237,7 +237,7 @@ def test_episodes_of_a_loop_of_ones_own_are_audited_by_the_plan_alone(swirl, run
         assert "has no config.yaml, so nobody can tell" in error_of(swirl("audit", "out=own", *words))
 
 
-@pytest.mark.parametrize("key", ["agent", "task"])
+@pytest.mark.parametrize("key", ["agent", "task", "grader"])
 def test_code_that_only_a_received_folder_names_is_not_run(swirl, run, key):
     config = OmegaConf.load(run / "config.yaml")
     config[key] = {"name": "evil_module:Thing"}

@@ -18,7 +18,7 @@ from swirl_env.audit.oracle import Oracle, StepValue
 from swirl_env.audit.records import Cost, PolicyValues
 from swirl_env.audit.report import Audit
 from swirl_env.audit.signals import Named, make_signal
-from swirl_env.config.options import AuditOptions, EpisodeOptions, read
+from swirl_env.config.options import AuditOptions, EpisodeOptions, Plugin, read
 from swirl_env.config.overrides import command, command_line_words, override
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, Interrupted
@@ -101,10 +101,13 @@ class Setting:
         """The engine of the episodes, without a judge; None for episodes of a loop of the user's own."""
         if not self.config:
             return None
-        check_code(self.path, {key: self.config.get(key) for key in ("task", "tool", "format")})
-        free = {"out": str(self.path), "resume": False, "slots": self.options.slots, "objective": None}
-        options = to_options(self.path, {**self.config, **free, "judge": None}, EpisodeOptions)
+        check_code(self.path, {key: self.config.get(key) for key in ("task", "tool", "format", "grader")})
+        options = self._stored({"name": "random"})  # no agent acts in it
         return engine_for(options.task, options)
+
+    def _stored(self, agent: Plugin) -> EpisodeOptions:
+        free = {"out": str(self.path), "resume": False, "slots": self.options.slots, "objective": None}
+        return to_options(self.path, {**self.config, **free, "judge": None, "agent": agent}, EpisodeOptions)
 
     def oracle(self) -> Oracle:
         """Returns the oracle for the run's searches; without a configuration, one that goes by the plan alone."""
@@ -129,7 +132,7 @@ class Setting:
         if self.options.agent is not None:
             return make_agent(self.options.agent)
         check_code(self.path, {"agent": self.config["agent"]})
-        return make_agent(self.config["agent"])
+        return make_agent(self._stored(self.config["agent"]).agent)
 
 
 def _refuse_twice(signals: Sequence[Named]) -> None:
