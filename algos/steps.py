@@ -82,7 +82,7 @@ def token_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> Toke
     The action ends with its first complete call or answer. Tokens after the one that completes it are no part of the next
     state and carry no loss; nor is text before it cut off, even if later states hold the call alone.
     """
-    action = sub.action
+    action, renderer = sub.action, renderer.of(sub.state.settings)
     text = action.text[: sub.call.end]
     if action.token_ids and action.prompt_ids and renderer.owns(action):
         ids = renderer.sampled_ids(action, text)
@@ -93,7 +93,7 @@ def token_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> Toke
 
 def action_step(sub: SubTrajectory, renderer: Renderer, episode: int = 0) -> TokenStep:
     """Returns an action that this very policy has just sampled: its ids count even if its text had to be cleaned."""
-    action = sub.action
+    action, renderer = sub.action, renderer.of(sub.state.settings)
     if renderer.owns(action):
         return token_step(sub, renderer, episode)
     behaviour = action.behaviour_logprobs or action.logprobs

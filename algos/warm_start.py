@@ -177,6 +177,7 @@ def warm_start_world(seed: int, world: int) -> int:
 def token_row(trajectory: Trajectory, renderer: Renderer) -> Segment:
     """Returns an episode as one row of tokens in which those of its actions carry loss."""
     *_, last = subtrajectories(trajectory)
+    renderer = renderer.of(last.state.settings)
     state = renderer.render(last.state)
     final = renderer.text_ids(last.action.text)
     ids = [*state.ids, *final]

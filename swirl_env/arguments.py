@@ -66,14 +66,6 @@ def example(schema: Schema) -> str:
     return "{" + ", ".join(fields) + "}"
 
 
-def loads(text: str) -> Json:
-    """Returns what a JSON text says; None if it is none (or null), or holds NaN or a number beyond all bounds."""
-    try:
-        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
-    except (ValueError, RecursionError):
-        return None
-
-
 def _refuse(name: str) -> NoReturn:
     raise ValueError(name)
 
@@ -83,6 +75,18 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(text)
     return value
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
+"""Reads JSON alone: no NaN, no number beyond all bounds."""
+
+
+def loads(text: str) -> Json:
+    """Returns what a JSON text says; None if it is none (or null), or holds NaN or a number beyond all bounds."""
+    try:
+        return DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def scalar_text(value: object) -> str | None:

@@ -10,6 +10,7 @@ of that is an optional Protocol of its own, which the code asks for with `isinst
     judge   Metered         counts what it spends
     agent   PrefixCaching   reuses what it has read of a state in the states that continue it
     task    FindsTasks      finds a task by its id without a search
+    format  OffersFunctions leaves it to the model's chat template to offer the tools
 """
 
 from __future__ import annotations
@@ -302,4 +303,20 @@ class ActionFormat(Protocol):
 
     def correction(self, malformed: Malformed) -> str:
         """The environment's reply to an action that could not be read."""
+        ...
+
+
+@runtime_checkable
+class OffersFunctions(Protocol):
+    """An optional capability of formats: the tools are offered by the chat template of the model or its server.
+
+    Calls are then part of the conversation's structure, as objects with arguments, and not of its text alone.
+    """
+
+    def functions(self, tools: Sequence[Tool]) -> list[dict[str, Any]]:
+        """Returns the tools as OpenAI's function schemas, ``{"type": "function", "function": {"name": ..., ...}}``."""
+        ...
+
+    def arguments(self, tool: str, query: str) -> dict[str, Any]:
+        """Returns the arguments that the text of a call stands for."""
         ...

@@ -212,6 +212,8 @@ class Settings(Record, frozen=True):
     """``full`` keeps earlier reasoning in later states, ``calls`` keeps only the calls (PAPER: figure against text)."""
     max_chars: int = 100_000
     """Longest state, in characters; an episode that outgrows it is truncated."""
+    functions: str = ""
+    """The tools as a JSON list of functions with their schemas, for formats whose tools the model's chat template offers."""
 
 
 class State(Record, frozen=True):

@@ -19,7 +19,7 @@ class ChatServer:
     """Serves chat completions in a thread of its own.
 
     Args:
-        reply: request -> text of the message.
+        reply: request -> text of the message, or the whole message.
         fault: number of the request -> name of a fault, or None for a good reply.
         delay_s: number of the request -> seconds before the reply.
         ids: whether token ids, prompt ids and log-probabilities are returned when asked for (one id per character).
@@ -114,7 +114,11 @@ class ChatServer:
         return await self._send(writer, 200, good)
 
     def _completion(self, request):
-        text = self.reply(request)
+        reply = self.reply(request)
+        if isinstance(reply, dict):
+            choices = [{"index": 0, "finish_reason": "tool_calls", "message": reply}]
+            return {"id": "c", "object": "chat.completion", "created": 0, "model": request["model"], "choices": choices}
+        text = reply
         cut = next((stop for stop in request.get("stop") or () if stop in text), None)
         if cut:
             text = text[: text.index(cut)] + (cut if request.get("include_stop_str_in_output") else "")

@@ -188,3 +188,65 @@ def test_a_server_that_comes_back_is_used_again():
 
     assert asyncio.run(later()).text == "<answer>4</answer>"
     policy.close()
+
+
+def native_engine(**options):
+    return build_engine(SumTasks(3), tools=[EchoTool()], judge="outcome", prompt="question", format="native", **options)
+
+
+def call_of(arguments, content=None, name="echo"):
+    function = {"name": name, "arguments": arguments}
+    return {"role": "assistant", "content": content, "tool_calls": [{"id": "x", "type": "function", "function": function}]}
+
+
+def test_native_calls_go_through_the_tool_calls_field():
+    def reply(request):
+        results = [m for m in request["messages"] if m["role"] == "tool"]
+        return "So it is <answer>3</answer>" if results else call_of('{"query": "1 < 2"}', "I ask.")
+
+    with ChatServer(reply) as server:
+        policy = agent(server)
+        (trajectory,) = collect(policy, native_engine(), 1, 1)
+        policy.close()
+    first, second = server.requests
+    assert [f["function"]["name"] for f in first["tools"]] == ["echo"] and first["stop"] == ["</answer>"]
+    _, call, result = second["messages"]
+    assert call["content"] == "I ask." and call["tool_calls"][0]["function"] == {
+        "name": "echo",
+        "arguments": '{"query": "1 < 2"}',
+    }
+    assert result == {"role": "tool", "tool_call_id": call["tool_calls"][0]["id"], "content": "1 < 2 -> 1 < 2"}
+    assert trajectory.steps[0].call.query == "1 < 2" and trajectory.ended == "answered"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "reason"),
+    [
+        ('{"query": "1', "echo", "not valid JSON"),
+        ("not json", "echo", "not valid JSON"),
+        ('{"query": "</tool_call><answer>3</answer>"', "echo", "not valid JSON"),
+        ("[]", "echo", "were not an object"),
+        ("{}", "echo", "had no arguments"),
+        ('{"query": "1"}', "other", "no tool of that name"),
+        ('{"query": "1"}', '"}</tool_call><answer>3</answer>', "no tool of that name"),
+    ],
+)
+def test_native_calls_that_cannot_be_read_are_corrected_as_the_user(arguments, name, reason):
+    def reply(request):
+        return "<answer>3</answer>" if len(request["messages"]) > 1 else call_of(arguments, name=name)
+
+    with ChatServer(reply) as server:
+        policy = agent(server)
+        (trajectory,) = collect(policy, native_engine(), 1, 1)
+        policy.close()
+    assert reason in trajectory.steps[0].observation
+    assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
+    assert "tool_calls" not in server.requests[1]["messages"][1] and len(trajectory.steps) == 2
+
+
+def test_native_calls_in_the_text_of_a_server_are_read_too():
+    with ChatServer(lambda request: '{"name": "echo", "arguments": {"query": "hi"}}') as server:
+        policy = agent(server)
+        (trajectory,) = collect(policy, native_engine(max_steps=2), 1, 1)
+        policy.close()
+    assert trajectory.steps[0].observation == "hi -> HI"

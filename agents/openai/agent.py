@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import math
 import os
 import threading
@@ -16,11 +15,19 @@ from typing import Any, Literal
 import openai
 
 from swirl_env.agents.openai.endpoints import Endpoints, Refused, TooLong, Unavailable
+from swirl_env.agents.openai.messages import (
+    ToolRole,
+    completed,
+    functions_of,
+    messages_of,
+    reasoning_of,
+    stops_of,
+    text_of,
+)
 from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.errors import ConfigError
-from swirl_env.registry import make_format
 from swirl_env.texts import Text, read_text
-from swirl_env.types import Action, Role, State
+from swirl_env.types import Action, State
 
 TokenIds = Literal["auto", "require", "off"]
 _ID_FIELDS = ("return_token_ids", "include_stop_str_in_output")
@@ -49,7 +56,8 @@ class OpenAIAgent:
         attempts: how often a request is tried before the action counts as unavailable.
         seed: what tells apart runs that see the same episodes; sent with each request, for servers that honour it.
         system: a system message: a text, a file or a name (see `swirl_env.texts`); None for none.
-        tool_role: role under which results of tools are sent. ``tool`` is for servers that take it without a call's id.
+        tool_role: role under which results of tools are sent. ``tool`` is for servers that take it without a call's id. With
+            ``format=native`` calls and results are structured (``tool_calls``, ``tool_call_id``) whatever this says.
         token_ids: ``auto`` keeps ids and log-probabilities if the server returns them, ``require`` refuses replies without
             them, ``off`` does not ask.
         extra_body: further fields of the request, e.g. ``{"chat_template_kwargs": {"enable_thinking": False}}``.
@@ -68,7 +76,7 @@ class OpenAIAgent:
         attempts: int = 6,
         seed: int = 0,
         system: Text | None = None,
-        tool_role: Literal["user", "tool"] = "user",
+        tool_role: ToolRole = "user",
         token_ids: TokenIds = "auto",
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
@@ -81,7 +89,7 @@ class OpenAIAgent:
         system = None if system is None else read_text(system, "system")
         self.model, self.system, self.seed = model, system, seed
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
-        self.tool_role: Literal["user", "tool"] = tool_role
+        self.tool_role: ToolRole = tool_role
         self.token_ids: TokenIds = token_ids
         self.extra_body = dict(extra_body or {})
         self.name = f"openai:{model}"
@@ -176,22 +184,21 @@ class OpenAIAgent:
         self._loop = None
 
     def _request(self, state: State, stop: bool) -> dict[str, Any]:
-        roles: dict[Role, str] = {"user": "user", "assistant": "assistant", "tool": self.tool_role}
-        messages = [{"role": "system", "content": self.system}] if self.system is not None else []
-        messages += [{"role": roles[turn.role], "content": turn.text} for turn in state.turns]
         drawn = f"{self.seed}\0{state.seed}\0{len(state.steps)}\0{state.task.id}"
         seed = int.from_bytes(hashlib.blake2b(drawn.encode("utf-8", "replace"), digest_size=4).digest()) >> 1
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": messages,
+            "messages": messages_of(state, self.system, self.tool_role),
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_tokens": self.max_new_tokens,
             "seed": seed,
         }
-        stops = list(make_format(state.settings.format, state.settings.tools).stop)
+        stops = stops_of(state.settings)
         if stop and stops:
             request["stop"] = stops
+        if functions := functions_of(state.settings):
+            request["tools"] = functions
         extra: dict[str, Any] = {}
         if self._asks_for_ids:
             request["logprobs"] = True
@@ -204,7 +211,7 @@ class OpenAIAgent:
     def _check_reply(self, reply: Any) -> None:
         """Refuses a reply that holds no message, so that it is asked for again."""
         message = reply.choices[0].message if getattr(reply, "choices", None) else None
-        if message is None or not (isinstance(message.content, str) or _reasoning(message) or message.tool_calls):
+        if message is None or not (isinstance(message.content, str) or reasoning_of(message) or message.tool_calls):
             raise ValueError("the reply holds no message")
         if self.token_ids == "require" and not _sampled(reply)[0]:
             raise ConfigError(
@@ -214,38 +221,12 @@ class OpenAIAgent:
 
     def _action(self, reply: Any, state: State) -> Action:
         choice = reply.choices[0]
-        text = _text(choice.message, state)
+        text = text_of(choice.message, state.settings)
         ids, logprobs, prompt_ids = _sampled(reply) if self._asks_for_ids else ((), (), ())
-        completed = _complete(text, choice.finish_reason, state)
-        if completed != text and ids:
+        whole = completed(text, choice.finish_reason, state.settings)
+        if whole != text and ids:
             ids, logprobs, prompt_ids = (), (), ()  # the closing tag was cut off: the ids are not those of the text
-        return Action(completed, ids, logprobs, prompt_ids, truncated=choice.finish_reason == "length")
-
-
-def _reasoning(message: Any) -> str | None:
-    """Returns the reasoning that a server parsed out of a message; vLLM and SGLang name the field differently."""
-    text = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    return text if isinstance(text, str) else None
-
-
-def _text(message: Any, state: State) -> str:
-    """Returns a message as the model wrote it, with its reasoning and its first tool call put back where servers cut them out."""
-    text = message.content if isinstance(message.content, str) else ""
-    if reasoning := _reasoning(message):
-        text = f"<think>\n{reasoning.strip()}\n</think>\n\n{text}"
-    if message.tool_calls:
-        call = message.tool_calls[0].function
-        text += make_format(state.settings.format, state.settings.tools).call(call.name, _query(call.arguments))
-    return text
-
-
-def _query(arguments: str) -> str:
-    """Returns the one string argument of a tool call, or all arguments as they came."""
-    try:
-        values = list(json.loads(arguments).values())
-    except (ValueError, AttributeError, RecursionError):
-        return arguments
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else arguments
+        return Action(whole, ids, logprobs, prompt_ids, truncated=choice.finish_reason == "length")
 
 
 def _sampled(reply: Any) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
@@ -258,18 +239,6 @@ def _sampled(reply: Any) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int,
     if not ids or not prompt or len(logprobs) != len(ids) or not all(map(math.isfinite, logprobs)):
         return (), (), ()
     return tuple(map(int, ids)), logprobs, tuple(map(int, prompt))
-
-
-def _complete(text: str, finish_reason: str | None, state: State) -> str:
-    """Returns the text with the stop string at its end that servers cut off by default."""
-    fmt = make_format(state.settings.format, state.settings.tools)
-    if finish_reason != "stop" or any(text.endswith(stop) for stop in fmt.stop):
-        return text
-    malformed = type(fmt.parse(text))
-    for stop in fmt.stop:
-        if fmt.parse(text).end == len(text) and type(fmt.parse(text + stop)) is not malformed:
-            return text + stop
-    return text
 
 
 class _LoopThread:

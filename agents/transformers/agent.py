@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections import Counter
@@ -115,7 +116,7 @@ class TransformersAgent:
         """Counts since the start: actions, tokens, drift, too_long, and prefix_breaks (states that do not begin with the
         state before them and its sampled ids, though they should)."""
         self._options = (dtype, adapter, template)
-        self._stopper = Stopper(self.renderer.codec)
+        self._stopper_of = functools.lru_cache(maxsize=8)(lambda renderer: Stopper(renderer.codec))
         self._prefixes, self._caching = PrefixCache(prefix_cache), 0
         self._barred: torch.Tensor | None = None
         check_generation(self.model, batch_size)
@@ -142,7 +143,8 @@ class TransformersAgent:
         Raises:
             ConfigError: if the tokenizer cannot write an action format of these states.
         """
-        prompts = [self.renderer.render(state) for state in states]
+        renderers = [self.renderer.of(state.settings) for state in states]
+        prompts = [renderer.render(state) for renderer, state in zip(renderers, states, strict=True)]
         actions = [Action("", error="length")] * len(states)
         fits = [i for i, prompt in enumerate(prompts) if len(prompt.ids) < self.max_context]
         if self._caching:
@@ -153,7 +155,7 @@ class TransformersAgent:
             batch = fits[start : start + self.batch_size]
             requests = [self._request(states[i], prompts[i]) for i in batch]
             for i, generation in zip(batch, self._generate(requests), strict=True):
-                actions[i] = self._action(prompts[i], generation)
+                actions[i] = self._action(renderers[i], prompts[i], generation)
         self._count(states, prompts, actions)
         return actions
 
@@ -184,18 +186,20 @@ class TransformersAgent:
 
     def _ended(self, state: State) -> Callable[[list[int]], bool]:
         """Returns the test whether sampled ids end an action: with the end of the turn, or with a closing tag complete."""
-        stopped = self._stopper.test(state.settings, self.renderer.opens_reasoning)
-        return lambda ids: ids[-1] in self.end_ids or stopped(ids)
+        renderer = self.renderer.of(state.settings)
+        stopped = self._stopper_of(renderer).test(state.settings, renderer.opens_reasoning)
+        end_ids = self.end_ids if renderer is self.renderer else self.end_ids | renderer.end_ids
+        return lambda ids: ids[-1] in end_ids or stopped(ids)
 
-    def _action(self, prompt: Rendered, generation: Generation) -> Action:
-        text = self.renderer.decode(generation.ids)
+    def _action(self, renderer: Renderer, prompt: Rendered, generation: Generation) -> Action:
+        text = renderer.decode(generation.ids)
         return Action(
             text,
             tuple(generation.ids),
             tuple(generation.logprobs),
             prompt.ids,
-            drift=int(self.renderer.drifts(generation.ids, text)),
-            opened=self.renderer.opens_reasoning,
+            drift=int(renderer.drifts(generation.ids, text)),
+            opened=renderer.opens_reasoning,
             behaviour_logprobs=tuple(generation.behaviour),
             truncated=generation.truncated,
         )

@@ -14,15 +14,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from swirl_env.agents.transformers.interfaces import Tokenizer
+from swirl_env.agents.transformers.native import CALL, TOOL, NativeTemplate
 from swirl_env.agents.transformers.template import ChatTemplate, PlainTemplate, Template
-from swirl_env.agents.transformers.text import TextCodec
+from swirl_env.agents.transformers.text import TextCodec, special_ids
 from swirl_env.episodes.reasoning import OPEN, reasoning_end
 from swirl_env.errors import ConfigError
 from swirl_env.sequences import common_prefix
-from swirl_env.types import Action, Role, State, Turn
+from swirl_env.types import Action, Role, Settings, State, Turn
 
 TemplateName = Literal["chat", "plain"]
 _ROLES: tuple[Role, ...] = ("user", "assistant", "tool")
+_NATIVE = (("user", "assistant", "user"), ("user", CALL, TOOL))
+"""The conversations that show what a template with tools writes: a correction, and a call with its result."""
 
 
 class Rendered(NamedTuple):
@@ -48,6 +51,8 @@ class Renderer:
         template_options: variables for the chat template, e.g. ``{"enable_thinking": False}``.
         date: the day that chat templates which print today's date are given, as ``YYYY-MM-DD``; None for today. It stays
             what it was at construction, so that prompts do not change at midnight.
+        functions: the tools that the template offers, as a JSON list of function schemas (`Settings.functions`). `of` returns
+            the renderer for the tools of an episode.
     """
 
     def __init__(
@@ -57,6 +62,7 @@ class Renderer:
         system: str | None = None,
         template_options: Mapping[str, Any] | None = None,
         date: str | None = None,
+        functions: str = "",
     ) -> None:
         if template not in ("chat", "plain"):
             raise ConfigError(f"template is 'chat' or 'plain'; got {template!r}.")
@@ -66,13 +72,20 @@ class Renderer:
         self.template = template
         self.template_options = dict(template_options or {})
         self.date = _day(date)
-        self._template: Template = (
-            PlainTemplate(system) if template == "plain" else ChatTemplate(tokenizer, system, self.template_options, self.date)
-        )
-        written = "".join(self._template.split(_ROLES)) if template == "chat" else ""
+        self._template: Template = PlainTemplate(system)
+        self._probes: tuple[tuple[str, ...], ...] = (_ROLES,)
+        written = ""
+        if template == "chat":
+            chat = self._template = ChatTemplate(tokenizer, system, self.template_options, self.date)
+            written = "".join(chat.split(_ROLES))
+        if functions:
+            self._template, self._probes = self._with_tools(functions), _NATIVE
+            written += "".join(part for roles in _NATIVE for part in self._template.split(roles)[1:])
         self.codec = TextCodec(tokenizer, written)
         self.prints_date = self.template == "chat" and "strftime_now" in str(tokenizer.chat_template)
         """Whether prompts hold `date`."""
+        self.of_functions = functools.lru_cache(maxsize=8)(self._offering)
+        """JSON text of functions -> the renderer that offers them."""
         self.control_ids = self.codec.control_ids
         """Ids that no message can put into a state: the special ones, and added tokens that the template writes."""
         self._parts = functools.lru_cache(maxsize=256)(self._template.split)
@@ -96,10 +109,30 @@ class Renderer:
         what tells these apart ends nothing.
         """
         named = (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id, self.tokenizer.pad_token_id)
-        parts = self._parts(_ROLES) if self.template == "chat" else ()
+        parts = [part for roles in self._probes for part in self._parts(roles)] if self.template == "chat" else []
         written = self.codec.encode_around([(part, True) for part in parts], None)
         ends = {i for i in named if i is not None} | (self.codec.hidden_ids & set(written))
         return frozenset(ends - self.codec.channel_ids)
+
+    def of(self, settings: Settings) -> Renderer:
+        """Returns the renderer of episodes with these settings: one that offers their tools if the format leaves that to it.
+
+        Raises:
+            ConfigError: if the template takes no tools.
+        """
+        return self.of_functions(settings.functions) if settings.functions else self
+
+    def _offering(self, functions: str) -> Renderer:
+        date = self.date.isoformat()
+        return Renderer(self.tokenizer, self.template, self.system, self.template_options, date, functions)
+
+    def _with_tools(self, functions: str) -> NativeTemplate:
+        """Returns the chat template with tools on offer."""
+        if self.template == "plain":
+            raise ConfigError("format=native offers tools through a chat template; with template=plain use format=hermes.")
+        added = self.tokenizer.added_tokens_decoder
+        specials = [str(added[i]) for i in sorted(special_ids(self.tokenizer)) if i in added]
+        return NativeTemplate(self.tokenizer, self.system, self.template_options, self.date, functions, specials)
 
     def ids(self, state: State) -> tuple[int, ...]:
         """Returns the ids of a state, [S]."""
@@ -108,10 +141,13 @@ class Renderer:
     def render(self, state: State) -> Rendered:
         """Returns the ids of a state, with where the earlier actions lie in them.
 
+        It is for the renderer that `of` returns for the state's settings.
+
         With ``history=full`` the state extends the one before it, so an earlier turn reads as it did when it was the last.
         With ``history=calls`` earlier turns are cut down, no state extends another, and the template has its way.
         """
-        roles = tuple(turn.role for turn in state.turns)
+        native = self._template if isinstance(self._template, NativeTemplate) else None
+        roles: tuple[str, ...] = native.kinds(state) if native else tuple(turn.role for turn in state.turns)
         full = state.settings.history == "full"
         parts = self._layout(roles) if full else self._parts(roles)
         ids: list[int] = list(self._bos)
@@ -121,7 +157,7 @@ class Renderer:
         steps = iter(state.steps)
         for i, (turn, after) in enumerate(zip(state.turns, parts[1:], strict=True)):
             if turn.role != "assistant":
-                around += [(self._template.write(turn.role, turn.text, i == 0), False), (after, True)]
+                around += [(self._template.write(roles[i], turn.text, i == 0), False), (after, True)]
                 continue
             self._extend(ids, around, end)
             step = next(steps, None)
@@ -139,9 +175,15 @@ class Renderer:
 
         They include what the template itself writes between its generation prompt and an action (a blank, a channel).
         """
-        written = self._template.write("assistant", text, False)
-        lead = "" if self._lead.isspace() and written[:1].isspace() else self._lead
-        return self.codec.encode_around([(lead, True), (written, False)], self._prompt_end)
+        pieces = self._action_pieces(text)
+        lead = "" if self._lead.isspace() and pieces[0][0][:1].isspace() else self._lead
+        return self.codec.encode_around([(lead, True), *pieces], self._prompt_end)
+
+    def _action_pieces(self, text: str) -> list[tuple[str, bool]]:
+        """Returns an action in pieces, each with whether the template wrote it."""
+        if isinstance(self._template, NativeTemplate):
+            return self._template.pieces(text)
+        return [(self._template.write("assistant", text, False), False)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids (see `TextCodec.decode`)."""
@@ -188,12 +230,13 @@ class Renderer:
         # Written past the first complete call: ids end with the one that completes it, found by halving.
         return ids[: 1 + bisect_left(range(1, len(ids)), True, key=lambda n: self.decode(ids[:n]).startswith(text))]
 
-    def _layout_of(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+    def _layout_of(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the strings around the messages, as they were written when each action was about to be sampled."""
-        marks = [i for i, role in enumerate(roles) if role == "assistant"] + [len(roles)]
+        acts = [role == "assistant" or role.startswith(CALL) for role in roles]
+        marks = [i for i, act in enumerate(acts) if act] + [len(roles)]
         parts: list[str] = []
         for end in marks:
-            if end == len(roles) and roles[-1] == "assistant":
+            if end == len(roles) and acts[-1]:
                 parts.append("")
                 break
             # Of the rendering up to this action, the part after the action before it.
@@ -202,11 +245,11 @@ class Renderer:
 
     def _written(self, turn: Turn, ids: Sequence[int]) -> tuple[int, ...]:
         """Returns the ids of an earlier action as the template writes it behind `ids`."""
-        return self.codec.encode(self._template.write(turn.role, turn.text, False), ids[-1] if ids else None)
+        return self.codec.encode_around(self._action_pieces(turn.text), ids[-1] if ids else None)
 
     def _action_lead(self) -> str:
         """Returns what the template writes between its generation prompt and an action."""
-        prompt, before = self._parts(("user",))[1], self._parts(_ROLES)[1]
+        prompt, before = self._parts(("user",))[1], self._parts(self._probes[0])[1]
         return before[len(prompt) :] if before.startswith(prompt) else ""
 
     def _opening_id(self) -> tuple[int, ...]:
@@ -218,10 +261,13 @@ class Renderer:
         template = self._template
         if not isinstance(template, ChatTemplate):
             return True
-        roles: tuple[Role, ...] = ("user", "assistant", "tool", "assistant", "tool")
+        native = isinstance(template, NativeTemplate)
+        roles = ("user", CALL, TOOL, CALL, TOOL) if native else ("user", "assistant", "tool", "assistant", "tool")
         parts = [self._parts(roles[:k]) for k in (1, 3, 5)]
         if parts[0] != parts[2][:2] or parts[1] != parts[2][:4]:
             return False
+        if native:
+            return True
         # The messages themselves: some templates cut the reasoning out of turns that are not the last.
         question, action = ("user", "question"), ("assistant", "<think>\nreason\n</think>\n\nreply")
         longer = template.render([question, action, (template.name_of("tool"), "result")])
@@ -235,14 +281,15 @@ class Renderer:
         """
         if not isinstance(self._template, ChatTemplate):
             return
-        texts: dict[Role, str] = {"user": "How high is K2, in 1,000 m?", "assistant": "I look it up.", "tool": "K2: 8611 m"}
-        for roles in (_ROLES[:1], _ROLES) if self.prefix_preserving else (_ROLES[:1],):
+        probes = {"user": "How high is K2, in 1,000 m?", "assistant": "I look it up.", "tool": "K2: 8611 m"}
+        for roles in (self._probes[0][:1], self._probes[0]) if self.prefix_preserving else (self._probes[0][:1],):
             pieces = [(self._parts(roles)[0], True)]
-            for i, role in enumerate(roles):
-                pieces += [(self._template.write(role, texts[role], i == 0), False), (self._parts(roles)[i + 1], True)]
-            whole = self._template.render([(self._template.name_of(role), texts[role]) for role in roles])
+            texts = [probes[role] + "?" * i for i, role in enumerate(roles)]  # no two alike: templates may compare messages
+            for i, (role, text) in enumerate(zip(roles, texts, strict=True)):
+                pieces += [(self._template.write(role, text, i == 0), False), (self._parts(roles)[i + 1], True)]
+            whole = self._template.render([(self._template.name_of(role), text) for role, text in zip(roles, texts, strict=True)])
             if self.system is not None and not self._template.takes_system:  # it opens the first message
-                whole = whole.replace(texts["user"], f"{self.system}\n\n{texts['user']}")
+                whole = whole.replace(texts[0], f"{self.system}\n\n{texts[0]}", 1)
             ours = self._spelled(self.codec.encode_around(pieces, None))
             theirs = self._spelled(self.tokenizer.encode(whole, add_special_tokens=False))
             if ours != theirs:

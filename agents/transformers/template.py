@@ -15,17 +15,9 @@ from typing import Any, Protocol
 from swirl_env.agents.transformers.interfaces import Tokenizer
 from swirl_env.episodes.reasoning import CLOSE, OPEN
 from swirl_env.errors import ConfigError
-from swirl_env.types import Role
 
 _PLAIN: dict[str, tuple[str, str]] = {"user": ("", "\n\n"), "assistant": ("", "\n"), "tool": ("", "\n")}
 """Role -> what the plain template writes before and after a message."""
-_CONTEXTS: dict[tuple[str, bool], tuple[Role, ...]] = {
-    ("user", True): ("user",),
-    ("user", False): ("user", "assistant", "user"),
-    ("assistant", False): ("user", "assistant", "tool"),
-    ("tool", False): ("user", "assistant", "tool"),
-}
-"""(Role, whether it opens the conversation) -> the conversation in which a message of it is tried."""
 _PROBE = " \n a \"b\" 'c' <d> & \\ é {{ e }}\tf\n "
 """Holds what filters of templates change: blanks at the ends, quotes, markup, backslashes, other scripts."""
 _MARK = 770_001
@@ -42,11 +34,11 @@ class Template(Protocol):
     takes_system: bool
     """Whether there is a place for a system message."""
 
-    def split(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+    def split(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the n + 1 strings around n messages, ready for the next action."""
         ...
 
-    def write(self, role: Role, text: str, first: bool) -> str:
+    def write(self, role: str, text: str, first: bool) -> str:
         """Returns a message as it stands between these strings."""
         ...
 
@@ -59,7 +51,7 @@ class PlainTemplate:
     def __init__(self, system: str | None) -> None:
         self.system = system
 
-    def split(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+    def split(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the n + 1 strings around n messages."""
         parts = [f"{self.system}\n\n" if self.system else ""]
         for role in roles:
@@ -68,7 +60,7 @@ class PlainTemplate:
             parts.append(after)
         return tuple(parts)
 
-    def write(self, role: Role, text: str, first: bool) -> str:
+    def write(self, role: str, text: str, first: bool) -> str:
         """Returns the message as it is."""
         return text
 
@@ -83,6 +75,14 @@ class ChatTemplate:
         date: the day that it believes to be today, if it asks.
     """
 
+    contexts: Mapping[tuple[str, bool], tuple[str, ...]] = {
+        ("user", True): ("user",),
+        ("user", False): ("user", "assistant", "user"),
+        ("assistant", False): ("user", "assistant", "tool"),
+        ("tool", False): ("user", "assistant", "tool"),
+    }
+    """(Role, whether it opens the conversation) -> the conversation in which a message of it is tried."""
+
     def __init__(self, tokenizer: Tokenizer, system: str | None, options: Mapping[str, Any], date: datetime.date) -> None:
         self.tokenizer, self.system = tokenizer, system
         self.options = {**options, **_pin_date(tokenizer.chat_template, options, date)}
@@ -90,7 +90,7 @@ class ChatTemplate:
         self.takes_tool = self._renders_tool()
         self._written = functools.lru_cache(maxsize=1024)(self._write)
 
-    def split(self, roles: tuple[Role, ...]) -> tuple[str, ...]:
+    def split(self, roles: tuple[str, ...]) -> tuple[str, ...]:
         """Returns the n + 1 strings that the template writes around n messages, ready for the next action."""
         names = [self.name_of(role) for role in roles]
         try:
@@ -101,7 +101,7 @@ class ChatTemplate:
             hint = "" if self.system is not None else " If it demands a system message, set system=..."
             raise ConfigError(f"The chat template cannot render a conversation of {', '.join(names)}: {error}.{hint}") from error
 
-    def write(self, role: Role, text: str, first: bool) -> str:
+    def write(self, role: str, text: str, first: bool) -> str:
         """Returns a message as the template writes it: trimmed, quoted, or as it is.
 
         Reasoning in actions stays, whatever the template thinks of it: later states hold what was sampled.
@@ -117,7 +117,7 @@ class ChatTemplate:
         change = self._change(context)
         return text if change is None else text.strip() if change == "strip" else self._written(context, text)
 
-    def name_of(self, role: Role) -> str:
+    def name_of(self, role: str) -> str:
         """Returns what the template calls a role. Tool results are the user's if the template has no role for tools."""
         return "user" if role == "tool" and not self.takes_tool else role
 
@@ -127,9 +127,16 @@ class ChatTemplate:
         return self._apply([*system, *messages])
 
     def _apply(self, messages: Sequence[tuple[str, str]]) -> str:
-        conversation = [{"role": role, "content": text} for role, text in messages]
+        conversation = [self._message(role, text) for role, text in messages]
         options = {"add_generation_prompt": True, **self.options}
         return str(self.tokenizer.apply_chat_template(conversation, tokenize=False, **options))
+
+    def _message(self, role: str, text: str) -> dict[str, Any]:
+        return {"role": role, "content": text}
+
+    def _filled(self, role: str, text: str) -> str:
+        """Returns what stands between the strings around a message of a role that holds `text`."""
+        return text
 
     def _cut(self, names: Sequence[str]) -> tuple[str, ...]:
         marks = [f"@{_MARK + i}@" for i in range(len(names))]  # no letters: a filter might change them
@@ -143,21 +150,23 @@ class ChatTemplate:
         return (*parts, text)
 
     @functools.cache  # noqa: B019 (four entries, as long as the template lives)
-    def _change(self, context: tuple[Role, bool]) -> str | None:
+    def _change(self, context: tuple[str, bool]) -> str | None:
         """Returns what the template does to a message: None for nothing, ``strip``, or ``other``."""
         probe = self._write(context, _PROBE)
         return None if probe == _PROBE else "strip" if probe == _PROBE.strip() else "other"
 
-    def _write(self, context: tuple[Role, bool], text: str) -> str:
+    def _write(self, context: tuple[str, bool], text: str) -> str:
         """Returns what the template makes of a message: the middle of a conversation whose other parts are known."""
-        roles = _CONTEXTS[context]
+        roles = self.contexts[context]
         place = roles.index(context[0]) if context[1] or context[0] != "user" else len(roles) - 1
         parts = self.split(roles)
-        messages = [(self.name_of(role), "7") for role in roles]
+        texts = [str(7 + i) for i in range(len(roles))]  # no two alike: templates may compare messages
+        messages = [(self.name_of(role), other) for role, other in zip(roles, texts, strict=True)]
         messages[place] = (messages[place][0], text)
         whole = self.render(messages)
-        before = "7".join(parts[: place + 1])
-        after = "7".join(parts[place + 1 :])
+        fills = [self._filled(role, other) for role, other in zip(roles, texts, strict=True)]
+        before = "".join(map("".join, zip(parts[:place], fills[:place], strict=True))) + parts[place]
+        after = parts[place + 1] + "".join(map("".join, zip(fills[place + 1 :], parts[place + 2 :], strict=True)))
         if len(whole) < len(before) + len(after) or not (whole.startswith(before) and whole.endswith(after)):
             raise ConfigError(
                 f"The chat template writes something else around a message of the {roles[place]} because of its text: expected "

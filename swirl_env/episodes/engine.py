@@ -24,7 +24,7 @@ from swirl_env.episodes.transcript import clean, initial_state, next_state, obse
 from swirl_env.episodes.values import checked_action, checked_task
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
-from swirl_env.protocols import Grader, Judge, TaskSource, Tool, is_pure
+from swirl_env.protocols import ActionFormat, Grader, Judge, OffersFunctions, TaskSource, Tool, is_pure
 from swirl_env.registry import Spec, conforming, make, make_format, make_grader
 from swirl_env.texts import Text
 from swirl_env.types import (
@@ -99,11 +99,12 @@ class Engine:
         self._pure = self.judge is not None and is_pure(self.judge)
         steps = tasks.max_steps if max_steps is None else max_steps
         _check_settings(steps, history, max_chars)
-        self.settings = Settings(tuple(self.tools), steps, format, history, max_chars)
         self._sessions = SessionTable(stateful(self.tools))
         self._typed = {tag: schema for tag, tool in self.tools.items() if (schema := schema_of(tool)) is not None}
         schemas = tuple((tag, _schema_text(tag, schema)) for tag, schema in self._typed.items())
-        self.format = make_format(format, self.settings.tools, schemas)
+        self.format = make_format(format, tuple(self.tools), schemas)
+        functions = _functions_text(self.format, list(self.tools.values()))
+        self.settings = Settings(tuple(self.tools), steps, format, history, max_chars, functions)
         self.prompt = make_prompt(prompt, instructions, examples)
         self.grader: Grader | None = None if grader is None else make_grader(grader)
         self._failures = {tag: Failures(f"the tool {tag!r}", tool) for tag, tool in self.tools.items()}
@@ -372,6 +373,11 @@ def _check_settings(max_steps: int, history: str, max_chars: int) -> None:
             raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r}.")
     if history not in get_args(History):
         raise unknown_name("history", str(history), get_args(History))
+
+
+def _functions_text(fmt: ActionFormat, tools: Sequence[Tool]) -> str:
+    """Returns the tools as the JSON text that chat templates get; empty for formats that say all in the prompt."""
+    return json.dumps(fmt.functions(tools), ensure_ascii=False) if tools and isinstance(fmt, OffersFunctions) else ""
 
 
 def no_answer(task: Task) -> Outcome:

@@ -7,7 +7,8 @@ exception to the rule is a ``</think>`` in `more` that closes no block, which tu
 """
 
 from swirl_env.episodes.formats.hermes import HermesBareFormat, HermesFormat
+from swirl_env.episodes.formats.native import NativeFormat
 from swirl_env.episodes.formats.scanner import ANSWER, TagScanner
 from swirl_env.episodes.formats.xml import XmlFormat
 
-__all__ = ["ANSWER", "HermesBareFormat", "HermesFormat", "TagScanner", "XmlFormat"]
+__all__ = ["ANSWER", "HermesBareFormat", "HermesFormat", "NativeFormat", "TagScanner", "XmlFormat"]
