@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fakes import EchoTool, SumTasks
@@ -105,7 +105,7 @@ def test_typed_arguments_are_objects():
 
 
 @given(TEXTS, TEXTS)
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_more_text_changes_no_complete_element(text, more):
     parsed = FORMAT.parse(text)
     assert 0 <= parsed.start <= parsed.end <= len(text)
@@ -115,7 +115,7 @@ def test_more_text_changes_no_complete_element(text, more):
 
 
 @given(st.sampled_from(TOOLS), st.text(min_size=1).filter(str.strip))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_written_is_read(tool, query):
     query = query.encode("utf-8", "replace").decode()
     call = FORMAT.parse(FORMAT.call(tool, query))
