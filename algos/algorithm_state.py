@@ -39,14 +39,14 @@ class Stateful(Protocol):
 S = TypeVar("S", bound=Stateful)
 
 
-def write_state(folder: Path, name: str, thing: Stateful) -> None:
-    """Writes a thing's state as ``state-NAME.json`` and ``state-NAME.safetensors``.
+def write_state(folder: Path, name: str, state: object) -> None:
+    """Writes what a thing's `state_dict` returned as ``state-NAME.json`` and ``state-NAME.safetensors``.
 
     Raises:
         ConfigError: if the state holds something that cannot be stored.
     """
     tensors: dict[str, Tensor] = {}
-    tree = _encode(thing.state_dict(), name, tensors, 0)
+    tree = _encode(state, name, tensors, 0)
     save_file(tensors, _files(folder, name)[1])
     _files(folder, name)[0].write_text(json.dumps(tree, allow_nan=False) + "\n", encoding="utf-8")
 

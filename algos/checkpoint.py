@@ -24,24 +24,25 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from swirl_env.algos.optimizer import MasterAdamW
 from swirl_env.errors import StoreError
 
 MANIFEST = "manifest.json"
 
 
-def save_state(folder: Path, weights: Mapping[str, nn.Parameter], optimizer: MasterAdamW, counters: Mapping[str, Any]) -> None:
+def save_state(
+    folder: Path, weights: Mapping[str, nn.Parameter], optimizer: Mapping[str, Tensor], counters: Mapping[str, Any]
+) -> None:
     """Writes weights, optimizer and counters; one process does.
 
     Args:
         folder: is created.
         weights: trainable weights by name.
-        optimizer: of these weights, in this order.
+        optimizer: tensors of the optimizer of these weights.
         counters: JSON values.
     """
     folder.mkdir(parents=True, exist_ok=True)
     save_file(_plain(weights), folder / "policy.safetensors")
-    save_file(_plain(optimizer.tensors()), folder / "optimizer.safetensors")
+    save_file(_plain(optimizer), folder / "optimizer.safetensors")
     (folder / "trainer.json").write_text(json.dumps(dict(counters)) + "\n")
 
 
@@ -51,8 +52,8 @@ def read_counters(folder: Path) -> dict[str, Any]:
     return counters
 
 
-def load_state(folder: Path, weights: Mapping[str, nn.Parameter], optimizer: MasterAdamW) -> None:
-    """Puts weights and optimizer back as `save_state` wrote them.
+def load_state(folder: Path, weights: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:
+    """Puts the weights back as `save_state` wrote them; returns the tensors of the optimizer.
 
     Raises:
         StoreError: if the checkpoint is of another policy, or cannot be read.
@@ -64,7 +65,7 @@ def load_state(folder: Path, weights: Mapping[str, nn.Parameter], optimizer: Mas
             f"{folder} is a checkpoint of another policy: {error}. Resume with the policy and the adapters that the run began "
             f"with."
         ) from error
-    optimizer.load(_read(folder / "optimizer.safetensors"))
+    return _read(folder / "optimizer.safetensors")
 
 
 @torch.no_grad()

@@ -18,8 +18,9 @@ log = logging.getLogger(__name__)
 def check_launcher() -> None:
     """Refuses a launcher's configuration that splits the weights, before accelerate acts on it.
 
-    Rollouts, checkpoints and the one optimizer step per update need the whole model in every process. On CPUs accelerate
-    leaves such a configuration out without a word, and without the package it names it fails.
+    Such a configuration wraps model and optimizer in ways of its own; what is split here is split by `sharding`, which leaves a
+    whole policy in every process for rollouts and checkpoints. On CPUs accelerate leaves the configuration out without a word,
+    and without the package it names it fails.
 
     Raises:
         ConfigError: names what was asked for.
@@ -45,8 +46,8 @@ def check_distribution(accelerator: Accelerator, model: CausalLM) -> None:
 
 def _split(kind: str) -> ConfigError:
     return ConfigError(
-        f"{kind} is asked for, which splits the weights over processes; rollouts, checkpoints and the one optimizer step per "
-        f"update need them whole. Train with DDP (accelerate launch --multi_gpu), with LoRA (lora.rank=8) if memory is short."
+        f"{kind} is asked for, which splits the weights that rollouts and checkpoints need whole. Start with accelerate launch "
+        f"--multi_gpu instead: trainer.shard=true then splits gradients and optimizer (FSDP2), lora.rank=8 makes them small."
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from swirl_env.algos.splitting import split_like, whole
 from swirl_env.errors import ConfigError
 
 
@@ -50,7 +51,7 @@ class MasterAdamW:
 
     def clip(self, max_norm: float) -> Tensor:
         """Scales the gradients down to a norm of at most `max_norm` over all of them; returns the norm before."""
-        return nn.utils.clip_grad_norm_(self.masters, max_norm)
+        return whole(nn.utils.clip_grad_norm_(self.masters, max_norm))
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
@@ -67,20 +68,21 @@ class MasterAdamW:
             weight.grad = master.grad = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns moments, step counts and copies by name, from which `load` goes on exactly."""
+        """Returns moments, step counts and copies by name, whole, from which `load` goes on exactly; every process calls it."""
         state = {f"{i}.master": master.detach() for i, _, master in self.copies}
         for i, moments in self.adamw.state_dict()["state"].items():
             state |= {f"{i}.{name}": value for name, value in moments.items()}
-        return state
+        return {name: whole(value) for name, value in state.items()}
 
     @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continues from what `tensors` returned."""
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             index, _, what = name.partition(".")
             if what == "master":
-                self.masters[int(index)].copy_(value)
+                self.masters[int(index)].copy_(split_like(value, self.masters[int(index)]))
             else:
-                state.setdefault(int(index), {})[what] = value
+                like = self.masters[int(index)]
+                state.setdefault(int(index), {})[what] = split_like(value, like) if value.shape == like.shape else value
         self.adamw.load_state_dict({**self.adamw.state_dict(), "state": state})

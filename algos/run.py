@@ -11,7 +11,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -23,6 +23,8 @@ from torch import Tensor
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.algos.algorithm_state import S
 from swirl_env.algos.batch import TokenStep
+from swirl_env.algos.budget import Limits as Limits
+from swirl_env.algos.budget import Spent as Spent
 from swirl_env.algos.idle import Idleness, check_acted
 from swirl_env.algos.measure import generating
 from swirl_env.algos.objective import Loss
@@ -49,39 +51,6 @@ class Algorithm(Protocol):
     def train(self, run: Run) -> None:
         """Trains until ``run.done``."""
         ...
-
-
-@dataclass(slots=True)
-class Spent:
-    """What a run has cost so far."""
-
-    sampled_tokens: int = 0
-    """Tokens drawn from the policy: rollouts and resampled actions, not evaluation."""
-    trained_tokens: int = 0
-    """Tokens computed in the forward passes of updates."""
-    judge_calls: int = 0
-    """Steps given to the judge."""
-    episodes: int = 0
-    updates: int = 0
-    questions: int = 0
-    """Questions drawn so far; the next rollouts begin there."""
-    optimizer_steps: int = 0
-    """Optimizer steps that taught the policy something; one whose advantages are all 0 does not."""
-    skipped_updates: int = 0
-    """Optimizer steps left out because loss or gradient was not finite."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """When a run ends: at whichever comes first; 0 for no limit."""
-
-    sampled_tokens: int = 0
-    updates: int = 0
-
-    def __post_init__(self) -> None:
-        check_count(0, sampled_tokens=self.sampled_tokens, updates=self.updates)
-        if not self.sampled_tokens and not self.updates:
-            raise ConfigError("Nothing would end the run: limit the sampled tokens or the updates.")
 
 
 class Run:
@@ -413,7 +382,8 @@ class Run:
         self.spent.updates += 1
         self._branched = 0
         metrics["unusable_steps"] = float((~usable).sum())
-        row: dict[str, float | None] = {"update": self.spent.updates, **measured, **metrics, **_counts(self.spent)}
+        counts = {name: value for name, value in asdict(self.spent).items() if name != "updates"}
+        row: dict[str, float | None] = {"update": self.spent.updates, **measured, **metrics, **counts}
         if self._evaluate is not None and (self.done or self._due(self._eval_every)):
             row |= self.evaluate()
         row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
@@ -474,10 +444,6 @@ class Run:
 def _of_global_batch(loss: Loss, mine: NDArray[np.int64]) -> Loss:
     """Returns the loss with the indices of its steps in the global batch, in place of those in this process's part."""
     return lambda inputs: loss(replace(inputs, index=torch.from_numpy(mine)[inputs.index]))
-
-
-def _counts(spent: Spent) -> dict[str, int]:
-    return {field.name: getattr(spent, field.name) for field in fields(Spent) if field.name != "updates"}
 
 
 def _check_ratios(agent: TransformersAgent, trainer: Trainer) -> None:

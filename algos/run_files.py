@@ -81,9 +81,11 @@ class RunFiles:
         self._trainer.accelerator.wait_for_everyone()
         self._trainer.save(fresh)
         self._trainer.accelerator.wait_for_everyone()  # each process writes the state of its random generators
+        for name, thing in self._things.items():
+            state = thing.state_dict()  # in every process: a model that is split is put together by all of them
+            if self._main:
+                write_state(fresh, name, state)
         if self._main:
-            for name, thing in self._things.items():
-                write_state(fresh, name, thing)
             (fresh / "spent.json").write_text(json.dumps(spent))
             seal(fresh)
             target = folder / f"{spent['updates']:08d}"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from swirl_env.agents.transformers.interfaces import CausalLM, Decoder
 from swirl_env.algos.batch import TokenBatch
-from swirl_env.algos.losses import token_entropies, token_logprobs
 from swirl_env.algos.masks import attention
+from swirl_env.algos.output_layer import token_entropies, token_logprobs
 from swirl_env.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class ActionScorer(nn.Module):
 
     Args:
         model: a causal LM of transformers, with or without LoRA adapters of peft.
-        chunk: positions whose logits are computed at a time; 0 lets `losses.CHUNK_VALUES` decide.
+        chunk: positions whose logits are computed at a time; 0 lets `output_layer.CHUNK_VALUES` decide.
         temperature: divides the logits; set it to the sampling temperature to score what was sampled from.
 
     Raises:

@@ -64,9 +64,11 @@ class TrainConfig:
     tree: bool = False
     """Compute stretches shared by several actions of one trajectory once, under a tree mask."""
     chunk: int = 0
-    """Positions whose logits are in memory at a time; 0 lets `losses.CHUNK_VALUES` decide."""
+    """Positions whose logits are in memory at a time; 0 lets `output_layer.CHUNK_VALUES` decide."""
     temperature: float = 1.0
     """Sampling temperature of the actions that are trained on; it divides the logits of policy and reference."""
+    shard: bool = False
+    """Split weights, gradients and optimizer state of the model in training over the processes (`sharding`)."""
     max_skipped: int = 8
     """Updates in a row that may be skipped because loss or gradient is not finite; one more stops the run."""
 

@@ -10,7 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,15 @@ from torch import Tensor, nn
 
 from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.algos import checkpoint
-from swirl_env.algos.batch import Segment, TokenBatch, TokenStep, chains, collate, micro_batches, pack, trees
+from swirl_env.algos.batch import Segment, TokenStep, chains, collate
 from swirl_env.algos.distribution import check_distribution, check_launcher, one_step_per_update, shut_down
-from swirl_env.algos.layout_check import check_layouts
 from swirl_env.algos.losses import entropy_bonus, kl_penalty
 from swirl_env.algos.objective import BatchSteps, Loss, LossInputs, PolicyLoss
 from swirl_env.algos.optimizer import MasterAdamW
+from swirl_env.algos.policy import PolicyScores
 from swirl_env.algos.processes import Processes
 from swirl_env.algos.reference import FirstWeights
-from swirl_env.algos.scoring import ActionScorer, freeze_other_modalities
+from swirl_env.algos.sharding import ShardedPolicy
 from swirl_env.algos.train_config import TrainConfig, default_lr, learning_rate
 from swirl_env.errors import ConfigError, TrainingError
 
@@ -73,27 +73,28 @@ class Trainer:
         self.config, self.model = config, model
         check_launcher()
         self.accelerator = accelerator or Accelerator()
+        self._processes = Processes(self.accelerator)
         check_distribution(self.accelerator, model)
         one_step_per_update(self.accelerator)
-        self.bare = ActionScorer(model, config.chunk, config.temperature)
-        """Scores without DDP's wrapper, whose forward pass waits for the other processes."""
-        if config.pack or config.tree:
-            check_layouts(self.bare, packed=config.pack > 0, tree=config.tree)
-        freeze_other_modalities(model)
-        self.weights = {name: weight for name, weight in self.bare.model.named_parameters() if weight.requires_grad}
+        self.scores = PolicyScores(model, config, self.accelerator.device, reference)
+        """Scores steps, waiting for no other process."""
+        self.bare = self.scores.scorer
+        self.weights = self.scores.weights
         """The trainable weights by name."""
-        many = list(self.weights.values())
-        self.lr = default_lr(hasattr(model, "peft_config"), sum(w.numel() for w in many)) if config.lr is None else config.lr
+        size = sum(weight.numel() for weight in self.weights.values())
+        self.lr = default_lr(hasattr(model, "peft_config"), size) if config.lr is None else config.lr
         """Peak learning rate."""
-        self.scorer: nn.Module = self.accelerator.prepare(self.bare)
+        self._sharded = ShardedPolicy(self.bare, self.accelerator) if config.shard and self._processes.world > 1 else None
+        self.scorer: nn.Module = self._sharded or self.accelerator.prepare(self.bare)
+        many = list((self._sharded or self.scores).weights.values())
         self.optimizer = MasterAdamW(many, self.lr, config.betas, config.weight_decay)
         self.seed = 0
         """Seed of the order in which minibatches take episodes."""
         self.updates = self.skipped = 0
         """Updates made so far, for the schedule; optimizer steps skipped in a row."""
         self._policy_loss = PolicyLoss(config)
-        self._first = FirstWeights(many) if config.kl > 0 and reference is None else None
-        self._reference = None if reference is None else self._frozen(reference)
+        if config.kl > 0:
+            self.scores.first_weights(begun=False)
 
     def usable(self, steps: Sequence[TokenStep], valid: ArrayLike) -> NDArray[np.bool_]:
         """Returns which of the valid steps may carry loss, [n]: with ``overlong=mask`` none that was cut off."""
@@ -160,7 +161,7 @@ class Trainer:
         if self.config.optimizer_steps == 1:
             yield everything, 1
             return
-        known = sorted(set(Processes(self.accelerator).concatenate(sorted(set(episodes)))))
+        known = sorted(set(self._processes.concatenate(sorted(set(episodes)))))
         parts = max(1, min(self.config.minibatches, len(known)))
         for epoch in range(self.config.epochs):
             order = np.random.default_rng([self.seed, self.updates, epoch]).permutation(len(known))
@@ -170,7 +171,7 @@ class Trainer:
 
     def _optimize(self, steps: BatchSteps, lr: float, loss: Loss | None, tally: Tally) -> None:
         """Makes one optimizer step, or none if no step carries loss or something is not finite; adds to the tally."""
-        batches = list(self._batches(steps.steps))
+        batches = list(self.scores.batches(steps.steps))
         rounds = int(self._max(len(batches)))
         with self._training():
             sums, named = self._backward_all(batches, rounds, steps, loss)
@@ -192,7 +193,7 @@ class Trainer:
         own = ("ratio", "clipped", "kl_behaviour", "importance", "compared", "entropy")
         names = set(own) if self.config.needs_ratios or self.config.optimizer_steps > 1 or self.config.entropy else set()
         if loss is not None:
-            names |= set(Processes(self.accelerator).concatenate(sorted(tally.named)))
+            names |= set(self._processes.concatenate(sorted(tally.named)))
         named = {name: self._sum(tally.named[name]) for name in sorted(names)}
         compared = named.pop("compared", 0.0)
         for name, key in (("ratio", "ratio"), ("clipped", "clip_fraction"), ("kl_behaviour",) * 2, ("importance",) * 2):
@@ -208,6 +209,7 @@ class Trainer:
     def _training(self) -> Iterator[None]:
         """Switches dropout on for an update, and back to what it was."""
         mode = self.model.training
+        self.model.train()
         self.scorer.train()
         try:
             yield
@@ -221,7 +223,7 @@ class Trainer:
         named: Counter[str] = Counter()
         for i in range(rounds):
             last = i == rounds - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.scorer):
+            with nullcontext() if last or self._sharded is not None else self.accelerator.no_sync(self.scorer):
                 # A process that has run out of its own batches keeps the others company: their collectives wait for it.
                 sums += self._backward(batches[i], steps, loss, named) if i < len(batches) else self._idle(batches)
         return sums, named
@@ -237,6 +239,8 @@ class Trainer:
         """Makes the step, or skips it if the update is not sound; stops after too many of those."""
         if sound:
             self.optimizer.step(lr)
+            if self._sharded is not None:
+                self._sharded.write_to(self.weights)
         self.optimizer.zero_grad()
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.update()  # an overflow lowers the scale of fp16, step or no step
@@ -253,7 +257,7 @@ class Trainer:
         """Adds the gradient of one micro-batch, and its named figures; returns its parts of loss, KL, tokens and surprise."""
         config = self.config
         batch = collate(rows).to(self.accelerator.device)
-        reference = self._reference_logprobs(batch) if config.kl > 0 else None
+        reference = self.scores.reference(batch) if config.kl > 0 else None
         scores: Tensor = self.scorer(batch, config.entropy > 0)  # [M], or [2, M] with entropies
         logp = scores[0] if config.entropy > 0 else scores
         compares = loss is not None or config.needs_ratios or config.optimizer_steps > 1
@@ -285,46 +289,6 @@ class Trainer:
         self.accelerator.backward(scores.sum() * 0.0)
         return np.zeros(4)
 
-    @torch.no_grad()
-    def _reference_logprobs(self, batch: TokenBatch) -> Tensor:
-        """Returns log pi_ref of a batch's action tokens, [M], without dropout; touches no other process."""
-        if self._reference is not None:
-            return self._reference(batch)  # type: ignore[no-any-return]  # nn.Module's call is untyped
-        with self._evaluating(), self._first_weights().in_place():
-            return self.bare(batch)  # type: ignore[no-any-return]
-
-    def _first_weights(self) -> FirstWeights:
-        """Returns the policy that training began with; the copy is made when it is first asked for."""
-        if self._first is None:
-            if self.updates:
-                raise ConfigError(
-                    "The reference is the policy that training began with, and training has begun: ask for its log-probs before "
-                    "the first update, set trainer.kl above 0, or give the trainer a reference."
-                )
-            self._first = FirstWeights(list(self.weights.values()))
-        return self._first
-
-    @contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Switches dropout off for a while."""
-        mode = self.model.training
-        self.model.eval()
-        try:
-            yield
-        finally:
-            self.model.train(mode)
-
-    def _frozen(self, reference: CausalLM) -> ActionScorer:
-        scorer = ActionScorer(reference, self.config.chunk, self.config.temperature).to(self.accelerator.device)
-        return scorer.eval().requires_grad_(False)
-
-    def _batches(self, steps: Sequence[TokenStep]) -> Iterator[list[list[Segment]]]:
-        rows = trees(steps) if self.config.tree else chains(steps)
-        if self.config.pack:
-            rows = list(pack(rows, self.config.pack))
-        return micro_batches(rows, self.config.micro_tokens)
-
-    @torch.no_grad()
     def logprobs(self, steps: Sequence[TokenStep], *, reference: bool = False) -> list[tuple[float, ...]]:
         """Returns log pi now of each step's tokens, without dropout, e.g. as behaviour log-probs if none were stored.
 
@@ -333,71 +297,58 @@ class Trainer:
             reference: score under the policy that training began with, or the reference that was given. If ``kl`` is 0 and none
                 was, the first call has to come before the first update.
         """
-        values: list[list[float]] = [[0.0] * len(step.token_ids) for step in steps]
-        if reference and self._reference is None:
-            self._first_weights()  # refuses even if there is nothing to score
-        with self._evaluating():
-            for rows in self._batches(steps):
-                batch = collate(rows).to(self.accelerator.device)
-                scores = self._reference_logprobs(batch) if reference else self.bare(batch)
-                columns = (batch.step.tolist(), batch.offset.tolist(), scores.tolist())
-                for step, offset, value in zip(*columns, strict=True):
-                    values[step][offset] = value
-        return [tuple(row) for row in values]
+        if reference:
+            self.scores.first_weights(begun=self.updates > 0)
+        return self.scores.logprobs(steps, reference=reference)
 
-    @torch.no_grad()
     def features(self, steps: Sequence[TokenStep]) -> list[Tensor]:
         """Returns the last hidden state at the end of each step's prompt, [H] in float32 on the CPU, without dropout."""
-        # A step without tokens has a state all the same; any one token marks its end.
-        marked = [step if step.token_ids else replace(step, token_ids=step.prompt_ids[-1:]) for step in steps]
-        values: list[Tensor] = [torch.empty(0)] * len(steps)
-        with self._evaluating():
-            for rows in self._batches(marked):
-                batch = collate(rows).to(self.accelerator.device)
-                hidden = self.bare.features(batch).cpu()  # [M, H]
-                for row, (step, offset) in enumerate(zip(batch.step.tolist(), batch.offset.tolist(), strict=True)):
-                    if offset == 0:
-                        values[step] = hidden[row].clone()
-        return values
+        return self.scores.features(steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns weights, optimizer and counters, for a trainer of another model than the policy (`Run.register`)."""
         weights = {name: weight.detach() for name, weight in self.weights.items()}
-        first = {} if self._first is None else {"first": self._first.tensors}
+        first = {} if self.scores.first is None else {"first": self.scores.first.tensors}
         return {"weights": weights, "optimizer": self.optimizer.tensors(), **first, **self._counters()}
 
-    @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` returned."""
         self._restore({**state, "reference": False})
         if "first" in state:
-            self._first = FirstWeights(list(self.weights.values()), state["first"])
+            self.scores.first = FirstWeights(list(self.weights.values()), state["first"])
         checkpoint.restore_weights(self.weights, state["weights"])
-        self.optimizer.load(dict(state["optimizer"]))
+        self._load_optimizer(state["optimizer"])
 
     def _counters(self) -> dict[str, Any]:
         scaler = self.accelerator.scaler
-        counters = {"updates": self.updates, "skipped": self.skipped, "reference": self._first is not None}
+        counters = {"updates": self.updates, "skipped": self.skipped, "reference": self.scores.first is not None}
         return counters | ({} if scaler is None else {"scaler": scaler.state_dict()})
 
     def _restore(self, counters: Mapping[str, Any]) -> None:
         """Goes on from counters; the weights are still those that training began with."""
         if counters.get("reference"):
-            self._first_weights()
+            self.scores.first_weights(begun=self.updates > 0)
         self.updates, self.skipped = int(counters["updates"]), int(counters["skipped"])
         if self.accelerator.scaler is not None and "scaler" in counters:
             self.accelerator.scaler.load_state_dict(dict(counters["scaler"]))
 
+    def _load_optimizer(self, tensors: Mapping[str, Tensor]) -> None:
+        """Goes on from the optimizer's tensors; the weights are those of the checkpoint already."""
+        if self._sharded is not None:
+            self._sharded.read_from(self.weights)
+        self.optimizer.load(tensors)
+
     def save(self, folder: Path) -> None:
         """Writes a checkpoint from which `load` goes on exactly; every process calls it."""
+        tensors = self.optimizer.tensors()
         if self.accelerator.is_main_process:
-            checkpoint.save_state(folder, self.weights, self.optimizer, {"format": 1, **self._counters()})
+            checkpoint.save_state(folder, self.weights, tensors, {"format": 1, **self._counters()})
         checkpoint.save_random(folder, self.accelerator.process_index)
 
     def load(self, folder: Path) -> None:
         """Goes on from what `save` wrote; the weights are still those that training began with."""
         self._restore(checkpoint.read_counters(folder))
-        checkpoint.load_state(folder, self.weights, self.optimizer)
+        self._load_optimizer(checkpoint.load_state(folder, self.weights))
         checkpoint.load_random(folder, self.accelerator.process_index)
 
     def close(self) -> None:
@@ -406,7 +357,7 @@ class Trainer:
         Several processes call it before they exit (see `shut_down`).
         """
         self.accelerator.wait_for_everyone()
-        self.scorer = self.bare
+        self.scorer, self._sharded = self.bare, None
         shut_down(self.accelerator)
 
     def _sum(self, value: float) -> float:

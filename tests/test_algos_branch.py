@@ -1,6 +1,8 @@
 """Branches: fresh episodes from stored states, paid for, reseeded, with the sessions of tools forked or refused."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
@@ -8,13 +10,14 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("transformers", reason="the policy is a tiny Llama")
 
 import msgspec  # noqa: E402
-from test_algos_run import ColourJudge, ColourTasks, EchoTool, untrained  # noqa: E402
+from test_algos_run import COLOURS, ColourJudge, ColourTasks, EchoTool, untrained  # noqa: E402
 from test_env_sessions import Counting  # noqa: E402
 
 from swirl_env.algos.batch import TokenStep  # noqa: E402
 from swirl_env.algos.run import Limits, Run  # noqa: E402
 from swirl_env.algos.train_config import TrainConfig  # noqa: E402
 from swirl_env.algos.trainer import Trainer  # noqa: E402
+from swirl_env.contract import assert_contract  # noqa: E402
 from swirl_env.env import build_engine  # noqa: E402
 from swirl_env.episodes.rollout import continue_episodes  # noqa: E402
 from swirl_env.episodes.transcript import subtrajectories  # noqa: E402
@@ -176,3 +179,25 @@ def test_sessions_that_cannot_be_branched_are_refused_before_anything_is_sampled
     assert tool.live == (1 if kind == "cannot fork" else 0)
     # Before the first call there is no session, so any tool will do.
     assert len(run.branch([run.engine.begin(ColourTasks()[0])], 2)[0]) == 2
+
+
+def test_the_algorithm_of_the_guide_trains_on_the_values_of_branches(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "algorithms.md").read_text()
+    names: dict = {}
+    exec(next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "BranchValues" in code), names)
+    run = started(tmp_path)
+    run.agent.max_new_tokens = 3
+    teach(run, [f"<answer> {colour} </answer>" for colour in COLOURS])
+    run.limits = Limits(updates=2)
+    names["BranchValues"](questions=4, samples=3).train(run)
+    assert run.spent.updates == 2 and run.spent.optimizer_steps >= 1
+    assert_contract("algo", names["BranchValues"]())
+
+
+def teach(run, texts):
+    """Makes answers that are right now and then likelier, so that branches differ in their outcomes."""
+    renderer = run.agent.renderer
+    prompts = [renderer.ids(run.engine.begin(ColourTasks()[i])) for i in range(3)]
+    steps = [TokenStep(p, renderer.text_ids(text), (), i) for i, (p, text) in enumerate((p, t) for p in prompts for t in texts)]
+    for _ in range(10):
+        run.trainer.update(steps, [1.0] * len(steps), [True] * len(steps))

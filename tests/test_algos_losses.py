@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the losses need torch")
 
-from swirl_env.algos import losses  # noqa: E402
+from swirl_env.algos import losses, output_layer  # noqa: E402
 
 STEP = torch.tensor([0, 0, 1, 1, 1, 3])
 LOGP = torch.tensor([-1.0, -0.5, -2.0, -0.25, -0.75, -3.0], dtype=torch.float64)
@@ -87,7 +87,7 @@ def test_chunked_logprobs_equal_full_logits_and_their_gradients(bias, softcap, s
     weight = torch.randn(13, 5, generator=g, dtype=torch.float64, requires_grad=True)
     b = torch.randn(13, generator=g, dtype=torch.float64, requires_grad=True) if bias else None
     targets = torch.randint(13, (11,), generator=g)
-    penalty = losses.token_logprobs(hidden, weight, targets, bias=b, softcap=softcap, scale=scale, chunk=4)
+    penalty = output_layer.token_logprobs(hidden, weight, targets, bias=b, softcap=softcap, scale=scale, chunk=4)
     logits = torch.nn.functional.linear(hidden, weight, b)
     logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)
     full = torch.log_softmax(logits * scale, -1).gather(-1, targets[:, None]).squeeze(-1)
@@ -108,7 +108,7 @@ def test_products_are_taken_in_the_dtype_of_the_weight_or_of_autocast(weight_dty
     bias = torch.randn(13, generator=g).to(weight_dtype).requires_grad_()
     targets, pull = torch.randint(13, (11,), generator=g), torch.randn(11, generator=g)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-        penalty = losses.token_logprobs(hidden, weight, targets, bias=bias, chunk=4)
+        penalty = output_layer.token_logprobs(hidden, weight, targets, bias=bias, chunk=4)
     assert penalty.dtype == torch.float32
     product = torch.bfloat16 if autocast else weight_dtype
     exact = [t.detach().to(product).double().requires_grad_() for t in (hidden, weight, bias)]
@@ -126,7 +126,7 @@ def test_products_are_taken_in_the_dtype_of_the_weight_or_of_autocast(weight_dty
 def test_only_what_is_trained_gets_a_gradient(wanted):
     given = [torch.randn(6, 5), torch.randn(7, 5), torch.randn(7)]
     hidden, weight, bias = (t.requires_grad_(flag) for t, flag in zip(given, wanted, strict=True))
-    losses.token_logprobs(hidden, weight, torch.arange(6), bias=bias, chunk=4).sum().backward()
+    output_layer.token_logprobs(hidden, weight, torch.arange(6), bias=bias, chunk=4).sum().backward()
     assert tuple(t.grad is not None for t in (hidden, weight, bias)) == wanted
 
 
@@ -148,13 +148,13 @@ def test_every_chunk_is_computed_in_the_same_buffers(dtype, softcap, buffers):
     weight = torch.randn(vocabulary, 4).to(dtype).requires_grad_()
     targets = torch.randint(vocabulary, (len(hidden),))
     with Watch():
-        losses.token_logprobs(hidden, weight, targets, softcap=softcap, scale=0.7, chunk=rows).sum().backward()
+        output_layer.token_logprobs(hidden, weight, targets, softcap=softcap, scale=0.7, chunk=rows).sum().backward()
     assert len({s.data_ptr() for s in seen}) == buffers
 
 
 def test_no_tokens_no_loss():
     weight = torch.zeros(7, 5, requires_grad=True)
-    none = losses.token_logprobs(torch.zeros(0, 5), weight, torch.zeros(0, dtype=torch.long))
+    none = output_layer.token_logprobs(torch.zeros(0, 5), weight, torch.zeros(0, dtype=torch.long))
     assert losses.policy_gradient(none, torch.zeros(0, dtype=torch.long), torch.zeros(2), 1).item() == 0
     none.sum().backward()
     assert torch.equal(weight.grad, torch.zeros(7, 5))

@@ -12,7 +12,7 @@ from test_algos_trainer import some_steps, tiny, weights  # noqa: E402
 from test_algos_update import prepared  # noqa: E402
 
 from fakes import Evens  # noqa: E402
-from swirl_env.algos import losses  # noqa: E402
+from swirl_env.algos import losses, output_layer  # noqa: E402
 from swirl_env.algos.batch import TokenStep  # noqa: E402
 from swirl_env.algos.return_to_go import ReturnToGo  # noqa: E402
 from swirl_env.algos.run import Limits  # noqa: E402
@@ -98,7 +98,7 @@ def test_entropies_and_their_gradients_agree_with_autograd_over_all_logits(softc
         h, w, c = (x.clone().requires_grad_() for x in (hidden, weight, b))
         offset = c if bias else None
         if chunked:
-            logp, entropy = losses.token_entropies(h, w, targets, bias=offset, softcap=softcap, scale=0.7, chunk=chunk)
+            logp, entropy = output_layer.token_entropies(h, w, targets, bias=offset, softcap=softcap, scale=0.7, chunk=chunk)
         else:
             logits = torch.nn.functional.linear(h, w, offset)
             logits = logits if softcap is None else softcap * torch.tanh(logits / softcap)

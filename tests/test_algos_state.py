@@ -48,7 +48,7 @@ def same(a, b):
 
 
 def round_trip(state, folder):
-    write_state(folder, "box", Box(state))
+    write_state(folder, "box", state)
     for file in folder.iterdir():
         load_file(file) if file.suffix == ".safetensors" else json.loads(file.read_text(), parse_constant=pytest.fail)
     box = Box()
@@ -87,14 +87,14 @@ def test_tensors_arrays_and_trajectories_come_back_as_they_were(tmp_path):
 @pytest.mark.parametrize("thing", [object(), {1, 2}, b"x", lambda: 1, {("a", 1): 2}, {1.5: 2}, np.array(["x"]), 1j, print])
 def test_what_json_and_safetensors_cannot_hold_is_named(thing, tmp_path):
     with pytest.raises(ConfigError, match=r"box\.deep\[1\].*cannot hold"):
-        write_state(tmp_path, "box", Box({"deep": [1, thing]}))
+        write_state(tmp_path, "box", {"deep": [1, thing]})
 
 
 def test_states_nested_without_end_are_refused(tmp_path):
     loop: list = []
     loop.append(loop)
     with pytest.raises(ConfigError, match="nested more than"):
-        write_state(tmp_path, "box", Box(loop))
+        write_state(tmp_path, "box", loop)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_states_nested_without_end_are_refused(tmp_path):
     ["{", "[]", "{}", '{"a":1,"b":2}', '{"tensor":"9"}', '{"os.system":"x"}', '{"dict":[[1]]}', "[" * 10**5, '{"list":3}'],
 )
 def test_hostile_states_are_one_sentence(content, tmp_path):
-    write_state(tmp_path, "head", torch.nn.Linear(2, 2))
+    write_state(tmp_path, "head", torch.nn.Linear(2, 2).state_dict())
     (tmp_path / "state-head.json").write_text(content)
     with pytest.raises(StoreError, match="does not fit this Linear"):
         read_state(tmp_path, "head", torch.nn.Linear(2, 2))
@@ -135,6 +135,9 @@ def test_a_name_is_taken_once_and_things_need_both_methods(tmp_path):
 class WithCritic:
     """A critic on the policy's features, a reward model of its own, and a buffer: all trained after each update."""
 
+    def __init__(self, options=None):
+        self.options = options or {}
+
     def train(self, run):
         generator = torch.Generator().manual_seed(run.seed)
         head = run.register("critic", torch.nn.Linear(32, 1))
@@ -143,7 +146,8 @@ class WithCritic:
                 head.weight.copy_(torch.randn(1, 32, generator=generator))
                 head.bias.zero_()
         adam = run.register("critic_optimizer", torch.optim.Adam(head.parameters(), lr=1e-2))
-        prm = run.register("prm", Trainer(copy.deepcopy(run.agent.model), TrainConfig(lr=1e-2), run.trainer.accelerator))
+        model, config = copy.deepcopy(run.agent.model), TrainConfig(lr=1e-2, **self.options)
+        prm = run.register("prm", Trainer(model, config, run.trainer.accelerator))
         buffer = run.register("buffer", Box([]))
         for _ in run.updates():
             trajectories = run.rollouts(8)
@@ -212,7 +216,7 @@ def test_a_trainer_of_another_model_keeps_its_reference(tmp_path):
     steps, gain, valid = some_steps(0)
     first = one.logprobs(steps, reference=True)
     one.update(steps, gain, valid)
-    write_state(tmp_path, "prm", one)
+    write_state(tmp_path, "prm", one.state_dict())
     two = Trainer(tiny(seed=4), TrainConfig(lr=1e-2))
     read_state(tmp_path, "prm", two)
     assert two.logprobs(steps, reference=True) == first != two.logprobs(steps) == one.logprobs(steps)

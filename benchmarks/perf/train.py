@@ -115,7 +115,7 @@ def _memory(positions: int) -> list[Row]:
 
 _PEAK = """
 import sys, torch
-from swirl_env.algos.losses import token_logprobs
+from swirl_env.algos.output_layer import token_logprobs
 positions, vocabulary, hidden = (int(a) for a in sys.argv[1:4])
 way, dtype, trained = sys.argv[4], getattr(torch, sys.argv[5]), sys.argv[6] == "True"
 h = torch.randn(positions, hidden, dtype=dtype, requires_grad=True)
