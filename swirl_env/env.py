@@ -175,6 +175,8 @@ def step_info(engine: Engine, transition: Transition) -> dict[str, Any]:
 
 def as_action(action: str | Action) -> Action:
     """Returns plain text as an action."""
+    if type(action) is str:
+        return Action(action)
     if type(action) is Action:
         return action
     if not isinstance(action, str):

@@ -34,7 +34,7 @@ Grading = Literal["text", "number"]
 Ended = Literal["answered", "budget", "length", "error"]
 
 
-class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """Base of all values: immutable, compared by content, stored without its defaults."""
 
 

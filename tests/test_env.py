@@ -147,6 +147,16 @@ def test_vector_environments_agree_step_for_step(mode):
         assert same(play(by_id, ACTIONS), ours)
 
 
+@pytest.mark.parametrize("mode", [mode.value for mode in AutoresetMode if mode != AutoresetMode.DISABLED])
+def test_vector_environments_agree_if_agents_fail_in_some_of_them(mode):
+    down = Action("", error="unavailable")
+    rows = ["<echo>a</echo>", down, "<answer>1</answer>", Action("", error="length"), "junk", down, down]
+    options = {"tasks": SumTasks(), "tools": [EchoTool()], "judge": CallJudge(), "max_steps": 3}
+    kwargs = {"num_envs": 5, "vector_kwargs": {"autoreset_mode": mode}, **options}
+    single = play(gym.make_vec("swirl_env/ToolUse-v0", vectorization_mode="sync", **kwargs), rows)
+    assert same(play(ToolVectorEnv(num_envs=5, autoreset_mode=mode, **options), rows), single)
+
+
 def test_a_vector_step_makes_one_tool_call_and_one_judge_call():
     tool, judge = EchoTool(), CallJudge()
     venv = ToolVectorEnv(SumTasks(), 64, tools=[tool], judge=judge)

@@ -52,6 +52,10 @@ _NONE: tuple[()] = ()
 _TAG = re.compile(r"[A-Za-z_][\w.-]*")
 
 
+Batches = dict[str, list[tuple[int, Any]]]
+"""Tag of a tool -> its calls: position, and query or arguments."""
+
+
 class Transition(Record, frozen=True):
     """What one action led to. `step` is None if the agent could not act; `ended` is None while the episode goes on."""
 
@@ -142,15 +146,20 @@ class Engine:
         Returns:
             n transitions, exactly those that n single calls would give.
         """
-        if any([action.error is not None for action in actions]):
-            live = [i for i, action in enumerate(actions) if action.error is None]
-            self.abandon([states[i] for i in range(len(states)) if actions[i].error is not None])
-            taken = dict(zip(live, self.step([states[i] for i in live], [actions[i] for i in live]), strict=True))
-            return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
+        for action in actions:
+            if action.error is not None:
+                return self._step_without_some(states, actions)
         moved: dict[int, int] = {}
         tried = self._try(states, actions, moved=moved)
         transitions = list(map(self._advance, tried, self._judge(tried)))
         return self._settled(states, transitions, moved) if self._sessions.tools else transitions
+
+    def _step_without_some(self, states: Sequence[State], actions: Sequence[Action]) -> list[Transition]:
+        """Takes a step in the episodes whose agent could act, and ends the others."""
+        live = [i for i, action in enumerate(actions) if action.error is None]
+        self.abandon([states[i] for i in range(len(states)) if actions[i].error is not None])
+        taken = dict(zip(live, self.step([states[i] for i in live], [actions[i] for i in live]), strict=True))
+        return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
 
     def fork(self, states: Sequence[State]) -> list[State]:
         """Returns states from which episodes can go on apart from the ones at hand: sessions of tools are forked.
@@ -231,82 +240,74 @@ class Engine:
             tools: whether calls are run.
             moved: filled with the numbers of the sessions after a call, by position; None leaves sessions as they are.
         """
-        acted = [
-            a if a.token_ids is _NONE and a.logprobs is _NONE and type(a.text) is str and a.text.isascii() else _usable(a)
-            for a in actions
-        ]
-        parse = self.format.parse
-        calls = [parse(action.text, True) if action.opened else parse(action.text) for action in acted]
-        arguments: dict[int, dict[str, Any]] = {}
-        if self._typed:
-            calls, arguments = self._read_arguments(calls)
-        results = self._run_tools(states, calls, arguments, moved) if tools else [None] * len(calls)
-        return list(map(SubTrajectory, states, acted, calls, results, self._grade(states, calls)))
-
-    def _read_arguments(self, calls: Sequence[ParsedAction]) -> tuple[list[ParsedAction], dict[int, dict[str, Any]]]:
-        """Returns the calls, malformed if their arguments do not fit, and the arguments of typed tools by position."""
-        checked, arguments = list(calls), {}
-        for i, call in enumerate(calls):
-            if type(call) is ToolCall and call.tool in self._typed:
-                read = read_arguments(self._typed[call.tool], call.query)
-                if isinstance(read, str):
-                    checked[i] = Malformed(read, call.start, call.end)
-                else:
-                    arguments[i] = read
-        return checked, arguments
+        parse, typed = self.format.parse, self._typed
+        acted: list[Action] = []
+        calls: list[ParsedAction] = []
+        batches: Batches = {}
+        answers: list[int] = []
+        for i, action in enumerate(actions):
+            text = action.text
+            if action.token_ids is not _NONE or action.logprobs is not _NONE or type(text) is not str or not text.isascii():
+                action = _usable(action)
+                text = action.text
+            call = parse(text, True) if action.opened else parse(text)
+            kind = type(call)
+            if kind is ToolCall:
+                query: Any = call.query  # type: ignore[union-attr]  # as was just seen
+                if typed and call.tool in typed:  # type: ignore[union-attr]
+                    query = read_arguments(typed[call.tool], query)  # type: ignore[union-attr]
+                    if type(query) is str:
+                        call = Malformed(query, call.start, call.end)
+                if type(call) is ToolCall:
+                    batches.setdefault(call.tool, []).append((i, query))
+            elif kind is Answer:
+                answers.append(i)
+            acted.append(action)
+            calls.append(call)
+        results: list[ToolResult | None] = [None] * len(calls)
+        outcomes: list[Outcome | None] = [None] * len(calls)
+        if batches and tools:
+            self._run_tools(states, batches, results, moved)
+        if answers:
+            self._grade(states, calls, answers, outcomes)
+        return list(map(SubTrajectory, states, acted, calls, results, outcomes))
 
     def _run_tools(
-        self,
-        states: Sequence[State],
-        calls: Sequence[ParsedAction],
-        arguments: Mapping[int, dict[str, Any]],
-        moved: dict[int, int] | None,
-    ) -> list[ToolResult | None]:
-        """Returns the result of each call (None if nothing was called), with one batch per tool."""
-        results: list[ToolResult | None] = [None] * len(calls)
-        batches: dict[str, tuple[list[int], list[Any]]] = {}
+        self, states: Sequence[State], batches: Batches, results: list[ToolResult | None], moved: dict[int, int] | None
+    ) -> None:
+        """Fills in the result of each call, with one batch per tool; `moved` is that of `_try`."""
         in_sessions: list[tuple[int, Call]] = []
-        for i, call in enumerate(calls):
-            if type(call) is not ToolCall:
+        for tag, batch in batches.items():
+            if tag in self._sessions.tools:
+                in_sessions += [(i, (states[i], tag, query)) for i, query in batch]
                 continue
-            query = arguments[i] if arguments and i in arguments else call.query
-            if call.tool in self._sessions.tools:
-                in_sessions.append((i, (states[i], call.tool, query)))
-                continue
-            if call.tool not in batches:
-                batches[call.tool] = ([], [])
-            positions, queries = batches[call.tool]
-            positions.append(i)
-            queries.append(query)
+            own = run_tool(self.tools[tag], [query for _, query in batch], self._failures[tag])
+            for (i, _), result in zip(batch, own, strict=True):
+                results[i] = result
         if in_sessions:
+            in_sessions.sort(key=lambda item: item[0])
             own, numbers = self._sessions.run([call for _, call in in_sessions], frozen=moved is None)
             for (i, _), result, number in zip(in_sessions, own, numbers, strict=True):
                 results[i] = result
                 if moved is not None:
                     moved[i] = number
-        for tag, (positions, queries) in batches.items():
-            for i, result in zip(positions, run_tool(self.tools[tag], queries, self._failures[tag]), strict=True):
-                results[i] = result
-        return results
 
     def _judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         if self.judge is None or not steps:
             return [Verdict("unscored")] * len(steps)
         return run_judge(self.judge, steps, self._pure, self._judge_failures)
 
-    def _grade(self, states: Sequence[State], calls: Sequence[ParsedAction]) -> list[Outcome | None]:
-        """Returns the outcome of each action that answers, None for the others; judges see the same grade."""
-        outcomes = [
-            grade(state.task, call.text) if type(call) is Answer else None for state, call in zip(states, calls, strict=True)
-        ]
-        if self.grader is None or not any(outcomes):
-            return outcomes
-        answered = [(i, outcome) for i, outcome in enumerate(outcomes) if outcome is not None]
-        tasks = [states[i].task for i, _ in answered]
-        grades = run_grader(self.grader, tasks, [outcome.answer or "" for _, outcome in answered], self._grader_failures)
-        for (i, outcome), correct in zip(answered, grades, strict=True):
-            outcomes[i] = Outcome(outcome.answer, correct, outcome.f1)
-        return outcomes
+    def _grade(
+        self, states: Sequence[State], calls: Sequence[ParsedAction], answers: Sequence[int], outcomes: list[Outcome | None]
+    ) -> None:
+        """Fills in the outcome of each action that answers, by position; judges see the same grade."""
+        tasks, texts = [states[i].task for i in answers], [calls[i].text for i in answers]  # type: ignore[union-attr]
+        graded = list(map(grade, tasks, texts))
+        if self.grader is not None:
+            grades = run_grader(self.grader, tasks, texts, self._grader_failures)
+            graded = [Outcome(own.answer, correct, own.f1) for own, correct in zip(graded, grades, strict=True)]
+        for i, outcome in zip(answers, graded, strict=True):
+            outcomes[i] = outcome
 
     def _advance(self, tried: SubTrajectory, verdict: Verdict) -> Transition:
         """Returns s_{i+1}, or the end of the episode: answered, out of steps, or grown too long."""

@@ -22,11 +22,10 @@ class Failures:
         self.what, self.plugin = what, plugin
         self.permanent: PluginError | None = None
         """Set once its failure is permanent."""
-        self._batches = self._calls = 0
+        self.batches = 0
+        """Whole batches in a row that have failed with one error."""
+        self._calls = 0
         self._place: object = None
-
-    def __bool__(self) -> bool:
-        return self._batches > 0
 
     def add(self, failed: int, n: int) -> None:
         """Counts a batch of n calls, of which some failed."""
@@ -37,9 +36,9 @@ class Failures:
         if place != self._place:
             self.clear()
         self._place = place
-        self._batches += 1
+        self.batches += 1
         self._calls += n
-        if self._batches >= PERMANENT_BATCHES and self._calls >= PERMANENT_CALLS:
+        if self.batches >= PERMANENT_BATCHES and self._calls >= PERMANENT_CALLS:
             self.permanent = PluginError(
                 f"{self.what[:1].upper()}{self.what[1:]} failed on every one of the last {self._calls} calls with the same "
                 f"error: {text} (its traceback is in the log). Answer bad input of a policy, do not raise; see docs/plugins.md."
@@ -47,5 +46,5 @@ class Failures:
 
     def clear(self) -> None:
         """Forgets what was counted: a call has worked."""
-        self._batches = self._calls = 0
+        self.batches = self._calls = 0
         self._place = self.permanent = None

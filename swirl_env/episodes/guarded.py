@@ -66,16 +66,19 @@ def run_tool(tool: Tool, queries: Sequence[Any], failures: Failures | None = Non
         failures: counts the calls that failed.
     """
     results = each(tool.run, queries)
+    details = []
     for result in results:
-        usual = type(result) is ToolResult and result.error is None and type(result.data) is dict
-        if not usual or type(result.text) is not str or not result.text.isascii():  # type: ignore[union-attr]
+        if type(result) is not ToolResult or result.error is not None or type(result.data) is not dict:
             break
+        if type(result.text) is not str or not result.text.isascii():
+            break
+        if result.data:
+            details.append(result.data)
     else:
-        data = [result.data for result in results if result.data]  # type: ignore[union-attr]  # as was just seen
-        if not data or are_plain(data):
-            if failures:
+        if not details or are_plain(details):
+            if failures is not None and failures.batches:
                 failures.clear()
-            return results  # type: ignore[return-value]
+            return results  # type: ignore[return-value]  # as was just seen
     checked = [_result(tool, query, result) for query, result in zip(queries, results, strict=True)]
     if failures is not None:
         failures.add(sum(result is UNAVAILABLE for result in checked), len(checked))
@@ -117,7 +120,7 @@ def run_judge(
         if not usual or type(verdict.critique) is not str or not verdict.critique.isascii():  # type: ignore[union-attr]
             verdicts[i], is_broken = _verdict(judge, steps[i], verdict)
             failed += is_broken
-    if failures is not None and (failed or failures):
+    if failures is not None and (failed or failures.batches):
         failures.add(failed, len(verdicts))
     return verdicts  # type: ignore[return-value]  # each of them is a Verdict
 
