@@ -21,7 +21,24 @@ UNITS = [" ", "\t", "\u00a0", "$", "sum of ", "`", " =", "= ", "apples ", "3 app
 UNITS += ["%", "1% ", "!", "\\frac", "\\text{", "{", "{,}", "^", "1 cents ", "d/dx ", "_", "a_", "a-", "a b-", " a-bc", "<think>"]
 UNITS += ["</think>", "&lt;", "<", "<a", "<<", "²", "½", "1=", ";", "a:", "a b:", "solve for ", " for a", "derivative of ", "1,"]
 UNITS += [",000", ".", "e5", "0x", "r ", "1 m/s ", "per ", "half of ", "9", "9 ", "a", "|", "[", "1+", "$1", "million "]
-UNITS += ["#", "x_{a"]
+UNITS += [
+    "#",
+    "x_{a",
+    " # a",
+    "\\, ",
+    "x3",
+    "sec ",
+    "squared ",
+    "1/2 of ",
+    "÷",
+    "/h",
+    "1 in ",
+    "_000",
+    " percent",
+    "1 cents/ ",
+    "3 m2 ",
+]
+UNITS += ["sum of 1 and ", "\\times 10^", "₂", " x -", "1 half-", "dollars per ", "million million "]
 
 
 def pumped(unit: str, times: int) -> list[str]:

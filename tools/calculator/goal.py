@@ -79,7 +79,8 @@ def plan(text: str) -> Goal:
     """
     lines = statements(text)
     if len(lines) == 1 and _PLAIN.fullmatch(lines[0]):  # the common case
-        return Goal("value", (parse(lines[0]),))
+        node = parse(lines[0])
+        return Goal("value", (node,)) if type(node) is not tuple or node[0] != "list" else single(node, {})
     if len(lines) > MAX_STATEMENTS:
         raise CalcError("There are too many statements.", "limit")
     nodes: list[Node] = []
@@ -105,7 +106,7 @@ def plan(text: str) -> Goal:
 
 def _check_question(line: str, node: Node) -> None:
     """Refuses what ends with an equals sign and is no calculation: a part of one, or a quantity to be converted."""
-    if line.startswith(("+ ", "- ")):
+    if line.startswith(("+", "- ")):
         raise CalcError("An operand is missing before the first sign.")
     value = node[2] if type(node) is tuple and node[0] == "=" and type(node[1]) is str else node
     number = value[1] if type(value) is tuple and value[0] in ("%", "neg") else value
@@ -179,6 +180,8 @@ def single(node: Node, known: Mapping[str, Powers]) -> Goal:
     if type(node) is str and node not in known:
         raise CalcError("There is nothing to calculate: a name alone has no value.")
     head = node[0] if type(node) is tuple else ""
+    if head == "list":
+        raise CalcError("There is nothing to calculate: a list stands alone.")
     if head == "call" and node[1] == "solve":
         return _solve_call(node)
     if head not in _SIGNS and head != "and":
@@ -239,6 +242,8 @@ def _check_assignable(left: Node) -> None:
 def _valued(node: Node, known: Mapping[str, Powers]) -> Goal:
     if type(node) is str and node not in known:
         raise CalcError("There is nothing to calculate: both sides are names.")
+    if type(node) is tuple and node[0] == "list":
+        raise CalcError("There is nothing to calculate: a list stands alone.")
     if type(node) is tuple and node[:2] == ("call", "solve"):
         return _solve_call(node)
     return Goal("value", (_plain(node, known)[0],))
@@ -251,6 +256,8 @@ def sequence(nodes: list[Node]) -> Goal:
     system = _is_equation(nodes[-1])
     for place, node in enumerate(nodes):
         last = place == len(nodes) - 1
+        if type(node) in (int, Fraction):
+            raise CalcError("Numbers stand side by side: put an operator between them.")
         if _is_equation(node):
             _check_assignable(node[1])
         assigned = _is_equation(node) and type(node[1]) is str and node[1] not in lets

@@ -34,7 +34,7 @@ ALIASES: dict[str, str] = {
     **{"ceiling": "ceil", "int": "trunc", "float": "number", "print": "number", "Rational": "fraction", "Fraction": "fraction"},
     **{"Integer": "trunc", "Float": "number", "Decimal": "number", "Abs": "abs", "fabs": "abs", "Max": "max", "Min": "min"},
     **{"arcsin": "asin", "arccos": "acos", "arctan": "atan", "tg": "tan", "ctg": "cot", "arcsinh": "asinh", "sgn": "sign"},
-    **{"arccosh": "acosh", "arctanh": "atanh", "log10": "log_10", "lg": "log_10", "log2": "log_2", "lb": "log_2"},
+    **{"arccosh": "acosh", "arctanh": "atanh", "log10": "log_10", "lg": "log_10", "log2": "log_2"},
     **{"choose": "binomial", "comb": "binomial", "nCr": "binomial", "ncr": "binomial", "binom": "binomial", "C": "binomial"},
     **{"nPr": "perm", "npr": "perm", "P": "perm", "Pow": "pow", "power": "pow", "Mod": "mod", "hcf": "gcd", "gcf": "gcd"},
     **{"average": "mean", "avg": "mean", "add": "sum", "total_of": "sum", "fmod": "mod", "Eq": "eq", "Sum": "summation"},
@@ -54,6 +54,9 @@ WITHOUT_BRACKETS = frozenset(
     "sqrt cbrt exp ln log abs factorial sin cos tan sec csc cot asin acos atan sinh cosh tanh asinh acosh atanh".split()
 )
 """Functions whose argument may follow without parentheses."""
+
+ANGLES = frozenset("sin cos tan sec csc cot".split())
+"""Functions of an angle."""
 
 ONE_ARGUMENT = frozenset(name for name, (_, most) in FUNCTIONS.items() if most == 1)
 """Functions in whose parentheses ``1,250`` can only be one number."""
@@ -99,7 +102,7 @@ LATEX = {
     **dict.fromkeys(("ldots", "cdots", "dots"), "..."),
     **dict.fromkeys(("mod", "bmod", "pmod"), "mod"),
     **{
-        "div": "/",
+        "div": "÷",
         "sqrt": "\\sqrt",
         "%": "%",
         "{": "(",
@@ -188,13 +191,20 @@ GLUE_WORDS = frozenset(
     " per the a an of he she they it we you".split()
 )
 """Words between other words: never a name."""
-STOP_WORDS = GLUE_WORDS | frozenset(
-    "any no none over under above below before after until during through between among about around approximately"
-    " roughly nearly almost exactly rounded up down plus minus equals equal negative positive ratio versus vs times doubled"
-    " tripled halved quadrupled squared cubed rooted remainder rem modulo i factorial"
-    " zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
-    " nineteen twenty thirty forty fifty sixty seventy eighty ninety ones tens grand couple score gross xor bps ppm ppb"
-    " st nd rd th am pm ish lambda def elif true false".split()
+NUMBER_WORDS = frozenset(
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen"
+    " nineteen twenty thirty forty fifty sixty seventy eighty ninety ones tens grand couple score gross".split()
+)
+"""Numbers in words, which are not read."""
+STOP_WORDS = (
+    GLUE_WORDS
+    | NUMBER_WORDS
+    | frozenset(
+        "any no none over under above below before after until during through between among about around approximately"
+        " roughly nearly almost exactly rounded up down plus minus equals equal negative positive ratio versus vs times doubled"
+        " tripled halved quadrupled squared cubed rooted remainder rem modulo i factorial"
+        " xor bps ppm ppb percentage percentages permille percentile st nd rd th am pm ish lambda def elif true false".split()
+    )
 )
 """Words that change the meaning of a number before them, so that they are never taken for its unit."""
 LABEL_TRAPS = frozenset(
@@ -205,12 +215,13 @@ LABEL_TRAPS = frozenset(
 
 CHARACTERS = str.maketrans(
     {
-        **dict.fromkeys("×✕✖⨯·⋅∙•∗⨉⋆", "*"),
-        **dict.fromkeys("÷∕⁄➗", "/"),
+        **dict.fromkeys("×✕✖⨯·⋅∙•∗⨉⋆", " \\times "),
+        **dict.fromkeys("∕⁄", "/"),
+        **{"➗": "÷"},
         **dict.fromkeys("−–—‒―‐‑➖", "-"),
         **dict.fromkeys("➕", "+"),
         **{"≤": "<=", "≥": ">=", "≠": "!=", "⩽": "<=", "⩾": ">=", "：": ":", "˚": "°", "º": "°"},
-        **{"√": "√", "∛": " cbrt ", "∜": " root_4 ", "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "‰": "/1000", "→": "->"},
+        **{"√": "√", "∛": " cbrt ", "∜": " root_4 ", "∑": "\\sum ", "∏": "\\prod ", "∫": "\\int ", "→": "->"},
         **{
             "θ": "theta",
             "α": "alpha",
@@ -221,8 +232,9 @@ CHARACTERS = str.maketrans(
             "μ": "mu",
             "φ": "phi",
             "σ": "sigma",
+            **dict(zip("εζηικνξρχψω", "epsilon zeta eta iota kappa nu xi rho chi psi omega".split(), strict=True)),
         },
-        **{"⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil ", "²": "²"},
+        **{"⌊": "\\lfloor ", "⌋": "\\rfloor ", "⌈": "\\lceil ", "⌉": "\\rceil "},
     }
 )
 """Characters -> what they mean in plain text."""

@@ -14,7 +14,6 @@ after a number that may be a variable, a unit or a scale. What becomes of them i
 
 from __future__ import annotations
 
-import re
 from difflib import get_close_matches
 from fractions import Fraction
 
@@ -31,6 +30,7 @@ from swirl_env.tools.calculator.names import (
     METHODS,
     MODULES,
     MULTIPLES,
+    NUMBER_WORDS,
     ONE_ARGUMENT,
     PORTIONS,
     SCALES,
@@ -47,14 +47,15 @@ from swirl_env.tools.calculator.units import singular
 RELATIONS = {"=": "=", "==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 _STARTERS = frozenset("([{√∞") | {"\\frac", "\\binom", "\\sqrt", "\\lfloor", "\\lceil", "\\sum", "\\prod", "\\int", "\\lim"}
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
-_DESK = re.compile(r"[\d.\x01]+[+-][\d.\x01]+%")
-"""``number + number%``: alone it is what a desk calculator makes of it, the number and that part of the number."""
 _WORDS = "Words are not part of an expression: write numbers, variables and operators."
 
 MAX_DEPTH = 50
 """Levels of brackets, calls and powers inside one another."""
 MAX_CHAIN = 200
 """Operators that pile up on one another without brackets: postfixes, mod, percentages added."""
+_NUMERALS = NUMBER_WORDS - {"ones", "tens", "grand", "couple", "score", "gross"}
+_COUNTS = NUMBER_WORDS | SCALES.keys() | {"half", "quarter", "dozen"}
+"""Words that make another number of one that they are joined to by a hyphen: 2 half-dozens."""
 _SHOWN = frozenset("+-*/^%!()[]{},=|.")
 
 
@@ -143,13 +144,20 @@ class Parser:
         return chain[0] if len(chain) == 1 else ("and", *chain)
 
     def side(self) -> Node:
-        """Reads one side of a relation, with the desk calculator's reading of ``100 + 10%`` if it is nothing else."""
+        """Reads one side of a relation.
+
+        A bare ``number + number%`` is what a desk calculator makes of it: the number and that part of the number.
+        """
         start, depth = self.place, self.depth
         node = self.sum()
-        if depth or self.tokens[self.place - 1] != "%" or not _DESK.fullmatch("".join(self.tokens[start : self.place])):
+        if depth or self.tokens[self.place - 1] != "%" or self.tokens[start] in _CLOSERS or self.tokens[self.place - 2] in ")]}":
             return node
-        percent = node[2]
-        return ("pct", node[1], ("neg", percent[1][1]) if percent[0] == "neg" else percent[1])
+        if type(node) is not tuple or node[0] != "+" or len(node) > 3 or not _is_number(node[1]):
+            return node
+        percent = node[2][1] if node[2][0] == "neg" else node[2]
+        if percent[0] != "%" or type(percent[1]) not in (int, Fraction):
+            return node
+        return ("pct", node[1], ("neg", percent[1]) if node[2][0] == "neg" else percent[1])
 
     def sum(self) -> Node:
         """Reads product ((+ | -) product)*."""
@@ -179,6 +187,11 @@ class Parser:
             elif token == "/":
                 self.take()
                 factors.append(self.unit_power(("per", self.words())) if self.at_word() else ("inv", self.sign()))
+                if self.tokens[self.place - 1] == "%" and _is_fraction(self.tokens[self.place - 4], self.tokens[self.place - 2]):
+                    raise CalcError("It is unclear whether the percent sign belongs to the fraction: use parentheses.")
+            elif token == "÷":
+                self.take()
+                factors.append(("inv", self.sign()))
             elif not token or token in "+-),=" or not (self.word_operator(factors) or self.juxtaposed(factors)):
                 break
         return ("*", *factors) if len(factors) > 1 else factors[0]
@@ -191,7 +204,9 @@ class Parser:
         self.take()
         if token == "of":
             # "25% of 40" binds tighter than a product; "3/4 of 24" is the same either way, "6/3/4 of 24" is not.
-            fraction = len(factors) == 2 and _is_inverse(factors[1]) and type(factors[0]) is int
+            fraction = (
+                len(factors) % 2 == 0 and all(map(_is_inverse, factors[1::2])) and all(type(f) is int for f in factors[::2])
+            )
             if not fraction and not _is_part(factors[-1]):
                 raise CalcError("'of' needs a fraction or a percentage right before it, as in: 25% of 80.")
             factors.append(self.sign())
@@ -219,9 +234,18 @@ class Parser:
             return True
         if token == self.variable or (token not in _STARTERS and not token[0].isalpha()):
             return False
-        if token == "\\frac" and type(last) is int and before.isdigit():
-            factors[-1] = ("+", last, self.mixed())
+        if token == "\\frac" and before[-1].isdigit():
+            minus = type(last) is tuple and last[0] == "neg"
+            whole = last[1] if minus else last
+            if type(whole) is not int:
+                raise CalcError("A number stands right before a fraction: put an operator between them.")
+            mixed = ("+", whole, self.mixed())
+            factors[-1] = ("neg", mixed) if minus else mixed
             return True
+        if token[0] in "eE" and token[1:].isdigit() and before[-1].isdigit():
+            raise CalcError("A number and its exponent stand apart: write them together.")
+        if token == "(" and before[-1] == "." and len(before) > 1:
+            raise CalcError("A repeating decimal is not read: write it as a fraction.")
         if self.at_word():
             factors.append(self.unit(factors, before))
             return True
@@ -243,8 +267,12 @@ class Parser:
         number = last[1] if _is_inverse(last) else last
         if not (before[0].isdigit() or before[0] == "." or before in (")", "]", "}") or before in SCALES) or type(number) is str:
             raise CalcError(_WORDS)
+        if self.token.lower() in SCALES and before in (")", "]", "}"):
+            return SCALES[self.take().lower()]
         part = PORTIONS.get(self.token.removesuffix("s").replace("halve", "half"))
-        if part and (self.token.endswith("s") or last == 1) and not self.token.startswith("quarter"):
+        if part and not self.token.startswith("quarter"):  # a quarter may be a coin or a part of the year
+            if _is_inverse(last) or not (self.token.endswith("s") or last == 1):
+                raise CalcError(_WORDS)
             self.take()
             return ("inv", part)
         words = self.words()
@@ -270,9 +298,13 @@ class Parser:
         """Reads the words of a unit: "apples", "square feet", "pieces of laundry"."""
         words: list[str] = []
         while self.at_word() or (words and self.token == "of" and self.is_word(self.place + 1)):
+            if self.listing and self.token == "and":
+                break
             if self.token.lower() in STOP_WORDS and self.token != "of":
                 raise CalcError(_WORDS)
             words.append(self.take())
+            if "_" in words[-1] and not _COUNTS.isdisjoint(words[-1].lower().split("_")):
+                raise CalcError(_WORDS)
         return " ".join(words)
 
     def at_word(self) -> bool:
@@ -291,6 +323,8 @@ class Parser:
             return False
         name = ALIASES.get(token, token)
         if not is_function(name) or token in SHORT_ONLY_CALLED:
+            return True
+        if token == "sec" and self.tokens[place - 1][-1:].isdigit():  # seconds, not the secant
             return True
         argument = self.starts_value(place + 1) and (len(following) < 2 or not following.isalpha() or following in CONSTANTS)
         return following != "of" and not argument and not is_function(ALIASES.get(following, following))
@@ -398,7 +432,7 @@ class Parser:
 
     def read_number(self) -> Node:
         """A literal: thousands groups, blanks between groups, mixed numbers and scales belong to it."""
-        after_slash = self.place > 0 and self.tokens[self.place - 1] == "/"  # "1/2 500" may be a half of something, or not
+        after_slash = self.place > 0 and self.tokens[self.place - 1] in ("/", "÷")  # "1/2 500" may be a half of something, or not
         text = self.take()
         token = self.token
         following = self.tokens[self.place + 1 : self.place + 2] if token == THOUSANDS else []
@@ -418,8 +452,11 @@ class Parser:
         if text.isdigit() and following[1:] == ["/"] and following[0].isdigit():
             if joined:
                 self.take()
-            return self.mixed_number(literal(text))
+            mixed = self.mixed_number(literal(text))
+            return ("*", mixed, SCALES[self.take().lower()]) if self.token.lower() in SCALES else mixed
         value = literal(text)
+        if after_slash and self.token.lower() in SCALES and _is_fraction(self.tokens[self.place - 3], text):
+            raise CalcError("It is unclear whether the scale belongs to the fraction: use parentheses.")
         while self.token.lower() in SCALES:
             value = value * SCALES[self.take().lower()]
         return value.numerator if value.denominator == 1 else value
@@ -465,7 +502,7 @@ class Parser:
             operand = self.power()
             self.depth -= 1
             return ("*", MULTIPLES[lower], operand) if lower in MULTIPLES else ("*", operand, ("inv", PORTIONS[lower]))
-        if is_function(name) and (self.token == "(" or token not in SHORT_ONLY_CALLED):
+        if is_function(name) and self.token != "=" and (self.token == "(" or token not in SHORT_ONLY_CALLED):
             self.enter()
             node = self.function(name)
             self.depth -= 1
@@ -474,7 +511,7 @@ class Parser:
             return ("const", CONSTANTS[token])
         if self.token == "(" and (len(token) > 1 or token in "fghDFGH"):
             raise CalcError(self.no_function(token))
-        if lower in GLUE_WORDS and len(token) > 1:
+        if (lower in GLUE_WORDS or lower in _NUMERALS) and len(token) > 1:
             raise CalcError(_WORDS)
         if len(token) > 30:
             raise CalcError("A name is too long to be a variable.")
@@ -497,6 +534,9 @@ class Parser:
                 self.take()
             items.append(self.operand())
         self.listing = outer
+        percents = [type(item) is tuple and item[0] == "%" for item in items]
+        if any(percents) and not all(percents):
+            raise CalcError("It is unclear how far the percent sign reaches: write it after each number.")
         if self.token and self.token not in ")]}=|" and not (outer and self.token in (",", "and")):
             raise CalcError("It is unclear how far the words reach: use parentheses.")
         if name not in ONE_ARGUMENT and len(items) < 2:
@@ -527,7 +567,7 @@ class Parser:
         base: Node = None
         if self.token == "_":
             self.take()
-            base = self.primary()
+            base = literal(self.take()) if self.token.isdigit() else self.primary()
         elif "_" in name:
             name, _, digits = name.partition("_")
             base = literal(digits) if digits.isdigit() else digits
@@ -554,11 +594,13 @@ class Parser:
         return ("neg", node) if minus else node
 
     def loose_argument(self) -> Node:
-        """The operand of a function without parentheses: sqrt 16, sin 2x, -3."""
+        """The operand of a function without parentheses: sqrt 16, sin 2x, -3, sin 30 degrees."""
         if self.token == "-":
             self.take()
             return ("neg", self.power())
         node = self.power()
+        if self.at_word() and self.tokens[self.place - 1][-1].isdigit():
+            return ("*", node, ("unit", self.words()))
         if type(node) in (int, Fraction) and self.token[:1].isalpha() and not self.at_word() and self.token not in INFIX_WORDS:
             return ("*", node, self.power())
         return node
@@ -642,7 +684,11 @@ class Parser:
         self.expect("}")
         self.expect("^")
         high = self.group()
-        return call(name, [self.product(), ("list", variable, low, high)])
+        body = self.product()
+        rest = self.tokens[self.place :]
+        if variable in rest[: next((i for i, token in enumerate(rest) if token in ("\\sum", "\\prod")), len(rest))]:
+            raise CalcError("It is unclear how far the sum or product reaches: put its body in parentheses.")
+        return call(name, [body, ("list", variable, low, high)])
 
     def derivative(self) -> Node:
         """The body after d/dx, of which variable and order come first; a sum needs brackets."""
@@ -716,6 +762,16 @@ def call(name: str, arguments: list[Node]) -> Node:
     return ("call", name, *arguments)
 
 
+def _is_fraction(top: str, bottom: str) -> bool:
+    """Whether two tokens around a slash are a proper fraction, as in 3/4 million."""
+    return top.isdigit() and bottom.isdigit() and len(top) <= len(bottom) <= 3 and int(top) < int(bottom)
+
+
+def _is_number(node: Node) -> bool:
+    """Whether a term is a number as written, a mixed one among them."""
+    return type(node) in (int, Fraction) or (type(node) is tuple and node[0] == "+" and _is_inverse(node[2][2]))
+
+
 def _is_inverse(node: Node) -> bool:
     return type(node) is tuple and node[0] == "inv" and type(node[1]) in (int, Fraction)
 
@@ -729,5 +785,5 @@ def _is_part(node: Node) -> bool:
     return (
         node[0] == "%"
         or (node[0] == "*" and any(map(_is_inverse, node[1:])))
-        or (node[0] == "+" and any(map(_is_part, node[1:])))
+        or (node[0] in ("+", "neg") and any(map(_is_part, node[1:])))
     )

@@ -28,13 +28,15 @@ _CLOSING = re.compile(rf"</(?:{_OWN_TAGS})>", re.I)
 _THINK = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.I)
 _TAG = re.compile(r"</?[A-Za-z][\w:-]{2,40}\s?/?>|</[A-Za-z]|<[!?]|<\|")
 _ENTITY = re.compile(r"&(lt|gt|amp|le|ge|ne|times|divide|minus|nbsp|pi|deg|#\d{1,5});")
-_ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "le": "<=", "ge": ">=", "ne": "!=", "times": "*", "divide": "/", "minus": "-"}
+_ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "le": "<=", "ge": ">=", "ne": "!=", "times": "×", "divide": "÷", "minus": "-"}
 _ENTITIES |= {"nbsp": " ", "pi": "pi", "deg": "°"}
 _ANNOTATION = re.compile(r"<<([^<>=]+)=[^<>]*>>")
 _FENCE = re.compile(r"```(?:[a-zA-Z]*\n)?")
-_COMMENT = re.compile(r"#[^\n]*")
+_COMMENT = re.compile(r" #[^\n\d]*$|^#[^\n\d]*$", re.M)
+"""A remark; one with digits may be part of the calculation."""
 _SUPERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿˣ", "0123456789+-=()nx")
 _SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ]+")
+_SUB_RUN = re.compile("[₀-₉]+")
 _VULGAR = re.compile("([0-9]?) ?([¼½¾⅐⅑⅒⅓⅔⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞])")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _BLANKS = re.compile(r"[ \t\xa0\u2000-\u200a\u202f\u205f\u3000]+")
@@ -44,7 +46,10 @@ _SMALL_CHANGE = re.compile(r"\b(?:euros?|pence|yen|rupees?|pesos?|francs?|yuan|u
 _SCALED = re.compile(r"[$€£¥₹₩₽₦₫₪฿₱] ?([\d.,]+) ?(k|mn|mm|m|bn|b|tn)\b", re.I)
 _SCALE = {"k": "thousand", "m": "million", "mn": "million", "mm": "million", "b": "billion", "bn": "billion", "tn": "trillion"}
 _CENTS = re.compile(r"(?<![\d.,])(\d[\d.,]*) ?cents?\b", re.I)
-_RATE = re.compile(r"[*/x]|\btimes\b|\bper\b")
+_MONEY_PER_LETTER = re.compile(r"([$€£¥₹₩₽₦₫₪฿₱] ?[\d.,]+) ?/ ?([mglLhs])(?![\w(])")
+_RATE = re.compile(r"[*/x=]|\btimes\b|\bper\b")
+_CENTS_PER_DOLLAR = re.compile(r"\bcents? ?(?:/|per) ?(?:dollar|\$)", re.I)
+_HUNDRED_CENTS = re.compile(r"\b100 ?cents?\b", re.I)
 _DOLLARS = re.compile(r"(?<=\d) ?dollars?\b", re.I)
 
 
@@ -61,7 +66,7 @@ def statements(text: str) -> list[str]:
     if any(quote in text for quote in "\"'`@&"):
         raise CalcError("Quotes, code and references are not part of an expression: write plain arithmetic or algebra.")
     text = _COMMENT.sub("", text).replace("\\\\", "\n")
-    lines = [_spell_operators(line) for line in re.split(r"[\n;]+", text)]
+    lines = [_spell_operators(line) for line in re.split(r"\n+|(?<!\\);", text)]
     return [line for line in lines if line.strip(" =")] or [""]
 
 
@@ -111,7 +116,7 @@ def _fold(text: str) -> str:
         raise CalcError("The expression holds control characters: write plain text.")
     text = _VULGAR.sub(_vulgar, _BLANKS.sub(" ", text))
     text = _SUPER_RUN.sub(lambda run: f"^({run.group().translate(_SUPERS)})", text)
-    text = text.replace("￠", "¢")
+    text = _SUB_RUN.sub(lambda run: f"_{run.group()}", text).replace("￠", "¢")  # NFKC makes them digits
     text = text.rstrip("¢ ") if text.rstrip("¢ ").endswith("=") else text.replace("¢", " cents")
     text = text.replace("º", "°")
     text = unicodedata.normalize("NFKC", text).translate(CHARACTERS)
@@ -137,9 +142,12 @@ def _spell_money(text: str) -> str:
     if len(signs) > 1 or _SMALL_CHANGE.search(text):
         raise CalcError("The currencies differ: convert them to one first.")
     text = _SCALED.sub(lambda match: f"{match[1]} {_SCALE[match[2].lower()]}", text.replace("\\$", "$"))
-    if signs == {"$"} and not _RATE.search(text):
+    cents = "cent" in text and not _CENTS_PER_DOLLAR.search(text)
+    if cents and ("=" in text.rstrip(" =?") or _HUNDRED_CENTS.search(text)):
+        raise CalcError("Dollars and cents meet: convert them to one first.")
+    if signs == {"$"} and (cents or not _RATE.search(text)):
         text = _CENTS.sub(r"(\1/100)", _DOLLARS.sub("", text))
-    return _CURRENCY.sub(" ", text)
+    return _CURRENCY.sub(" ", _MONEY_PER_LETTER.sub(lambda match: f"{match[1]}/{LETTER_UNITS[match[2]]}", text))
 
 
 _ASK = re.compile(
@@ -151,34 +159,42 @@ _ARTICLE = re.compile(
     r"\b(?:the|an?) (?=(?:half|third|quarter|fourth|square|cube|absolute|factorial|sum|product|average)\b)", re.I
 )
 _ARTICLE_2 = re.compile(r"\bthe (?=(?:mean|median|gcd|lcm|derivative|integral)\b)", re.I)
+_TIMES_NEGATIVE = re.compile(r"(?<=[\d)]) [xX] (?=-[\d.])")
+_FUNCTION_OF = re.compile(r"\b(?:sum|product|average|mean|median|root|half|third|quarter) of\b", re.I)
+_POWER_WORD = re.compile(r"\b(?:squared|cubed)\b", re.I)
 _CALCULUS = re.compile(r" ?(derivative|integral) of (.+?)(?: with respect to ([a-z]))? ?", re.I)
 _AFTER_NUMBER = re.compile(r"(?<=\d)(?: [A-Za-z]+(?:-[A-Za-z]{2,})*)+(?![\w(])|(?<=/)[A-Za-z]+(?:-[A-Za-z]{2,})+(?![\w(])")
 _LETTER_UNIT = re.compile(r"(?<=\d) ([mglLhs])(?![\w(])")
-_UNIT_PER_LETTER = re.compile(r"(?<=\d) ?([A-Za-z]{1,5}) ?/ ?([mglLhs])(?![\w(^])")
+_UNIT_PER_LETTER = re.compile(r"(?<=\d) ?([A-Za-z]{1,5}) ?/ ?([mglLhs])(?![\w(])")
+_PER_LETTER = re.compile(r"(?<=[\d\w]) ?/ ?([mglLhs])(?![\w(])")
+_UNIT_POWER = re.compile(r"(?<=\d) ?(mm|cm|dm|m|km|ft|yd|mi)([23])(?!\w)")
+_INCHES = re.compile(r"(?<=\d) ?in(?= ?(?:[-+*/)=^]|$))")
 _GROUPED = re.compile(r"(?<=\d)(?:\{,\}|\\[,;: ])(?=\d{3}(?!\d))")
+_THIN_BLANK = re.compile(r"\\[,;: ]")
+_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox) ?\{([^{}]*)\}")
 _DERIVATIVE = re.compile(
-    r"\\[dt]?frac ?\{ ?(?:d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}? ?)?\} ?\{ ?(?:d|\\partial) ?([a-z]) ?(?:\^ ?\{? ?\d ?\}? ?)?\}"
+    r"\\[dt]?frac ?\{ ?(?:d|\\partial) ?(?:\^ ?\{? ?(\d) ?\}? ?)?\} ?\{ ?(?:d|\\partial) ?([a-z]) ?(?:\^ ?\{? ?(\d) ?\}? ?)?\}"
 )
-_D_BY_DX = re.compile(r"(?<![\w.])d(?:\^(\d))? ?/ ?d([a-z])(?:\^\d)?(?!\w)")
-_PERCENT_THEN = re.compile(r"\d% [\d(.]|\d % ?[+-][\d(.]")
+_D_BY_DX = re.compile(r"(?<![\w.])d(?:\^(\d))? ?/ ?d([a-z])(?:\^(\d))?(?!\w)")
+_PERCENT_THEN = re.compile(r"\d%(?: [\d.]| ?\()|%%|\d%-[\d.]+(?![\d.%])|\d % ?[+-][\d(.]|\d% ?(?![xX] ?[\d(.])[A-Za-z](?!\w)")
 _OTHER_BASE = re.compile(r"(?<![\w.])0[xXbBoO]\w")
-_GLUED = re.compile(r"\d(?:[A-Za-z]+\d+[A-Za-z_]|(?:h|hr|hrs|m|min|ft|lb|lbs|kg|km|d)\d)")
+_GLUED = re.compile(r"\d(?:(?!x\d+x\d)[A-Za-z]+\d+[A-Za-z_]|(?:h|hr|hrs|m|min|ft|lb|lbs|kg|km|d)\d)")
 _REMAINDER = re.compile(r"\d ?[rR] ?\d")
 
 _TABLE: list[tuple[str, str]] = [
     (r"\bsquare root of\b", " sqrt of "),
     (r"\bcube root of\b", " cbrt of "),
     (r"\babsolute value of\b", " abs of "),
-    (r"\bdivided by\b", " / "),
+    (r"\bdivided by\b", " ÷ "),
     (r"\bmultiplied by\b", " * "),
     (r"\b(?:raised )?to the power (?:of )?", " ^ "),
     (r"\bplus\b", " + "),
     (r"\bminus\b", " - "),
-    (r"\btimes\b", " * "),
-    (r"(?<=[\d) ])over(?=[ (\d])", " / "),
-    (r"\bsquared\b", "^2 "),
-    (r"\bcubed\b", "^3 "),
-    (r" ?\bpercent\b", "% "),
+    (r"(?<!\\)\btimes\b", r" \\times "),
+    (r"(?<=[\d) ])over(?=[ (\d])", " ÷ "),
+    (r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bsquared\b(?! (?!mod|x\b)[A-Za-z])", "^2 "),
+    (r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bcubed\b(?! (?!mod|x\b)[A-Za-z])", "^3 "),
+    (r" ?\b(?:percent|per cent|pct)\b", "% "),
     (r"\bequals\b", " = "),
     (r"(?<=[\w)]) per (?=[A-Za-z])", " / "),
 ]
@@ -193,17 +209,21 @@ def _spell_operators(line: str) -> str:
     """Takes the question off an expression and writes phrases as operators; of signs that ask for the value one "=" is left."""
     asked = _ASK.match(line)
     line = (line[asked.end() :] if asked else line).lstrip(" =").rstrip(" .?")
-    stem = line.removesuffix(" is").rstrip(" =?_≈")
+    stem = line.removesuffix(" is").removesuffix(" equals").rstrip(" =?_≈")
     return _without_phrases(stem) + (" =" if len(stem) < len(line) else "")
 
 
 def _without_phrases(line: str) -> str:
     """Writes phrases as operators."""
     if "\\" in line or "{" in line:
-        line = _DERIVATIVE.sub(_derivative, _GROUPED.sub(",", line))
+        line = _THIN_BLANK.sub(" ", _GROUPED.sub(",", line)).replace("\\!", "")
+        line = _BLANKS.sub(" ", _DERIVATIVE.sub(_derivative, _TEXT.sub(r" \1 ", line)))
     if not any(char.isalpha() for char in line):
         return _checked(line)
-    line = _ARTICLE_2.sub("", _ARTICLE.sub("", line))
+    line = _TIMES_NEGATIVE.sub(" * ", _ARTICLE_2.sub("", _ARTICLE.sub("", line)))
+    words = _FUNCTION_OF.search(line)
+    if words and _POWER_WORD.search(line, words.end()):
+        raise CalcError("It is unclear how far the words reach: use parentheses.")
     for pattern, meaning in _PHRASES:
         line = pattern.sub(meaning, line)
     line = _BLANKS.sub(" ", _D_BY_DX.sub(_derivative, line))
@@ -214,10 +234,17 @@ def _without_phrases(line: str) -> str:
     _checked(line)
     line = _AFTER_NUMBER.sub(lambda words: words.group().replace("-", "_"), line)
     line = _UNIT_PER_LETTER.sub(_unit_per_letter, line)
-    return line if "=" in line else _LETTER_UNIT.sub(lambda match: f" {LETTER_UNITS[match[1]]}", line)
+    if "=" in line:
+        return line
+    line = _INCHES.sub(" inches", _UNIT_POWER.sub(r" \1^\2", line))
+    letters = set(_LETTER_UNIT.findall(line))
+    line = _LETTER_UNIT.sub(lambda match: f" {LETTER_UNITS[match[1]]}", line)
+    return _PER_LETTER.sub(lambda match: f"/{LETTER_UNITS[match[1]]}" if match[1] in letters else match[0], line)
 
 
 def _derivative(match: re.Match[str]) -> str:
+    if match[1] != match[3]:
+        raise CalcError("The orders of the derivative above and below the line differ.")
     return f" \\diff {match[2]} {match[1] or 1} "
 
 

@@ -12,16 +12,18 @@ THOUSANDS = "\x01"
 
 _TOKEN = re.compile(
     r" ?("
-    r"\.\.\.|\d[\d_]*(?:\.(?!\.)\d*)?(?:[eE][+-]?\d+(?![\w.]))?|\.\d+(?:[eE][+-]?\d+(?![\w.]))?"
+    r"\.\.\.|\d+(?:_\d{3}(?!\d))*(?:\.(?!\.)\d*)?(?:[eE][+-]?\d+(?![\w.]))?|\.\d+(?:[eE][+-]?\d+(?![\w.]))?"
     r"|[A-Za-z][A-Za-z0-9]*(?:_[A-Za-z0-9]+)*|\\[A-Za-z]+|\\.|\*\*|//|<=|>=|==|!=|->|:=|[^\s])"
 )
 _COMMA = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _SUBSCRIPT = re.compile(r"(?<=[A-Za-z])_\{(\w+)\}")
-_TEXT = re.compile(r"\\(?:text|mathrm|textbf|mbox) ?\{([^{}]*)\}")
 _CHOOSE = re.compile(r"(?<![\w.])(\d+) ?([CP]) ?(\d+)(?!\w)")
 _DEGREE = re.compile(r"\^ ?(?:\{ ?)?\\circ(?: ?\})?")
+_TIGHT = re.compile(r"(?:[xX]\d+)+")
+_PIECES = re.compile(r"[xX]|\d+")
+_TIMES = frozenset(("x", "X", "\\times", "\\cdot"))
 _STARTS_VALUE = re.compile(r"[\d(√]|\.\d|\\(?:frac|sqrt|binom)")
-_ALLOWED = frozenset("+-*/^%!()[]{},=<>|√°∞_" + THOUSANDS) | {"**", "//", "<=", ">=", "==", "!=", "->", "...", ":="}
+_ALLOWED = frozenset("+-*/÷^%!()[]{},=<>|√°∞_" + THOUSANDS) | {"**", "//", "<=", ">=", "==", "!=", "->", "...", ":="}
 
 
 def tokens(text: str) -> list[str]:
@@ -37,7 +39,7 @@ def tokens(text: str) -> list[str]:
     else:
         result = _rich(text)
     for token in result:
-        if not (token in _ALLOWED or token[0].isalnum() or token[0] in ".\\"):
+        if not (token in _ALLOWED or (token[0].isascii() and token[0].isalnum()) or token[0] in ".\\πτ"):
             raise CalcError(_refusal(token))
     return result
 
@@ -49,10 +51,12 @@ def _refusal(token: str) -> str:
 
 def _rich(text: str) -> list[str]:
     if "\\" in text:
-        text = _DEGREE.sub("°", _TEXT.sub(r" \1 ", text))
-    text = _CHOOSE.sub(lambda m: f"({'binomial' if m[2] == 'C' else 'perm'}({m[1]}, {m[3]}))", _SUBSCRIPT.sub(r"_\1", text))
+        text = _DEGREE.sub("°", text)
+    text = _CHOOSE.sub(lambda m: f"({'binomial' if m[2] == 'C' else 'perm'}({m[1]}, {m[3]}))", _SUBSCRIPT.sub(r"_\1 ", text))
     result: list[str] = []
-    for token in _TOKEN.findall(text):
+    raw = _TOKEN.findall(text)
+    _check_powers_of_ten(raw)
+    for token in raw:
         if token[0] != "\\":
             result.append(token)
             continue
@@ -63,15 +67,26 @@ def _rich(text: str) -> list[str]:
     return _read_x_as_times(result)
 
 
+def _check_powers_of_ten(tokens: list[str]) -> None:
+    """Refuses ``6 x 10^9 / 3 x 10^4``: by the rules of precedence the last factor multiplies, but the writer divides by it."""
+    for i in range(2, len(tokens) - 2):
+        ten = tokens[i] in _TIMES and tokens[i + 1] == "10" and tokens[i + 2] in ("^", "**")
+        if ten and tokens[i - 1][0].isdigit() and tokens[i - 2] in ("/", "÷", "\\div"):
+            raise CalcError("It is unclear how far the division reaches: put the power of ten and its factor in parentheses.")
+
+
 def _read_x_as_times(tokens: list[str]) -> list[str]:
     """Reads ``x`` as times if every one of them stands between operands, or if numbers stand on both sides."""
     if not any(token[0] in "xX" for token in tokens):
         return tokens
     split: list[str] = []
-    equation = any(token in ("=", "==") for token in tokens[:-1])
+    glued = False
     for token in tokens:  # "3x4": the digits are no part of a name
-        tight = token[0] in "xX" and token[1:].isdigit() and split and split[-1][0].isdigit() and not equation
-        split += [token[0], token[1:]] if tight else [token]
+        tight = bool(split) and (split[-1][0].isdigit() or split[-1] in ("%", ")")) and _TIGHT.fullmatch(token) is not None
+        split += _PIECES.findall(token) if tight else [token]
+        glued |= tight
+    if glued and "=" in tokens[:-1]:
+        raise CalcError("It is unclear whether x is a variable or means times: write * for times.")
     places = [i for i, token in enumerate(split) if token in ("x", "X")]
     infix = {i for i in places if 0 < i < len(split) - 1 and _ends_operand(split[i - 1]) and _starts_operand(split, i + 1)}
     everywhere = len(infix) == len(places)

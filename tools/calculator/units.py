@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from fractions import Fraction
 
-from swirl_env.tools.calculator.names import RATES, SYNONYMS, UNITS
+from swirl_env.tools.calculator.names import ANGLES, RATES, SYNONYMS, UNITS
 from swirl_env.tools.calculator.rational import Node
 from swirl_env.tools.calculator.text import CalcError
 
@@ -19,7 +19,6 @@ Powers = Mapping[str, int]
 SIGNS = frozenset(("=", "==", "!=", "<", ">", "<=", ">="))
 MARKS = frozenset(("unit", "unit?", "per", "letter"))
 """Heads of the nodes that hold words."""
-_ANGLES = frozenset("sin cos tan sec csc cot".split())
 _SAME_UNIT = frozenset("abs floor ceil round trunc integer number min max sum mean median simplify evalf".split())
 """Functions whose result has the unit of their arguments."""
 _MIXED = "A number with a unit cannot be added to or compared with one without."
@@ -126,7 +125,7 @@ def _measure(node: Node, known: Mapping[str, Powers]) -> tuple[Node, Powers]:
         return _relation(bare, parts)
     if head == "and" or not any(units):
         return bare, {}
-    if head == "call" and node[1] in _ANGLES:
+    if head == "call" and node[1] in ANGLES:
         return _angle(bare, units[0])
     if (head == "list" or (head == "call" and node[1] in _SAME_UNIT)) and _one_unit(node, units):
         return bare, units[0]
@@ -136,14 +135,17 @@ def _measure(node: Node, known: Mapping[str, Powers]) -> tuple[Node, Powers]:
 
 
 def _one_unit(node: Node, units: list[Powers]) -> bool:
-    rest = units[:1] if node[1] in ("round", "evalf") else units
-    return all(powers == units[0] for powers in rest)
+    if node[1] in ("round", "evalf"):
+        return not any(units[1:])
+    return all(powers == units[0] for powers in units)
 
 
 def _sum(parts: list[tuple[Node, Powers]]) -> tuple[Node, Powers]:
     """A sum: its terms have the same unit, but dozens may meet single things."""
     dozens = ["dozen" in powers for _, powers in parts]
     if any(dozens) and not all(dozens):
+        if any(_is_percentage(part) for part, _ in parts):
+            raise CalcError(_MIXED)
         parts = [
             (("*", part, _DOZEN), {unit: power for unit, power in powers.items() if unit != "dozen"}) if dozen else (part, powers)
             for (part, powers), dozen in zip(parts, dozens, strict=True)
@@ -152,6 +154,10 @@ def _sum(parts: list[tuple[Node, Powers]]) -> tuple[Node, Powers]:
     if any(powers != units[0] for powers in units):
         raise CalcError(_DIFFERENT if all(units) else _MIXED)
     return ("+", *(part for part, _ in parts)), units[0]
+
+
+def _is_percentage(node: Node) -> bool:
+    return type(node) is tuple and (node[0] == "%" or (node[0] == "neg" and _is_percentage(node[1])))
 
 
 def _relation(bare: Node, parts: list[tuple[Node, Powers]]) -> tuple[Node, Powers]:
@@ -211,6 +217,8 @@ def _product(node: Node, known: Mapping[str, Powers]) -> tuple[Node, Powers]:
         if not _is_rate(child, *neighbour):
             quantities |= dimensions_of(powers)
     rest = {unit: power for unit, power in total.items() if power and unit != _CONFLICT}
+    if "degree" in rest and any(type(child) is tuple and child[0] == "call" and child[1] in ANGLES for child in node[1:]):
+        raise CalcError("It is unclear what the angle is: write it in parentheses after the function.")  # sin 2*30°
     shared = [dimension for unit in rest for dimension in UNITS.get(unit, ())]
     if any(shared.count(dimension) > 1 for dimension in quantities):
         rest[_CONFLICT] = 1
@@ -231,15 +239,16 @@ def dimensions_of(units: Collection[str]) -> set[str]:
 
 def powers_of(words: str) -> dict[str, int]:
     """Returns the units that words stand for: "square feet" is foot squared, "dozen eggs" dozens of eggs."""
-    parts = [singular(word) for word in words.lower().split()]
-    if len(parts) == 2 and parts[0] in ("square", "cubic", "sq", "cu") and parts[1] in UNITS:
-        return {parts[1]: 2 if parts[0].startswith("sq") else 3}
+    lower = words.lower().replace("_", "").split()
+    parts = [singular(word) for word in lower]
+    if len(parts) == 2 and lower[0] in ("square", "cubic", "sq", "cu") and parts[1] in UNITS:
+        return {parts[1]: 2 if lower[0].startswith("sq") else 3}
     if len(parts) == 1 and parts[0] in RATES:
         way, time = RATES[parts[0]]
         return {way: 1, time: -1}
     if parts[0] == "dozen":
-        return {"dozen": 1} | ({" ".join(parts[1:]): 1} if len(parts) > 1 else {})
-    return {" ".join(parts): 1}
+        return {"dozen": 1} | ({_one_form("".join(parts[1:])): 1} if len(parts) > 1 else {})
+    return {_one_form("".join(parts)): 1}  # "pine cones" are pinecones, "T-shirts" tshirts
 
 
 def singular(word: str) -> str:
@@ -250,6 +259,14 @@ def singular(word: str) -> str:
         word = word[:-3] + "y"
     elif word.endswith(("ches", "shes", "sses", "xes")):
         word = word[:-2]
-    elif word.endswith("s") and not word.endswith("ss") and len(word) > 2:
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")) and len(word) > 2:
         word = word[:-1]
     return SYNONYMS.get(word, word)
+
+
+def _one_form(word: str) -> str:
+    """Brings what `singular` leaves apart to one form: movies and movie, buses and bus, knives and knife, berries and berry."""
+    stem = word.removesuffix("e")
+    if word in UNITS or len(stem) < 3:
+        return word
+    return stem[:-1] + {"y": "i", "f": "v"}.get(stem[-1], stem[-1])
