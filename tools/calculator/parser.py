@@ -204,9 +204,8 @@ class Parser:
         self.take()
         if token == "of":
             # "25% of 40" binds tighter than a product; "3/4 of 24" is the same either way, "6/3/4 of 24" is not.
-            fraction = (
-                len(factors) % 2 == 0 and all(map(_is_inverse, factors[1::2])) and all(type(f) is int for f in factors[::2])
-            )
+            alone = len(factors) == 2 or self.tokens[self.place - 5] == "of"  # "1/2 of 1/3 of 12"
+            fraction = alone and _is_inverse(factors[-1]) and type(factors[-2]) is int
             if not fraction and not _is_part(factors[-1]):
                 raise CalcError("'of' needs a fraction or a percentage right before it, as in: 25% of 80.")
             factors.append(self.sign())
