@@ -32,7 +32,7 @@ _EXPONENT = rf"(?:[eE](?P<exp>[-+]?\d++)|\s*[×x*·]\s*10\s*(?:\^|\*\*)?\s*{_POW
 _SCALE_WORDS = "hundred|(?:dozen|thousand|million|billion|trillion|lakh|crore)s?|[bmt]n"
 _NUMBER = re.compile(
     rf"(?:(?P<whole>\d++)\s+(?:and\s+)?(?=\d+\s*/\s*\d))?"
-    rf"(?P<num>{_DECIMAL}){_EXPONENT}?(?:\s*/\s*(?P<den>{_DECIMAL}))?(?P<half>\s+and\s+a\s+half\b)?"
+    rf"(?P<num>{_DECIMAL}){_EXPONENT}?(?:\s*/\s*(?P<den>-?{_DECIMAL}))?(?P<half>\s+and\s+a\s+half\b)?"
     rf"(?P<scale>[kK](?![^\W\d_])|\s*(?i:{_SCALE_WORDS})\b|\s*[千万萬亿億])?"
     r"\s*(?P<percent>%|(?i:per\s?cent|pct)\b)?"
 )
@@ -42,7 +42,7 @@ _SCALES = {
     "千": 10**3, "万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8,
 }  # fmt: skip
 _MONEY_SCALE = re.compile(r"\s?(?:([mM])(?:[mM]|il)?|([bB])|T)(?![^\W\d_])")
-_START = re.compile(r"\.?\d")
+_START = re.compile(r"(?<!\.)\.\d|\d")
 _SUPERSCRIPTS = "²³¹\u2070-\u209c\u2460-\u24ff"
 _EXPONENT_DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
 _WORD = rf"[^\W\d_{_SUPERSCRIPTS}]++"
@@ -69,8 +69,9 @@ _SPELLED = frozenset(
 )
 _PARTS = re.compile(
     r"(?:half|halves|thirds?|quarter|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|\w+teenths?|\w+ieths?|"
-    r"(?:hundred|thousand|million|billion)ths?|ths|ish|s?fold|x|odd|plus|scores?|ones|tens|hundreds|doz|dz|mil|mio|mrd|mln|kk|lacs?|myriads?|something|some|double|twice|thrice|gross|grand|mill|millionen|milliarden?|tausend|"
-    r"millones|mille|millions?|milliards?)"
+    r"(?:hundred|thousand|million|billion)ths?|ths|ish|s?fold|x|odd|plus|scores?|ones|tens|hundreds|doz|dz|mil|mio|mrd|mln|kk|"
+    r"bps|permille|baker'?s|half-\w+|quarter-\w+|point|dot|comma|minimum|maximum|lacs?|myriads?|something|some|double|twice|thrice|gross|grand|"
+    r"mill|millionen|milliarden?|tausend|millones|mille|millions?|milliards?)"
 )
 """Words that, directly after a number, make it another number."""
 _HEDGES = frozenset(
@@ -92,11 +93,24 @@ _CHANGES_NEXT = frozenset(
 """Words that change the number that follows them."""
 _CHANGES_BEFORE = frozenset("no plus minus below zero negative hundred thousand million billion basis downwards upwards".split())
 """Words that change a number that stands somewhere before them."""
-_PAIRS_NEXT = {("up", "to"), ("close", "to"), ("different", "from"), ("could", "be"), ("might", "be"), ("may", "be")}
+_PAIRS_NEXT = {
+    ("many", "as"),
+    ("few", "as"),
+    ("much", "as"),
+    ("little", "as"),
+    ("at", "minimum"),
+    ("at", "maximum"),
+    ("up", "to"),
+    ("close", "to"),
+    ("different", "from"),
+    ("could", "be"),
+    ("might", "be"),
+    ("may", "be"),
+}
 _FILLERS = frozenset("a an the just exactly only well far even".split())
 _OPEN_ENDED = re.compile(
     r"\band\s+(?:up|upwards?|over|above|below|under|older|younger|counting|more|less|fewer|change|some|so\s+on|a\s+(?:bit|little|few)|"
-    r"(?:a|one|two|three)\s+(?:quarter|third|fourth|fifth|eighth|tenth)s?)\b|"
+    r"a\s+(?:quarter|third|fourth|fifth|eighth|tenth)|one|two|three|four|five|six|seven|eight|nine|ten)\b|\bper\s+mil(?:le|l)?\b|"
     r"\braised\s+to\b|\bto\s+the\s+\w+(?:th|rd|nd|st)\b|\b(?:by|into|over)\s+(?:one|two|three|four|five|six|seven|eight|nine|ten)\b"
 )
 _TOTALS = frozenset(
@@ -108,6 +122,8 @@ _TOTALS = frozenset(
 """Nouns whose "of" does not compute: a total of 12."""
 _UNITS = frozenset("mgshlLAVWJNCFcdtΩµ")
 """Single letters that can be a unit; any other is a variable or a constant."""
+_VARIABLES = re.compile(r"[abnuvwxyz]{2,3}(?![^\W\d_])")
+"""Variables right after a number: 12xy."""
 _OTHER_LANGUAGES = re.compile("[半倍余約约超未]|以上|以下|以内|左右")
 _EXPLANATION = re.compile(r"\bwhere\b|\n\s*\n")
 _NOT_CONTRACTED = re.compile(r"n't\b")
@@ -131,8 +147,11 @@ _BULLET = re.compile(r"^\s*(?:[*·]\s+|[•‣]\s*)")
 _LATEX = (
     (re.compile(r"\\(?:left|right|displaystyle|textstyle|big[lr]?|Big[lr]?|limits)(?![a-zA-Z])"), ""),
     (re.compile(r"\\[dtc]?frac\s*(?:\{([^{}]*)\}|(\d))\s*(?:\{([^{}]*)\}|(\d))"), r" \1\2/\3\4"),
-    (re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}"), r" \1 "),
-    (re.compile(r"\\boxed\s*\{([^{}]*)\}"), r" \1 "),
+    (
+        re.compile(r"\\(?:boxed|fbox|text(?:bf|it|rm|sf)?|math(?:rm|bf|it|sf)|mbox|operatorname)\s*\{([^{}]*)\}"),
+        r" \1 ",
+    ),
+    (re.compile(r"\\(?:boxed|underline)\s*\{([^{}]*)\}"), r" \1 "),
     (re.compile(r"\\(?:times|cdot)(?![a-zA-Z])"), "×"),
     (re.compile(r"\^\s*(?:\\circ|\{\s*\\circ\s*\}|\{\s*\\degree\s*\})|\\degree(?![a-zA-Z])"), "°"),
     (re.compile(r"\\(?:(?:Long)?[rR]ightarrow|implies|to|therefore)(?![a-zA-Z])"), " so "),
@@ -141,14 +160,17 @@ _LATEX = (
     (re.compile(r"\\[,;: ]|(?<=\S)~"), " "),
     (re.compile(r"\\[!()\[\]]"), ""),
     (re.compile(r"\\([$%#&_])"), r"\1"),
+    (re.compile(r"(?<=[a-z])\s+(?=\^\{?[23])"), ""),
 )
 _BRACED = re.compile(r"\{([,.]|\s*[-+]?[\d.,]+\s*)\}")
-_EQUALS = re.compile(r"(?<![!<>=≤≥≠~])={1,3}(?![>=])")
+_EQUALS = re.compile(r"(?<![!<>=≤≥≠~])={1,3}(?![>=])|\bequals\b", re.IGNORECASE)
 _CONCLUSION = re.compile(r"\b(?:so|thus|therefore|hence|then|gives|giving|means|finally)\b", re.IGNORECASE)
 _SEPARATOR = re.compile(r"[,;\n&]|\b(?:and|or)\b", re.IGNORECASE)
 _OPERATOR = re.compile(r"[+*/×÷·^]|(?<![^\W\d_])-|-(?![^\W\d_])|\b(?:plus|minus|times)\b")
 _CROSS = re.compile(r"(?<=\d)\s*[xX]\s*(?=\d)")
 _LABEL = re.compile(r"(?:[^=]*[\s:,.(])?[^\W\d_](?:_?\{?\w*+\}?)'?\s*")
+_FUNCTION = re.compile(r"(?:[^=]*[\s:,.])?[fghpFGHP]'*\((?:-?\d+|[^\W\d_](?:\s*[,|]\s*[^\W\d_])*)\)\s*")
+"""``f(x)``, ``f(3)``, ``P(A)``: names of a value."""
 _COEFFICIENT = re.compile(r"\d\s*[^\W\d_](?![^\W\d_])|[|√!(]")
 _LETTER = re.compile(r"(?<![^\W\d_'])[^\W\d_](?![^\W\d_])")
 
@@ -187,7 +209,7 @@ def _sign(head: str, sign: str | None) -> int:
         return 0
     if not (_HEDGES.isdisjoint(words) and _COMPUTES.isdisjoint(words)) or _OTHER_LANGUAGES.search(head):
         return 0
-    if head[-1:].isalpha() or _is_variable(head):
+    if head[-1:].isalpha() or _is_variable(head) or head[-1:] == "!" or (head[-1:] == "_" and head[-2:-1].isalnum()):
         return 0
     while words and words[-1] in _FILLERS:
         words.pop()
@@ -211,6 +233,8 @@ def _is_variable(head: str) -> bool:
 def _is_harmless_after(tail: str, number: re.Match[str]) -> bool:
     """Whether the text after a number leaves it as it is."""
     if _TAIL.fullmatch(tail) is None or _OTHER_LANGUAGES.search(tail):
+        return False
+    if _VARIABLES.match(tail) and not number.group()[-1].isspace():
         return False
     if tail.lstrip().startswith("…") and "." in number["num"]:
         return False
@@ -301,11 +325,19 @@ def _statement(text: str) -> str | None:
 
 def _is_label(label: str) -> bool:
     """Whether an equals sign after `label` states its value: a name, or arithmetic on numbers."""
+    if _FUNCTION.fullmatch(label):
+        return True
     label = _CROSS.sub("×", label)
     operators = _OPERATOR.search(label.lstrip(" -"))
     has_letter = any(letter not in "aAI" for letter in _LETTER.findall(label))
     if has_letter:
-        return operators is None and not _COEFFICIENT.search(label) and _LABEL.fullmatch(label) is not None
+        words = _WORDS.findall(label.lower())
+        return (
+            operators is None
+            and _CHANGES_NEXT.isdisjoint(words)
+            and not _COEFFICIENT.search(label)
+            and _LABEL.fullmatch(label) is not None
+        )
     if operators is None:
         return True
     return all(re.search(r"\d", part) for part in _OPERATOR.split(label) if part.strip(" ()[].,:$"))
@@ -322,7 +354,7 @@ def _value(number: re.Match[str]) -> Fraction | None:
     if power:
         value *= Fraction(10) ** power
     if number["den"] is not None:
-        below = decimal_value(number["den"])
+        below = decimal_value(number["den"].removeprefix("-")) * (-1 if number["den"][0] == "-" else 1)
         if not below:
             return None
         value /= below
