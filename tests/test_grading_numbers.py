@@ -220,6 +220,26 @@ def test_digits_that_could_be_two_numbers_are_none(text):
     assert numeric_value(text) is None
 
 
+def test_a_second_table_in_the_style_of_models() -> None:
+    """Signs, fractions, scales, hedges, labels, LaTeX, Markdown and scripts around a number, right or wrong as a reader says."""
+    rows = [json.loads(line) for line in (Path(__file__).parent / "number_answers.jsonl").read_text("ascii").splitlines()]
+    assert len(rows) > 600
+    assert [row for row in rows if numeric_equal(row["answer"], row["gold"]) != row["right"]] == []
+
+
+@pytest.mark.parametrize("text", ["12xy", "12ab", "x_{12}", "twice x equals 12", "sin x = 12", "x(3) = 12", "!12"])
+def test_a_number_glued_to_variables_or_in_an_equation_is_none(text):
+    assert numeric_value(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("f(x) = 12", 12), ("f(3) = -12", -12), ("P(A) = 0.5", Fraction(1, 2)), ("it equals 12", 12), ("...12", 12)],
+)
+def test_labels_of_functions_and_dots_are_read_past(text, value):
+    assert numeric_value(text) == value
+
+
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: f"{row['answer']!a}-{row['gold']}")
 def test_the_table_of_answers(row):
     assert numeric_equal(row["answer"], row["gold"]) == row["right"]
