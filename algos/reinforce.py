@@ -6,6 +6,7 @@ single steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from swirl_env.algos import credit
 from swirl_env.algos.ranges import check_choice, check_count
 from swirl_env.algos.run import Run
 from swirl_env.algos.steps import tabulate
+from swirl_env.types import Trajectory
 
 
 class Reinforce:
@@ -51,3 +53,9 @@ def mean_outcome(
     _, first = np.unique(episode, return_index=True)
     known = outcome[first][np.isfinite(outcome[first])]
     return float(known.mean()) if len(known) else 0.0
+
+
+def success_of(trajectories: Iterable[Trajectory]) -> float:
+    """Returns the share of right answers among episodes whose outcome is known."""
+    known = [t.outcome.correct for t in trajectories if t.ended != "error" and t.outcome.correct is not None]
+    return sum(known) / max(len(known), 1)

@@ -62,15 +62,22 @@ def weights(folder):
     return (Path(folder) / "policy/model.safetensors").read_bytes()
 
 
+GROUPED = ("mt_grpo", "mt_grpo_unbiased", "gigpo", "hgpo", "igpo", "trace", "implicit_prm")
 OPTIONS = {
     "swirl": [*FEW, "algo.states_per_update=8", "algo.group=mix"],
     "rft": [*FEW, "algo.episodes_per_update=4"],
     "reinforce": ["algo.episodes_per_update=8"],
     "grpo": ["algo.questions_per_update=2", "algo.samples=4"],
     "return_to_go": ["algo.episodes_per_update=8"],
-    **{name: ["algo.questions_per_update=2", "algo.samples=4"] for name in ("mt_grpo", "mt_grpo_unbiased", "gigpo", "hgpo")},
+    "vine": ["algo.episodes_per_update=4", "algo.samples=2"],
+    "tree_grpo": ["algo.questions_per_update=2"],
+    "slate": ["algo.episodes_per_update=4", "algo.samples=2"],
+    "pivot": ["algo.questions=8", "algo.profile=2", "algo.states_per_update=4", "algo.samples=2"],
+    "turn_ppo": ["algo.episodes_per_update=8"],
+    "step_dpo": ["algo.episodes_per_update=4"],
+    **{name: ["algo.questions_per_update=2", "algo.samples=4"] for name in GROUPED},
 }
-OUTCOME_ONLY = ("reinforce", "grpo", "gigpo", "hgpo")
+OUTCOME_ONLY = ("reinforce", "grpo", "gigpo", "hgpo", "vine", "tree_grpo", "turn_ppo")
 FIRST = ("swirl", "rft", "reinforce", "grpo", "return_to_go")
 TRAINED = [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in names("algo")]
 

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "generate": Benchmark("generate:generate", 4, "tokens per second next to a bare generate"),
     "likelihood": Benchmark("likelihood:likelihood", 1, "steps per second of the likelihood judge, prefixes shared"),
     "train": Benchmark("train:train", 8, "K steps in one pass, and the memory of the loss"),
+    "credit": Benchmark("credit:credit", 8, "an update of every credit rule next to one of reinforce"),
     "store": Benchmark("store:store", 100, "50,000 trajectories written, read and filtered"),
 }
 """Name -> benchmark. Each takes ``size`` and returns a `Report`."""
