@@ -90,6 +90,21 @@ def test_the_code_of_the_other_guides_runs(page, tmp_path, monkeypatch, capsys):
     assert len(Store("runs/own", "r")) == 20
 
 
+def test_the_rule_of_the_credit_guide_is_proved_and_its_file_checked(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch", reason="algorithms need torch")
+    from swirl_env.cli import main
+
+    code = blocks("docs/own-credit-rule.md")
+    names = {"__name__": "guide"}
+    for block in code:
+        exec(compile(block, "docs/own-credit-rule.md", "exec"), names)
+    assert len(code[-1].splitlines()) == 20
+    (tmp_path / "forgiving.py").write_text(code[-1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["check", "forgiving:Forgiving"]) == 0 and "BROKEN" not in capsys.readouterr().out
+
+
 def test_every_plugin_of_the_guide_is_tested():
     code = "\n".join(blocks("docs/plugins.md"))
     names = set(re.findall(r"^(?:class|@swirl_env\.tool\ndef) (\w+)", code, re.MULTILINE))
