@@ -104,7 +104,7 @@ def mt_grpo_unbiased(
     r, s = as_valid(rewards, scored)
     o, k = as_valid(outcomes, known)
     row, which = joint(episode), np.asarray(group)
-    place = np.asarray(position)
+    place = np.asarray(position, np.int64)
     episodes, length = int(row.max(initial=-1)) + 1, int(place.max(initial=-1)) + 1
     returns, complete = np.zeros((episodes, length)), np.zeros((episodes, length), np.bool_)  # [E, T]
     question = np.zeros(episodes, np.intp)
