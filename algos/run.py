@@ -1,8 +1,8 @@
 """What an algorithm works with: rollouts of the current policy, judged actions, updates, and their cost.
 
-A run lives in a folder: ``metrics.jsonl`` (one line per update), ``timing.jsonl``, ``checkpoints/``. Everything drawn at random
-follows from the run's seed and the number of the update, so a killed run that continues from its last checkpoint ends with the
-same weights and the same metrics.
+A run lives in a folder: ``metrics.jsonl`` (one line per update), ``timing.jsonl``, ``checkpoints/``, ``rollouts/``. Everything
+drawn at random follows from the run's seed and the number of the update, so a killed run that continues from its last
+checkpoint ends with the same weights and the same metrics.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.budget import Limits as Limits
 from swirl_env.algos.budget import Spent as Spent
 from swirl_env.algos.idle import Idleness, check_acted
+from swirl_env.algos.kept import Keep, Kept
 from swirl_env.algos.measure import generating
 from swirl_env.algos.objective import Loss
 from swirl_env.algos.processes import Processes
@@ -72,6 +73,8 @@ class Run:
         save_every: updates between checkpoints; 0 for none.
         resume: continue from the last checkpoint in the folder, if there is one.
         report: called with each update's metrics, in the main process (for a progress bar, a tracker).
+        watch: called with each episode that this process has played, when it ends.
+        keep: which episodes of its rollouts the run keeps in its folder, see `Kept`.
 
     Raises:
         ConfigError: if the policy samples from another distribution than the loss compares it with.
@@ -95,6 +98,8 @@ class Run:
         save_every: int = 0,
         resume: bool = False,
         report: Callable[[dict[str, Any]], None] | None = None,
+        watch: Callable[[Trajectory], None] | None = None,
+        keep: Keep = "all",
     ) -> None:
         _check_ratios(agent, trainer)
         precision = trainer.accelerator.mixed_precision
@@ -106,7 +111,7 @@ class Run:
         self.spent = Spent()
         self._evaluate, self._eval_every, self._save_every = evaluate, eval_every, save_every
         self._eval_at_tokens, self._evaluate_at = sorted(eval_at_tokens), evaluate_at
-        self._report, self._block = report, 1
+        self._report, self._watch, self._block = report, watch, 1
         self._began = time.monotonic()
         self.processes = Processes(trainer.accelerator)
         """The processes that share the run."""
@@ -114,6 +119,7 @@ class Run:
         self._looping = self._unsaved = False
         trainer.seed = seed
         self.files = RunFiles(self.folder, trainer)
+        self._kept = Kept(self.folder, keep if self.processes.main else "none")
         counters = self.files.load() if resume else None
         if counters is None:
             self.files.begin()
@@ -169,6 +175,7 @@ class Run:
         """
         self._looping = False
         self._save()
+        self._kept.close()
         spent = self.spent
         if not spent.optimizer_steps:
             cost = f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled tokens, {spent.judge_calls:,} judge calls"
@@ -188,7 +195,9 @@ class Run:
             raise ConfigError(f"{questions} questions were asked for at a time, but there are only {len(tasks)}.")
         order = [(first + i) % len(tasks) for i in range(questions)]
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
-        trajectories = sample_episodes(self.agent, self.engine, self.processes, order, samples, self.slots, seed)
+        trajectories = sample_episodes(
+            self.agent, self.engine, self.processes, order, samples, self.slots, seed, self._watch
+        )  # fmt: skip
         self.spent.questions = first + questions
         self._count_episodes([(t, 0) for t in trajectories])
         return trajectories
@@ -224,13 +233,14 @@ class Run:
         """Returns the trajectories generated before update `start`: stored ones if the run was resumed after it.
 
         Args:
-            name: their folder in the run's ``rollouts`` folder.
+            name: their folder in the run's ``rounds`` folder.
             start: the update before which they are generated.
             generate: generates them with the weights of that moment.
         """
-        folder = self.folder / "rollouts" / name
+        folder = self.folder / "rounds" / name
         if self.spent.updates > start:
-            return list(Store(folder, "r"))
+            older = self.folder / "rollouts" / name  # where earlier versions wrote it
+            return list(Store(folder if folder.is_dir() or not older.is_dir() else older, "r"))
         trajectories = generate()
         if self.processes.main:
             shutil.rmtree(folder, ignore_errors=True)
@@ -433,6 +443,7 @@ class Run:
 
     def _count_episodes(self, episodes: Sequence[tuple[Trajectory, int]], *, judged: bool = True) -> None:
         """Counts episodes, each with how many of its first steps it did not sample itself."""
+        self._kept.add([trajectory for trajectory, _ in episodes], self.spent.episodes, self.spent.updates)
         self.spent.episodes += len(episodes)
         self._count([step for t, old in episodes for step in t.steps[old:]], judged=judged)
         finished = [(t, old) for t, old in episodes if t.ended != "error"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -19,7 +19,14 @@ from swirl_env.types import Answer, State, Step, Trajectory
 
 
 def sample_episodes(
-    agent: TransformersAgent, engine: Engine, processes: Processes, order: Sequence[int], samples: int, slots: int, seed: int
+    agent: TransformersAgent,
+    engine: Engine,
+    processes: Processes,
+    order: Sequence[int],
+    samples: int,
+    slots: int,
+    seed: int,
+    watch: Callable[[Trajectory], None] | None = None,
 ) -> list[Trajectory]:
     """Returns finished episodes on questions, in their order, those of one question together.
 
@@ -31,6 +38,7 @@ def sample_episodes(
         samples: episodes per question.
         slots: episodes in flight at once.
         seed: of the episodes.
+        watch: called with each episode of this process when it ends.
     """
     tasks = engine.tasks
     share = Subset(tasks, order[processes.rank :: processes.world])
@@ -38,7 +46,11 @@ def sample_episodes(
         episodes = collect(
             agent, engine.with_tasks(share), len(share) * samples, slots, seed, samples=samples, name=agent.name
         )  # fmt: skip
-        mine = list(episodes)
+        mine: list[Trajectory] = []
+        for episode in episodes:
+            mine.append(episode)
+            if watch is not None:
+                watch(episode)
     trajectories = processes.concatenate(mine)
     place = {tasks[i].id: n for n, i in enumerate(order)}
     trajectories.sort(key=lambda t: (place[t.task.id], t.sample))

@@ -97,22 +97,30 @@ def _dispatch(argv: list[str]) -> int:
         code: int = importlib.import_module(STAGES[stage].module).run(rest)
         return code
     from swirl_env.config.app import run_stage
+    from swirl_env.stages.trained import expand_trained
 
-    sweep = run_stage(stage, rest)
+    sweep = run_stage(stage, expand_trained(stage, rest))
     if sweep is not None:
         _show_sweep(sweep)
     return 0
 
 
 def _show_sweep(sweep: Sweep) -> None:
-    """Prints the table that a sweep ends with; raises the error of the cell that failed, if one did."""
-    from swirl_env.stages.sweeps import show_sweep
+    """Prints the table that a sweep ends with; raises an error if a cell failed, whatever its launcher and sweeper made of it."""
+    from swirl_env.stages.sweeps import failed_cells, show_sweep
 
     try:
         show_sweep(sweep.folder)
     except SwirlError:
         if sweep.error is None:
             raise
+    failed, cells = failed_cells(sweep.folder)
+    if failed:
+        reason = next(iter(failed.values())).rstrip(".")
+        raise SwirlError(
+            f"{len(failed)} of {cells} runs failed, the first one: {reason}. Once that is fixed, the same command runs what is "
+            f"missing."
+        ) from sweep.error
     if sweep.error is not None:
         raise sweep.error
 

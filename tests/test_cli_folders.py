@@ -152,7 +152,7 @@ def test_eval_of_a_training_run_shows_what_it_measured_and_writes_nothing(swirl)
     assert Path("run/evaluation.json").read_bytes() == before and len(tree("run")) == 2
     assert "has no tables of verdicts" in error_of(swirl("eval", "out=run", "verdicts=rules"))
     for stage in ("judge", "filter"):
-        assert "is a training run, which keeps no episodes" in error_of(swirl(stage, "out=run"))
+        assert "is a training run that keeps no episodes" in error_of(swirl(stage, "out=run"))
     assert "another stage" in error_of(swirl("generate", *FAKES, "out=run", "resume=true"))
 
 

@@ -15,6 +15,7 @@ from swirl_env.store import Store
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
+FILES = ["config.yaml", "environment.json", "trajectories", "verdicts", "selections"]
 FAKES = ["task=fakes:SumTasks", "tool=[fakes:EchoTool]", "judge=fakes:CallJudge", "agent=fakes:EchoAgent"]
 
 
@@ -121,7 +122,7 @@ def test_sweeps_of_commands_that_read_a_run_leave_nothing_else(swirl):
     swirl("generate", *FAKES, "n=4", "out=two")
     assert swirl("judge", "-m", "out=run,two", "judge=outcome")[0] == 0
     assert {path.name for path in Path().iterdir()} <= {"run", "two", "cache"}
-    assert {p.name for p in Path("two").iterdir()} == {"config.yaml", "trajectories", "verdicts", "selections", ".lock"}
+    assert {p.name for p in Path("two").iterdir()} == {*FILES, ".lock"}
 
 
 def test_an_interrupted_sweep_is_gone_on_with_as_a_whole(swirl):

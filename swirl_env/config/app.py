@@ -10,9 +10,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -24,8 +24,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from swirl_env.config.arguments import Arguments, read_arguments, tools_of_task
 from swirl_env.config.errors import explained
+from swirl_env.config.failures import forget_failure, note_failure
 from swirl_env.config.help import stage_help
 from swirl_env.config.hydra_plugins import register
+from swirl_env.config.orphans import guarded_children
 from swirl_env.config.overrides import command, override
 from swirl_env.config.stages import STAGES
 from swirl_env.config.sweep import reads_run, sweep_folders
@@ -45,7 +47,7 @@ class Sweep(NamedTuple):
     """A sweep that has made run folders."""
 
     folder: Path
-    error: SwirlError | None
+    error: Exception | None
     """Why one of its cells failed; None if all of them ended well."""
 
 
@@ -65,7 +67,7 @@ def run_stage(stage: str, argv: Sequence[str]) -> Sweep | None:
 
 
 def _run(stage: str, argv: Sequence[str]) -> None:
-    with _program(f"swirl {stage}", argv):
+    with _program(f"swirl {stage}", argv), guarded_children() if "--multirun" in argv else nullcontext():
         hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage))()
 
 
@@ -78,16 +80,17 @@ def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | No
         return None
     _refuse_swept_folder(arguments)
     fixed = [override("hydra.job.config.override_dirname.exclude_keys", _fixed_keys(arguments, tools))]
-    before, error = len(sweep_folders), None
+    before = len(sweep_folders)
+    error: Exception | None = None
     try:
         _run(stage, arguments.for_hydra(*fixed, *tools))
-    except SwirlError as failure:
-        error = failure
     except KeyboardInterrupt:
         raise Interrupted(f"To go on: {_again(stage, arguments, sweep_folders[before:])}") from None
-    except BaseException:
+    except (HydraException, OmegaConfBaseException):  # before any cell began
         _remove_if_empty(sweep_folders[before:])
         raise
+    except Exception as failure:
+        error = failure
     folders = sweep_folders[before:]
     if error is not None and (not folders or _remove_if_empty(folders)):
         raise error
@@ -143,21 +146,27 @@ def _task(stage: str) -> Main:
 
     @functools.wraps(main)
     def task(config: DictConfig) -> float | None:
+        alone = HydraConfig.get().mode == RunMode.RUN
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if not alone:
+            forget_failure(folder)
         try:
             return main(config)
         except BrokenPipeError:
             raise
-        except SwirlError as error:
-            if HydraConfig.get().mode == RunMode.RUN:
-                raise _Failed(error) from error
-            raise
-        except OSError as error:
-            failure = StoreError(describe_os_error(error))
-            if HydraConfig.get().mode == RunMode.RUN:
+        except Exception as error:
+            failure = StoreError(describe_os_error(error)) if _is_of_the_system(error) else error
+            if not alone:
+                note_failure(folder, failure)
+            elif isinstance(failure, SwirlError):
                 raise _Failed(failure) from error
-            raise failure from error
+            raise failure from error.__cause__ if failure is error else error
 
     return task
+
+
+def _is_of_the_system(error: Exception) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and not isinstance(error, SwirlError)
 
 
 @contextmanager

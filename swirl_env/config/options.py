@@ -64,7 +64,10 @@ class EpisodeOptions(RunOptions, frozen=True, kw_only=True):
     """How episodes are run; the keys of conf/episodes.yaml."""
 
     GROWING: ClassVar[tuple[str, ...]] = ("n",)
+    FREE: ClassVar[tuple[str, ...]] = (*RunOptions.FREE, "trained")
 
+    trained: None = None
+    """Written out before the configuration is composed."""
     task: Plugin
     agent: Plugin
     n: Count | None
@@ -74,7 +77,7 @@ class EpisodeOptions(RunOptions, frozen=True, kw_only=True):
 class EvalOptions(EpisodeOptions, frozen=True, kw_only=True):
     """Options of ``swirl eval``."""
 
-    FREE: ClassVar[tuple[str, ...]] = (*RunOptions.FREE, "verdicts")
+    FREE: ClassVar[tuple[str, ...]] = (*EpisodeOptions.FREE, "verdicts")
 
     verdicts: str | None
 
@@ -82,7 +85,7 @@ class EvalOptions(EpisodeOptions, frozen=True, kw_only=True):
 class PlayOptions(EpisodeOptions, frozen=True, kw_only=True):
     """Options of ``swirl play``."""
 
-    FREE: ClassVar[tuple[str, ...]] = (*RunOptions.FREE, "task_id")
+    FREE: ClassVar[tuple[str, ...]] = (*EpisodeOptions.FREE, "task_id")
 
     task_id: str | None
 
@@ -164,6 +167,8 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
         plain["tool"] = {}
     if "out" in plain and in_sweep() and not reads_run(stage, command_line_keys()):
         plain["out"] = os.path.relpath(HydraConfig.get().runtime.output_dir)
+        if "resume" in plain and keys_to_resume() is None:
+            plain["resume"] = True
     if unknown := plain.keys() - set(kind.__struct_fields__):  # added with +key=value
         raise unknown_name(f"key of `swirl {stage}`", sorted(unknown)[0], kind.__struct_fields__)
     try:
@@ -216,6 +221,15 @@ def episode_defaults() -> dict[str, Any]:
 def in_sweep() -> bool:
     """Whether this is a cell of a sweep."""
     return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def keys_to_resume() -> set[str] | None:
+    """Returns the keys that a run which is gone on with may take over its own; None if all must be as they were.
+
+    The same sweep once more goes on where it was, without being asked to; its cells must then be the very same runs.
+    """
+    keys = command_line_keys()
+    return None if in_sweep() and "resume" not in keys else keys
 
 
 def _no_tools() -> bool:

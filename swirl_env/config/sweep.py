@@ -16,6 +16,9 @@ _READERS = ("judge", "filter", "audit")
 _LONGEST = 120
 """Characters of a cell's name: file systems take 255 bytes."""
 
+FILE = "multirun.yaml"
+"""What hydra's own sweeper writes into the folder of a sweep."""
+
 sweep_folders: list[Path] = []
 """Folders of the sweeps that this process has started."""
 
@@ -47,11 +50,14 @@ class NoteSweep(Callback):
     """Notes the folder of a sweep when it begins, whichever launcher runs it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: object) -> None:
-        """Notes the folder."""
+        """Notes the folder, and marks it as that of a sweep, which not every sweeper does."""
         try:
-            sweep_folders.append(Path(str(config.hydra.sweep.dir)))
+            folder = Path(str(config.hydra.sweep.dir))
         except OmegaConfBaseException:  # a folder that depends on what is swept: each cell says its own
             return
+        sweep_folders.append(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(config, folder / FILE)
 
 
 OmegaConf.register_new_resolver("swirl_cell", cell_name, replace=True)

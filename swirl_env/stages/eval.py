@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 from omegaconf import DictConfig
 
-from swirl_env.config.options import EvalOptions, read
+from swirl_env.config.options import EvalOptions, keys_to_resume, read
 from swirl_env.config.overrides import command, command_line_keys, override
 from swirl_env.config.sweep import reads_run
 from swirl_env.errors import ConfigError
@@ -18,6 +18,7 @@ from swirl_env.protocols import Grader
 from swirl_env.registry import make_grader
 from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.stages.generate import generate, make_engine_and_agent
+from swirl_env.stages.run_config import code_words
 from swirl_env.stages.sweeps import show_sweep
 from swirl_env.store import Store
 
@@ -34,7 +35,9 @@ def main(config: DictConfig) -> float | None:
         _generate(options)
         return evaluations.objective_value(options.objective, {"episodes": _evaluate(path, options.verdicts)})
     if "out" not in keys:
-        raise ConfigError("`swirl eval` needs the run to evaluate, out=...; or agent=... or task=... to run episodes first.")
+        raise ConfigError(
+            "`swirl eval` needs the run to evaluate, out=...; or agent=..., task=... or trained=... to run episodes first."
+        )
     return evaluations.objective_value(options.objective, _read(path, options, keys))
 
 
@@ -61,7 +64,7 @@ def _read(path: Path, options: EvalOptions, keys: Set[str]) -> dict[str, Evaluat
 
 def _generate(options: EvalOptions) -> None:
     """Runs the episodes that are to be evaluated."""
-    options = runs.settle(options, command_line_keys())
+    options = runs.settle(options, keys_to_resume())
     engine, agent = make_engine_and_agent(options)
     with runs.open_run(options) as store:
         generate(options, store, engine, agent)
@@ -85,7 +88,10 @@ def _evaluate(path: Path, verdicts: str | None, grader: Grader | None = None) ->
 def _training(path: Path, verdicts: str | None) -> dict[str, Evaluation]:
     """Shows what a training run measured itself."""
     if verdicts is not None:
-        raise ConfigError(f"{path} is a training run, which has no tables of verdicts: leave verdicts= out.")
+        raise ConfigError(
+            f"{path} is a training run, which has no tables of verdicts: leave verdicts= out. Its rollouts may have some: "
+            f"out={path / folders.ROLLOUTS}."
+        )
     results = folders.training_results(path)
     at_tokens = {f"at {tokens} tokens": at for tokens, at in results.get("at", {}).items()}
     by_time: dict[str, dict[str, Evaluation]] = {}
@@ -99,6 +105,8 @@ def _training(path: Path, verdicts: str | None) -> dict[str, Evaluation]:
         print(f"{path} has no evaluation" + ("" if "spent" in results else " yet"))
     if "spent" in results:
         print(f"the trained policy is in {path / 'policy'}")
+        code = code_words({key: value for key, value in runs.config_of(path).items() if key != "algo"})
+        print(f"next: {command('eval', override('trained', str(path)), *code)}")
     else:
         print(f"next: {command('train', override('out', str(path)), 'resume=true')}")
     return by_time.get("after", {})

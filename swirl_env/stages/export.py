@@ -11,7 +11,7 @@ import msgspec
 from swirl_env.config.overrides import command
 from swirl_env.config.plain_arguments import parse
 from swirl_env.errors import ConfigError, StoreError, unknown_name
-from swirl_env.stages import runs
+from swirl_env.stages import folders, runs
 from swirl_env.store import Store
 from swirl_env.store.export import replacing, to_chat, to_dataset, to_parquet
 from swirl_env.store.trainer_rows import dpo_rows, prm_rows, sft_rows
@@ -58,18 +58,16 @@ Writes the episodes of a run; those that ended in an error are left out. DIR its
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    folders, options = parse(argv, {"to": str, "out": str, "filter": str, "verdicts": str})
-    if folders is None:
+    words, options = parse(argv, {"to": str, "out": str, "filter": str, "verdicts": str})
+    if words is None:
         print(USAGE.format(formats="\n".join(f"  to={name:<13} {about}" for name, (_, _, about) in FORMATS.items())))
         return 0
-    if len(folders) != 1 or "to" not in options:
+    if len(words) != 1 or "to" not in options:
         raise ConfigError(f"Expected one run folder and a format: swirl export DIR to={'|'.join(FORMATS)}.")
     if options["to"] not in FORMATS:
         raise unknown_name("export format", options["to"], FORMATS)
     write, name, _ = FORMATS[options["to"]]
-    path = Path(folders[0])
-    if not (path / "trajectories").is_dir():
-        raise StoreError(f"{path} holds no episodes. Give a folder that `swirl generate` or `swirl eval` wrote.")
+    path = folders.one_with_episodes(Path(words[0]))
     target = Path(options["out"]) if "out" in options else path.resolve().with_name(f"{path.resolve().name}-{name}")
     if target.exists() and target.is_dir() and any(target.iterdir()):
         raise ConfigError(f"{target} is a folder that is not empty; nothing was written. Choose another out=.")
@@ -81,7 +79,7 @@ def run(argv: Sequence[str]) -> int:
             target.unlink()
         raise StoreError(f"{path} holds nothing that the format {options['to']!r} can hold{_why(options)}.")
     print(f"{count:,} row{'' if count == 1 else 's'} in {target}")
-    print(f"next: {command('view', folders[0])}   to look at the episodes")
+    print(f"next: {command('view', words[0])}   to look at the episodes")
     return 0
 
 

@@ -8,12 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from swirl_env.config import sweep
 from swirl_env.errors import StoreError
 from swirl_env.stages import runs
 
 Kind = Literal["episodes", "training"]
-SWEEP = "multirun.yaml"
-"""What hydra writes into the folder of a sweep."""
+
+
+ROLLOUTS = "rollouts"
+"""Where a training run keeps the episodes that it has played."""
 
 
 def kind_of(path: Path) -> Kind | None:
@@ -37,7 +40,7 @@ def runs_below(path: Path) -> Iterator[tuple[Path, Kind]]:
 
 def unbegun_cells(path: Path) -> list[Path]:
     """Returns the folders of a sweep's cells that hold no run: they failed before they began."""
-    if not (path / SWEEP).is_file():
+    if not (path / sweep.FILE).is_file():
         return []
     children = sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith("."))
     return [child for child in children if kind_of(child) is None and not any(runs_below(child))]
@@ -54,20 +57,54 @@ def training_results(path: Path) -> dict[str, Any]:
 
 
 def episode_runs(path: Path) -> list[Path]:
-    """Returns the runs of episodes that a folder stands for: itself, or the cells of a sweep.
+    """Returns the runs of episodes that a folder stands for: itself, what a training run keeps, or those of a sweep's cells.
 
     Raises:
         StoreError: if it holds none.
     """
     kind = kind_of(path)
-    if kind == "episodes":
-        return [path]
-    if kind == "training":
-        raise StoreError(f"{path} is a training run, which keeps no episodes; `swirl generate` makes some with its policy.")
-    cells = [folder for folder, kind in runs_below(path) if kind == "episodes"] if path.is_dir() else []
+    if kind is not None:
+        return [with_episodes(path, kind)]
+    cells = list(with_episodes_below(path)) if path.is_dir() else []
     if not cells:
         raise no_run(path)
     return cells
+
+
+def with_episodes(path: Path, kind: Kind) -> Path:
+    """Returns the folder that holds the episodes of a run: itself, or of a training run the one that keeps its rollouts.
+
+    Raises:
+        StoreError: if a training run keeps none.
+    """
+    if kind == "episodes":
+        return path
+    if runs.has_episodes(path / ROLLOUTS):
+        return path / ROLLOUTS
+    raise StoreError(
+        f"{path} is a training run that keeps no episodes (keep_rollouts=none, or an older version). "
+        f"`swirl eval trained={path}` makes some with its policy."
+    )
+
+
+def with_episodes_below(path: Path) -> Iterator[Path]:
+    """Yields the folders of episodes in the folders below a folder; training runs that keep none are left out."""
+    for folder, kind in runs_below(path):
+        if kind == "episodes" or runs.has_episodes(folder / ROLLOUTS):
+            yield with_episodes(folder, kind)
+
+
+def one_with_episodes(path: Path) -> Path:
+    """Returns the folder of one run's episodes, for commands that show or write out one run.
+
+    Raises:
+        StoreError: if it holds none.
+    """
+    if (path / "trajectories").is_dir():
+        return path
+    if kind_of(path) == "training":
+        return with_episodes(path, "training")
+    raise StoreError(f"{path} holds no episodes. Give a folder that `swirl generate` or `swirl train` wrote.")
 
 
 def no_run(path: Path) -> StoreError:
@@ -95,4 +132,4 @@ def nearest_run(path: Path) -> Path | None:
 
 
 def _is_run(path: Path) -> bool:
-    return (path / SWEEP).is_file() or kind_of(path) is not None
+    return (path / sweep.FILE).is_file() or kind_of(path) is not None

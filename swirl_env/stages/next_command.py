@@ -1,4 +1,4 @@
-"""The command that runs a trained policy in the setting that it was trained in."""
+"""A trained policy in the setting that it was trained in, as arguments of the command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, WORDS, get_setting
 from swirl_env.config.options import episode_defaults
-from swirl_env.config.overrides import choice, command, overrides, tool_choices
+from swirl_env.config.overrides import choice, command, override, overrides, tool_choices
+from swirl_env.stages.run_config import code_words, to_config
 from swirl_env.stages.train_options import TrainOptions
 
 _SETTINGS = ("max_steps", "max_chars", "format", "history", "prompt", "instructions", "examples")
@@ -15,9 +16,14 @@ _SETTINGS = ("max_steps", "max_chars", "format", "history", "prompt", "instructi
 
 
 def next_command(options: TrainOptions) -> str:
-    """Returns the command: held-out questions, the tools, limits and prompt of training, the policy as an agent."""
-    task = _task_words(options)
-    return command("generate", *choice("agent", _agent(options)), *task, *_episode_words(options))
+    """Returns the command that evaluates the policy of a training run."""
+    code = code_words({key: value for key, value in to_config(options).items() if key != "algo"})
+    return command("eval", override("trained", options.out), *code)
+
+
+def setting_words(options: TrainOptions) -> list[str]:
+    """Returns the arguments: held-out questions, the tools, limits and prompt of training, the policy as an agent."""
+    return [*choice("agent", _agent(options)), *_task_words(options), *_episode_words(options)]
 
 
 def _agent(options: TrainOptions) -> dict[str, Any]:

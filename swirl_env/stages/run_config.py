@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -150,22 +150,31 @@ def _programs(config: Mapping[str, object]) -> list[str]:
 
 def resume_command(stage: str, options: RunOptions) -> str:
     """Returns the command that goes on with a run; it repeats what runs code: ``module:Attr`` names, programs of tools."""
-    config = to_config(options)
+    return command(stage, override("out", options.out), "resume=true", *code_words(to_config(options)))
+
+
+def code_words(config: Config) -> list[str]:
+    """Returns the arguments that name once more what a configuration runs: ``module:Attr``, programs of tools."""
     named = {name.partition("=")[0] for name in code_names(config)}
     words = [word for key in ("task", "agent", "judge", "grader", "algo") if key in named for word in choice(key, config[key])]
     if "tool" in named or _programs(config):
         words += tool_choices(config["tool"])
     words += [override(key, config[key]) for key in ("format", "prompt") if key in named]
-    return command(stage, override("out", options.out), "resume=true", *words)
+    return words
 
 
-def check_code(path: Path, config: Config) -> None:
+def check_code(path: Path, config: Config, words: Sequence[str] | None = None) -> None:
     """Refuses code that a run folder names and the command line does not: the folder may come from somebody else.
+
+    Args:
+        path: the run folder.
+        config: what it says.
+        words: the arguments of the command line; None takes those of the stage that runs.
 
     Raises:
         ConfigError: naming it.
     """
-    words = command_line_words()
+    words = command_line_words() if words is None else words
     unasked = [name for name in code_names(config) if not any(name.partition("=")[2] in word for word in words)]
     if unasked:
         raise ConfigError(

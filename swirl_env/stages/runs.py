@@ -9,17 +9,19 @@ from typing import TypeVar
 
 import msgspec
 
+from swirl_env.config import failures, sweep
 from swirl_env.config.options import RunOptions
 from swirl_env.errors import ConfigError, StoreError, unknown_name
 from swirl_env.fingerprint import fingerprint
 from swirl_env.registry import Spec
 from swirl_env.stages.dates import pin_dates
+from swirl_env.stages.environment import note_environment
 from swirl_env.stages.run_config import Config, read_config, resumed, same_run, to_config, to_options, to_yaml
 from swirl_env.store import Store
 from swirl_env.store.lines import replace_file
 
 R = TypeVar("R", bound=RunOptions)
-_OURS = ("multirun.yaml",)
+_OURS = (sweep.FILE, failures.FILE)
 """Files that a sweep leaves in a folder before its runs begin."""
 
 
@@ -74,9 +76,9 @@ def claim(options: RunOptions) -> None:
     stored = _check_begin(path, options)
     if stored is not None and options.resume:
         same_run(path, stored, options)
-        if stored == to_config(options):
-            return
-    replace_file(path / "config.yaml", to_yaml(options).encode())
+    if stored is None or not options.resume or stored != to_config(options):
+        replace_file(path / "config.yaml", to_yaml(options).encode())
+    note_environment(path)
 
 
 def _check_begin(path: Path, options: RunOptions) -> Config | None:

@@ -9,7 +9,7 @@ from swirl_env.config.plain_arguments import parse
 from swirl_env.episodes.terminal import render_state
 from swirl_env.episodes.transcript import initial_state, next_state
 from swirl_env.errors import ConfigError, StoreError, unknown_name
-from swirl_env.stages import runs
+from swirl_env.stages import folders, runs
 from swirl_env.store import Store
 from swirl_env.types import Trajectory
 
@@ -29,9 +29,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if len(words) not in (2, 3) or not (len(words) == 2 or words[2].isdecimal()):
         raise ConfigError("Expected a run folder, a task id and perhaps a sample number: swirl show DIR TASK_ID [SAMPLE].")
-    path = Path(words[0])
-    if not (path / "trajectories").is_dir():
-        raise StoreError(f"{path} holds no episodes. Give a folder that `swirl generate` or `swirl eval` wrote.")
+    path = folders.one_with_episodes(Path(words[0]))
     print(render(_find(Store(path, "r"), words[1], int(words[2]) if len(words) == 3 else None, options.get("verdicts"))))
     return 0
 

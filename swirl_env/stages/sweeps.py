@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from swirl_env.config.failures import failure_of
 from swirl_env.config.overrides import command, override
 from swirl_env.errors import StoreError
 from swirl_env.evaluate import Estimate, Evaluation, evaluate
@@ -46,10 +47,24 @@ def show_sweep(path: Path, verdicts: str | None = None) -> list[Cell]:
         if mine := [cell for cell in cells if kind in cell.evaluations]:
             rows = _rows(mine)
             tables.show(rows, f"{len(mine)} runs in {path}" + (f", verdicts of {verdicts}" if verdicts else ""))
-    if unfinished:
-        print(f"without results: {', '.join(str(run.relative_to(path)) for run in unfinished)}")
+    _list_unfinished(path, unfinished)
     print(f"next: {command('eval', override('out', str(cells[0].path)))}   for one of them in full")
     return cells
+
+
+def failed_cells(path: Path) -> tuple[dict[Path, str], int]:
+    """Returns the cells of a sweep whose last attempt failed, each with its reason, and how many cells there are."""
+    cells = [*folders.unbegun_cells(path), *(run for run, _ in folders.runs_below(path))]
+    return {run: reason for run in cells if (reason := failure_of(run))}, len(cells)
+
+
+def _list_unfinished(path: Path, unfinished: Sequence[Path]) -> None:
+    """Prints the cells without results, each that failed with its reason."""
+    failed, _ = failed_cells(path)
+    for run, reason in failed.items():
+        print(f"failed: {run.relative_to(path)}: {reason}")
+    if others := [str(run.relative_to(path)) for run in unfinished if run not in failed]:
+        print(f"without results: {', '.join(others)}")
 
 
 def _without_table(path: Path, runs_without: Sequence[Path]) -> list[Cell]:

@@ -1,6 +1,6 @@
 """``swirl train``: a policy, an algorithm, a budget; a run folder with the trained policy and what it is worth.
 
-    config.yaml  metrics.jsonl  timing.jsonl  checkpoints/  rollouts/  policy/  evaluation.json
+    config.yaml  environment.json  metrics.jsonl  timing.jsonl  checkpoints/  rollouts/  policy/  evaluation.json
 
 Killed at any moment it goes on with ``resume=true`` and ends with the same weights and metrics. Several processes
 (``accelerate launch``, ``torchrun``) share the rollouts and the updates; the first one prints and writes.
@@ -32,8 +32,7 @@ from swirl_env.algos.run import Algorithm, Limits, Run
 from swirl_env.algos.train_config import TrainConfig
 from swirl_env.algos.trainer import Trainer
 from swirl_env.algos.warm_start import one_thread
-from swirl_env.config.options import read
-from swirl_env.config.overrides import command_line_keys
+from swirl_env.config.options import keys_to_resume, read
 from swirl_env.errors import Interrupted, MissingExtra, unknown_name
 from swirl_env.evaluate import Evaluation
 from swirl_env.registry import make
@@ -61,7 +60,7 @@ def main(config: DictConfig) -> float | None:
     options = read("train", TrainOptions, config)
     evaluations.check_objective(options.objective, "greedy")
     accelerator = accelerator_of(options)
-    options = checked(runs.settle(_same_folder(options, accelerator), command_line_keys()))
+    options = checked(runs.settle(_same_folder(options, accelerator), keys_to_resume()))
     accelerator.wait_for_everyone()  # every process has looked at the folder before the first one writes to it
     try:
         if _has_ended(options):
@@ -159,6 +158,7 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
             save_every=options.save_every,
             resume=options.resume,
             report=report,
+            keep=options.keep_rollouts,
         )
         algorithm.train(run)
         run.finish()

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from swirl_env.algos.kept import Keep
 from swirl_env.algos.train_config import TrainConfig
 from swirl_env.config.options import Count, Folder, Options, Plugin, RunOptions
 from swirl_env.episodes.prompts import FULL, QUESTION
@@ -71,6 +72,7 @@ class TrainOptions(RunOptions, frozen=True, kw_only=True):
     allow_other_settings: bool
     out: Folder
     save_every: Natural
+    keep_rollouts: Keep = "all"
     trackers: list[str]
     precision: Literal["no", "fp16", "bf16"] | None
     eval: EvalSection

@@ -27,15 +27,15 @@ two judges and two runs side by side. DIR is a run folder, or a folder of runs a
 
 def run(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code."""
-    folders, options = parse(argv, {"out": str, "serve": bool, "port": int})
-    if folders is None:
+    words, options = parse(argv, {"out": str, "serve": bool, "port": int})
+    if words is None:
         print(USAGE)
         return 0
-    if not folders:
+    if not words:
         raise ConfigError("Expected a run folder to show: swirl view DIR [DIR ...].")
-    chosen = [run for folder in folders for run in _runs(Path(folder))]
+    chosen = [run for word in words for run in _runs(Path(word))]
     stores = [(str(path), Store(path, "r")) for path in dict.fromkeys(chosen)]
-    target = Path(options.get("out", Path(folders[0]) / "view.html"))
+    target = Path(options.get("out", Path(words[0]) / "view.html"))
     if not target.parent.is_dir():
         raise ConfigError(f"The folder of out={target} does not exist: {target.parent}.")
     try:
@@ -59,7 +59,9 @@ def _runs(folder: Path) -> list[Path]:
     """
     if (folder / "trajectories").is_dir():
         return [folder]
-    below = [run for run, kind in folders.runs_below(folder) if kind == "episodes"] if folder.is_dir() else []
+    if folders.kind_of(folder) == "training":
+        return [folders.with_episodes(folder, "training")]
+    below = list(folders.with_episodes_below(folder)) if folder.is_dir() else []
     if not below:
         what = "holds no episodes" if folder.is_dir() else "does not exist"
         near = folders.nearest_run(folder)

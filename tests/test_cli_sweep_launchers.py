@@ -1,0 +1,97 @@
+"""Sweeps of training runs with hydra's launchers and the optuna sweeper, killed and gone on with by the same command."""
+
+import importlib.util
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="training needs torch")
+
+from commands import finish, started  # noqa: E402
+from swirl_env.algos.embedded import SETTINGS  # noqa: E402
+from swirl_env.algos.warm_start import WarmStart, fingerprint, save, train  # noqa: E402
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks at processes in /proc"),
+    pytest.mark.skipif(
+        importlib.util.find_spec("hydra_plugins.hydra_optuna_sweeper") is None, reason="needs the extra swirl-env[sweeps]"
+    ),
+]
+
+FEW = ["train", "-m", "setting=easy", "judge=fakes:Evens", "updates=2", "eval.episodes=4", "eval.before=false", "slots=8"]
+FEW += ["algo=return_to_go", "algo.episodes_per_update=4", "save_every=1", "out=sweep"]
+GRID = ["seed=0,1,2", "trainer.lr=0.001,0.002"]
+SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=6", "hydra.sweeper.n_jobs=1"]
+SEARCH += ["hydra.sweeper.direction=maximize", "trainer.lr=interval(0.0001,0.01)", "seed=0"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environ(tmp_path_factory):
+    """The environment of the commands: a cache in which the warm start of the setting is there already, a weak one."""
+    root = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWIRL_CACHE_DIR", str(root))
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        model, tokenizer, _ = train(SETTINGS["easy"], 0, WarmStart(updates=60, worlds=1))
+        save(model, tokenizer, root / "warm-starts" / f"easy-0-{fingerprint(SETTINGS['easy'], 0, WarmStart())}")
+        yield
+
+
+def processes_in(folder):
+    """Returns the processes whose working directory is a folder: a command and whatever it started."""
+    pids = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            inside = os.readlink(process / "cwd") == str(folder)
+            if inside and "(zombie)" not in (process / "status").read_text():
+                pids.append(int(process.name))
+        except OSError:
+            continue
+    return pids
+
+
+def ended(folder):
+    return sorted(path.parent for path in folder.glob("sweep/*/policy"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(GRID, id="basic"),
+        pytest.param([*GRID, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], id="joblib"),
+        pytest.param([*GRID, "hydra/launcher=submitit_local"], id="submitit"),
+        pytest.param(SEARCH, id="optuna"),
+    ],
+)
+def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(tmp_path, words):
+    sweep = started(tmp_path, *FEW, *words)
+    while not ended(tmp_path):
+        assert sweep.poll() is None, sweep.communicate()
+        time.sleep(0.05)
+    sweep.send_signal(signal.SIGKILL)
+    sweep.communicate()
+    for _ in range(200):
+        if not processes_in(tmp_path):
+            break
+        time.sleep(0.05)
+    assert not processes_in(tmp_path)
+    before = {run: (run / "policy/model.safetensors").stat().st_mtime_ns for run in ended(tmp_path)}
+    assert 1 <= len(before) < 6
+    code, out, err = finish(started(tmp_path, *FEW, *words))
+    assert code == 0 and "6 runs in sweep" in out, out + err
+    assert len(ended(tmp_path)) == 6 and not processes_in(tmp_path)
+    for run in ended(tmp_path):
+        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [row["update"] for row in rows] == [1, 2], run
+    assert before == {run: (run / "policy/model.safetensors").stat().st_mtime_ns for run in before}
+    if words is SEARCH:
+        best = (tmp_path / "sweep/optimization_results.yaml").read_text()
+        evaluations = [json.loads((run / "evaluation.json").read_text())["after"] for run in ended(tmp_path)]
+        assert f"best_value: {max(one['sampled']['accuracy']['value'] for one in evaluations)}" in best
