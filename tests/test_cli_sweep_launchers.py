@@ -12,8 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from commands import finish, started  # noqa: E402
-from swirl_env.algos.embedded import SETTINGS  # noqa: E402
-from swirl_env.algos.warm_start import WarmStart, fingerprint, save, train  # noqa: E402
+from weak import put_warm_starts  # noqa: E402
 
 pytestmark = [
     pytest.mark.slow,
@@ -38,8 +37,7 @@ def environ(tmp_path_factory):
         patch.setenv("SWIRL_CACHE_DIR", str(root))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))
-        model, tokenizer, _ = train(SETTINGS["easy"], 0, WarmStart(updates=60, worlds=1))
-        save(model, tokenizer, root / "warm-starts" / f"easy-0-{fingerprint(SETTINGS['easy'], 0, WarmStart())}")
+        put_warm_starts(root, "easy")
         yield
 
 

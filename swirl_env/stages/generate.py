@@ -17,6 +17,7 @@ from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.stages import evaluations, runs
 from swirl_env.stages.engines import engine_for
+from swirl_env.stages.live import Live
 from swirl_env.stages.progress import progress
 from swirl_env.stages.run_config import resume_command
 from swirl_env.store import Store
@@ -87,7 +88,7 @@ class Tally:
 
     @property
     def accuracy(self) -> str:
-        """The share of right answers so far, for a progress bar."""
+        """The share of right answers, in words."""
         return f"accuracy {self.correct / self.graded:.3f}" if self.graded else ""
 
     def __str__(self) -> str:
@@ -124,11 +125,13 @@ def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent
             done=store.keys(),
             name=str(options.agent["name"]),
         )
+        live = Live()
         with progress(what, episodes, tally.episodes - tally.errors) as advance:
             for trajectory in trajectories:
                 _store_episode(store, table, trajectory)
                 tally.add(trajectory)
-                advance(note=tally.accuracy)
+                live.add(trajectory)
+                advance(note=str(live))
     except KeyboardInterrupt:
         raise Interrupted(
             f"{len(store.keys())} of {episodes} episodes are in {store.path}. To go on: {resume_command('generate', options)}"

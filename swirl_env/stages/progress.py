@@ -6,10 +6,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
+from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from swirl_env.config.orphans import is_worker
 
 _EVERY = 10.0
 """Seconds between two lines where there is no terminal."""
@@ -32,7 +36,11 @@ def progress(what: str, total: int, done: int = 0) -> Iterator[Advance]:
         done: how much was done before.
     """
     console = Console(stderr=True)
-    if console.is_terminal:
+    if is_worker():  # several bars would write over one another
+        yield _lines(
+            f"{Path(HydraConfig.get().runtime.output_dir).name}: {what}" if HydraConfig.initialized() else what, total, done
+        )
+    elif console.is_terminal:
         with _bar(what, total, done, console) as advance:
             yield advance
     else:

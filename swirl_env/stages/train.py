@@ -9,11 +9,10 @@ Killed at any moment it goes on with ``resume=true`` and ends with the same weig
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
@@ -21,7 +20,7 @@ from typing import Any, cast
 import msgspec
 import torch
 from accelerate import Accelerator
-from accelerate.utils import LoggerType, broadcast_object_list
+from accelerate.utils import broadcast_object_list
 from omegaconf import DictConfig
 
 from swirl_env.agents.transformers import TransformersAgent
@@ -33,23 +32,29 @@ from swirl_env.algos.train_config import TrainConfig
 from swirl_env.algos.trainer import Trainer
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.config.options import keys_to_resume, read
-from swirl_env.errors import Interrupted, MissingExtra, unknown_name
+from swirl_env.errors import Interrupted
 from swirl_env.evaluate import Evaluation
 from swirl_env.registry import make
 from swirl_env.stages import evaluations, folders, runs, tables
+from swirl_env.stages.live import Live
 from swirl_env.stages.next_command import next_command
 from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
-from swirl_env.stages.progress import progress
+from swirl_env.stages.progress import Advance, progress
 from swirl_env.stages.run_config import read_config, resume_command, to_config
 from swirl_env.stages.stored import load_stored
+from swirl_env.stages.tracking import Tracking, check_trackers
 from swirl_env.stages.train_options import TrainOptions, checked
 from swirl_env.store.lines import WriterLock, make_folder
+from swirl_env.types import Trajectory
 
 ONE_PROCESS = (
     "swirl: accelerate launch was asked for several processes, but started one: on CPUs it starts more under MPI alone. "
     "To train with N: accelerate launch --multi_gpu --num_processes N -m swirl_env.cli train ... (on CPUs too)"
 )
 """What a run says that was meant for more."""
+
+RECENT = 256
+"""Episodes over which the progress bar takes its shares."""
 
 Results = dict[str, Any]
 """What a training run measured, as its evaluation.json holds it."""
@@ -95,12 +100,7 @@ def _report_ended(options: TrainOptions, first: bool) -> Results:
 
 def accelerator_of(options: TrainOptions) -> Accelerator:
     """Returns accelerate's part of the run: devices, processes, precision, trackers."""
-    known = sorted(str(kind) for kind in LoggerType if kind != LoggerType.ALL)
-    for name in options.trackers:
-        if name not in known:
-            raise unknown_name("tracker", name, known)
-        if importlib.util.find_spec(name) is None and not (name == "tensorboard" and importlib.util.find_spec("tensorboardX")):
-            raise MissingExtra(f"trackers=[{name}] needs the package {name!r}. Install it with: pip install {name}")
+    check_trackers(options.trackers)
     check_launcher()
     on_cpu = options.model.device == "cpu" or options.policy == "embedded" or not torch.accelerator.is_available()
     accelerator = Accelerator(
@@ -140,7 +140,14 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
     measure = Measure(evaluation_engines(options), options.eval.episodes, options.eval.quick, options.slots, accelerator)
     agent = make_policy(options, accelerator)
     trainer = Trainer(agent.model, _config(options), accelerator)
-    with _writing(options) if first else nullcontext(), _reporting(options, accelerator) as report:
+    tracking = Tracking(options, accelerator)
+    with _writing(options) if first else nullcontext(), _watching(options, first) as watch:
+
+        def report(row: Results) -> None:
+            if watch is not None:
+                watch.update(row)
+            tracking.log(row)
+
         results = _begun(options, measure, agent, first)
         run = Run(
             agent,
@@ -158,8 +165,10 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
             save_every=options.save_every,
             resume=options.resume,
             report=report,
+            watch=None if watch is None else watch.episode,
             keep=options.keep_rollouts,
         )
+        tracking.begin(run.spent.updates)
         algorithm.train(run)
         run.finish()
         after = _full(measure, agent)
@@ -167,6 +176,7 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
             save_policy(agent, path / "policy")
             results |= {"after": after, "spent": dataclasses.asdict(run.spent)}
             runs.write_json(path / "evaluation.json", results)
+            tracking.log_evaluations(_evaluations(after) if after else {})
     if first:
         _report_results(options, run, results)
     accelerator.wait_for_everyone()
@@ -213,29 +223,55 @@ def _full(measure: Measure, agent: TransformersAgent) -> Results | None:
     return {how: evaluation.to_dict() for how, evaluation in measure.full(agent).items()}
 
 
+class _Watch:
+    """Shows in a progress bar how training goes, from episode to episode and from update to update.
+
+    Args:
+        options: of the run.
+        advance: moves the bar.
+        total: its length: the budget of tokens, or of updates if there is none.
+    """
+
+    def __init__(self, options: TrainOptions, advance: Advance, total: int) -> None:
+        self._advance, self._total = advance, total
+        self._unit = "sampled_tokens" if _by_tokens(options) else "update"
+        self._live = Live(recent=RECENT)
+        self._done = 0
+        self._figures = ""
+
+    def episode(self, trajectory: Trajectory) -> None:
+        """Takes note of an episode that has ended."""
+        before = self._live.tokens
+        self._live.add(trajectory)
+        self._show(self._done + (self._live.tokens - before if self._unit == "sampled_tokens" else 0))
+
+    def update(self, row: Results) -> None:
+        """Takes note of an update."""
+        shown = {key: row[key] for key in ("reward", "eval_success") if key in row}
+        skipped = int(row.get("skipped_updates", 0))
+        notes = [f"{key} {value:.3f}" for key, value in shown.items()] + [f"{skipped} updates skipped"] * (skipped > 0)
+        self._figures = "  ".join(notes)
+        self._show(int(row[self._unit]))
+
+    def _show(self, done: int) -> None:
+        done = min(done, self._total)
+        self._advance(done - self._done, f"{self._live}  {self._figures}".strip())
+        self._done = done
+
+
+def _by_tokens(options: TrainOptions) -> bool:
+    return options.budget is not None and options.updates is None
+
+
 @contextmanager
-def _reporting(options: TrainOptions, accelerator: Accelerator) -> Iterator[Callable[[Results], None] | None]:
-    """Yields the function that shows each update's metrics: in the progress bar and in the trackers."""
-    if not accelerator.is_main_process:
+def _watching(options: TrainOptions, first: bool) -> Iterator[_Watch | None]:
+    """Yields what shows the progress of a run; None in all processes but the first."""
+    if not first:
         yield None
         return
-    if options.trackers:
-        accelerator.init_trackers("swirl", config={"algo": str(options.algo["name"]), "seed": options.seed})
-    by_tokens = options.budget is not None and options.updates is None
-    total = int((options.budget if by_tokens else options.updates) or 0)
-    done = 0
+    total = int((options.budget if _by_tokens(options) else options.updates) or 0)
     with progress(f"train {options.algo['name']}", total) as advance:
-
-        def report(row: Results) -> None:
-            nonlocal done
-            now = min(total, int(row["sampled_tokens" if by_tokens else "update"]))
-            shown = {key: row[key] for key in ("success", "reward", "eval_success") if key in row}
-            advance(now - done, "  ".join(f"{key} {value:.3f}" for key, value in shown.items()))
-            done = now
-            if options.trackers:
-                accelerator.log({key: value for key, value in row.items() if key != "update"}, step=int(row["update"]))
-
-        yield report
+        yield _Watch(options, advance, total)
 
 
 def save_policy(agent: TransformersAgent, folder: Path) -> None:
