@@ -138,7 +138,7 @@ def run(options: BenchOptions) -> None:
     collected = compare.figures(training) if training else []
     write(path, results, collected)
     if training:
-        curves.draw(training, f"{options.setting}: held-out success", path / "curves.png")
+        curves.draw(training, f"{_questions(options)}: held-out success", path / "curves.png")
     _print(path, results, collected, options)
 
 
@@ -198,7 +198,7 @@ def _print(path: Path, results: Sequence[Result], collected: Sequence[compare.Fi
             print(f"{result.row.task}, {result.row.agent} was left out: {result.skipped}")
     if collected:
         over = f", mean ± 95 % interval over {len(options.seeds)} seeds" if len(options.seeds) > 1 else ""
-        title = f"{options.setting}: {options.episodes} held-out episodes, {options.budget:,} sampled tokens{over}"
+        title = f"{_questions(options)}: {options.episodes} held-out episodes, {options.budget:,} sampled tokens{over}"
         tables.show([one.cells() for one in collected], title, sections=[0])
         print(compare.verdict(collected))
     also = ", curves.png" if collected else ""
@@ -207,6 +207,11 @@ def _print(path: Path, results: Sequence[Result], collected: Sequence[compare.Fi
         print(f"next: {command('eval', override('out', str(path / done[0].row.folder)))}")
     if collected:
         print(f"next, for intervals over seeds: {_again(path, 'seeds', seeds=_more(options.seeds))}")
+
+
+def _questions(options: BenchOptions) -> str:
+    """Returns what the training part trains on, in a word."""
+    return options.setting if options.task is None else str(options.task["name"])
 
 
 def _again(path: Path, *but: str, **changed: Any) -> str:

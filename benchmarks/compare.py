@@ -23,7 +23,7 @@ from typing import Any
 from swirl_env import cli
 from swirl_env.algos.run_logs import TIMING, read_log
 from swirl_env.config.options import BenchOptions
-from swirl_env.config.overrides import overrides
+from swirl_env.config.overrides import choice, overrides, tool_choices
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.registry import names
 from swirl_env.stages.progress import progress
@@ -97,10 +97,13 @@ def _arm(options: BenchOptions, name: str, seed: int) -> Arm:
         raise unknown_name("algorithm", name, {*options.arms, *names("algo")})
     given = dict(options.arms.get(name, {}))
     algo = dict(given.pop("algo", {}))
-    common = {"setting": options.setting, "warm_start": seed, "seed": seed, "budget": options.budget}
-    common |= {"eval.episodes": options.episodes}
+    same: dict[str, Any] = {"seed": seed, "budget": options.budget, "policy": options.policy, "eval.episodes": options.episodes}
+    same |= {"setting": options.setting, "warm_start": seed} if options.task is None else {"eval.split": options.split}
+    plugins = [] if options.task is None else choice("task", options.task)
+    plugins += [*tool_choices(options.tool), *choice("judge", options.judge)]
     folder = Path(options.out) / f"train-{name.rpartition(':')[2]}-{seed}"
-    arguments = [f"algo={algo.pop('name', name)}", *overrides({**common, "algo": algo, **given})]
+    arguments = [f"algo={algo.pop('name', name)}", *plugins, *overrides({**same, "algo": algo})]
+    arguments += [*overrides(options.common), *overrides(given)]
     return Arm(name, seed, folder, tuple(arguments), options.budget)
 
 
@@ -108,6 +111,8 @@ def warm_starts(options: BenchOptions) -> None:
     """Trains the warm starts that are not cached, before several runs would wait for one of them."""
     from swirl_env.stages.policy import warm_policy
 
+    if options.policy != "embedded":
+        return
     for seed in options.seeds:
         warm_policy(options.setting, seed)
 
@@ -273,7 +278,7 @@ def _count(values: Sequence[float]) -> str:
 
 
 def check(options: BenchOptions) -> None:
-    """Refuses a comparison without algorithms or seeds, or with one of them twice.
+    """Refuses a comparison without algorithms, seeds or held-out questions, or with an algorithm or a seed twice.
 
     Raises:
         ConfigError: with what to change.
@@ -281,3 +286,7 @@ def check(options: BenchOptions) -> None:
     for key, values in (("algos", options.algos), ("seeds", options.seeds)):
         if not values or len(set(values)) < len(values):
             raise ConfigError(f"{key} names each once, and one at least; got {list(values)}.")
+    if options.task is not None and options.split is None:
+        raise ConfigError(
+            f"A comparison needs held-out questions: name a split of task={options.task['name']} with split=..., e.g. split=test."
+        )

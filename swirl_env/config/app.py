@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
@@ -22,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from swirl_env.config.arguments import Arguments, read_arguments, tools_of_task
+from swirl_env.config.arguments import Arguments, compose_stage, read_arguments, tools_of_task
 from swirl_env.config.errors import explained
 from swirl_env.config.failures import forget_failure, note_failure
 from swirl_env.config.help import stage_help
@@ -60,10 +61,19 @@ def run_stage(stage: str, argv: Sequence[str]) -> Sweep | None:
             print(stage_help(stage, arguments))
             return None
         tools = tools_of_task(stage, arguments)
+        if not arguments.multirun and _is_sweep(stage, arguments):
+            arguments = replace(arguments, multirun=True)
         if not arguments.multirun:
             _run(stage, arguments.for_hydra(*tools))
             return None
         return _sweep(stage, arguments, tools)
+
+
+def _is_sweep(stage: str, arguments: Arguments) -> bool:
+    """Whether config files or the command line say ``hydra.mode: MULTIRUN``, as presets of experiments do."""
+    if not ({"experiment", "hydra.mode"} & arguments.keys() or {"config-dir", "config-name"} & arguments.flags.keys()):
+        return False
+    return bool(compose_stage(stage, arguments).hydra.mode == RunMode.MULTIRUN)
 
 
 def _run(stage: str, argv: Sequence[str]) -> None:

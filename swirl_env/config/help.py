@@ -32,6 +32,8 @@ def stage_help(stage: str, arguments: Arguments) -> str:
         blocks.append("Groups: any choice may be a package.module:Attr of your own, too\n" + "\n".join(lines))
     blocks.append("Keys\n" + "\n".join(_key_lines(stage, config, groups)))
     blocks += [text for group in groups for text in _option_blocks(group, config)]
+    if stage == "train":
+        blocks.append("Presets: sweeps like the paper's tables, +experiment=NAME\n" + "\n".join(_preset_lines()))
     tail = [f"`swirl {stage} GROUP=CHOICE --help` shows the options of another choice."] if groups else []
     tail.append(
         "Sweeps: --multirun (-m) with key=a,b runs every combination. Hydra's own flags: --cfg job, --config-dir, --info."
@@ -50,6 +52,13 @@ def _group_lines(groups: Sequence[str], config: DictConfig) -> Iterator[str]:
             now = str(node["name"])
         several = f"   several: {group}=[a,b]" if group in LISTS else ""
         yield from _row(group, f"= {now}", f"{', '.join(choices(group))}{several}")
+
+
+def _preset_lines() -> Iterator[str]:
+    folder = resources.files("swirl_env.conf").joinpath("experiment")
+    for file in sorted(folder.iterdir(), key=lambda file: file.name):
+        comment = file.read_text(encoding="utf-8").splitlines()[1]
+        yield from _row(file.name.removesuffix(".yaml"), "", comment.lstrip("# "))
 
 
 def _key_lines(stage: str, config: DictConfig, groups: Sequence[str]) -> Iterator[str]:

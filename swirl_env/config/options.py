@@ -140,6 +140,13 @@ class BenchOptions(Options, frozen=True, kw_only=True):
     slots: Count
     part: Literal["all", "agents", "training"]
     algos: list[str]
+    policy: Annotated[str, msgspec.Meta(min_length=1)]
+    task: Plugin | None = None
+    tool: dict[str, Plugin] | None = None
+    judge: Plugin | None
+    split: str | None
+    common: dict[str, Any]
+    """What all training runs have, by section."""
     setting: str
     budget: Count
     seeds: list[Annotated[int, msgspec.Meta(ge=0)]]

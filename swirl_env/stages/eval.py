@@ -95,7 +95,12 @@ def _training(path: Path, verdicts: str | None) -> dict[str, Evaluation]:
     results = folders.training_results(path)
     at_tokens = {f"at {tokens} tokens": at for tokens, at in results.get("at", {}).items()}
     by_time: dict[str, dict[str, Evaluation]] = {}
-    for when, measured in {"before": results.get("before"), **at_tokens, "after": results.get("after")}.items():
+    for when, measured in {
+        "before": results.get("before"),
+        **at_tokens,
+        "after": results.get("after"),
+        **{f"after, {name}": measured for name, measured in results.get("also", {}).items()},
+    }.items():
         if measured:
             by_time[when] = {how: msgspec.convert(measured[how], Evaluation) for how in ("sampled", "greedy") if how in measured}
     if by_time:

@@ -40,8 +40,13 @@ def evaluation_engines(options: TrainOptions) -> list[Engine]:
     return [] if split is None else [engine_for({**options.task, "split": split}, options)]
 
 
-def _of_setting(options: TrainOptions, split: Any, seed: int) -> Engine:
-    setting = get_setting(options.setting)
+def further_engines(options: TrainOptions) -> dict[str, list[Engine]]:
+    """Returns engines over the test worlds of the settings that ``eval.also`` names, by setting."""
+    return {name: [_of_setting(options, "test", world, name) for world in range(_TEST_WORLDS)] for name in options.eval.also}
+
+
+def _of_setting(options: TrainOptions, split: Any, seed: int, name: str = "") -> Engine:
+    setting = get_setting(name or options.setting)
     given: dict[str, Any] = {} if options.max_steps is None else {"max_steps": options.max_steps}
     given |= {"format": options.format, "history": options.history, "max_chars": options.max_chars}
     return setting.engine(split, seed, judge=options.judge, grader=options.grader, **given)

@@ -15,6 +15,7 @@ from swirl_env.evaluate import Estimate, Evaluation, evaluate
 from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.store import Store
 
+_ON = "on "
 SEED = re.compile(r"(.*\.)?seed|warm_start")
 """Keys that say which of several like runs a cell is."""
 
@@ -26,7 +27,7 @@ class Cell(msgspec.Struct, frozen=True):
     name: str
     """Its folder below the sweep's: the overrides in which it differs from others."""
     evaluations: dict[str, Evaluation]
-    """``episodes`` of a run of episodes; ``sampled`` and ``greedy`` of a trained policy."""
+    """``episodes`` of a run of episodes; ``sampled`` and ``greedy`` of a trained policy, ``on NAME`` in further settings."""
 
     @property
     def setting(self) -> str:
@@ -95,8 +96,13 @@ def read_cells(path: Path, verdicts: str | None = None) -> tuple[list[Cell], lis
 
 def _evaluations(run: Path, kind: folders.Kind, verdicts: str | None) -> dict[str, Evaluation]:
     if kind == "training":
-        after = folders.training_results(run).get("after")
-        return {how: msgspec.convert(after[how], Evaluation) for how in ("sampled", "greedy")} if after else {}
+        results = folders.training_results(run)
+        after = results.get("after")
+        if not after:
+            return {}
+        measured = {how: after[how] for how in ("sampled", "greedy")}
+        measured |= {f"{_ON}{name}": of_one["sampled"] for name, of_one in results.get("also", {}).items() if of_one}
+        return {how: msgspec.convert(evaluation, Evaluation) for how, evaluation in measured.items()}
     store = Store(run, "r")
     table = runs.table_of(store, verdicts)
     evaluation = evaluate(store.with_verdicts(table))
@@ -117,7 +123,8 @@ def _rows(cells: Sequence[Cell]) -> list[dict[str, str]]:
 def _cells_of_one(of_one: Mapping[str, Evaluation]) -> dict[str, str]:
     if "episodes" in of_one:
         return tables.cells(of_one["episodes"])
-    return tables.policy_cells(of_one["sampled"], of_one["greedy"])
+    further = {f"{how} %": tables.percent(evaluation.accuracy) for how, evaluation in of_one.items() if how.startswith(_ON)}
+    return {**tables.policy_cells(of_one["sampled"], of_one["greedy"]), **further}
 
 
 def _mean_cells(group: Sequence[Mapping[str, Evaluation]]) -> dict[str, str]:
@@ -127,6 +134,8 @@ def _mean_cells(group: Sequence[Mapping[str, Evaluation]]) -> dict[str, str]:
     columns["success %"] = _mean(group, first, "accuracy")
     if first == "sampled":
         columns["greedy %"] = _mean(group, "greedy", "accuracy")
+        further = [how for how in group[0] if how.startswith(_ON) and all(how in one for one in group)]
+        columns |= {f"{how} %": _mean(group, how, "accuracy") for how in further}
     columns |= {"GOOD steps": _mean(group, first, "process"), "valid actions": _mean(group, first, "valid_actions")}
     steps = [value for one in group if (value := one[first].steps.value) is not None]
     return {**columns, "steps": f"{sum(steps) / len(steps):.2f}" if steps else "-"}

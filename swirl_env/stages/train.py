@@ -38,7 +38,7 @@ from swirl_env.registry import make
 from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.stages.live import Live
 from swirl_env.stages.next_command import next_command
-from swirl_env.stages.policy import evaluation_engines, make_policy, training_engine
+from swirl_env.stages.policy import evaluation_engines, further_engines, make_policy, training_engine
 from swirl_env.stages.progress import Advance, progress
 from swirl_env.stages.run_config import read_config, resume_command, to_config
 from swirl_env.stages.stored import load_stored
@@ -138,6 +138,10 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
     engine = training_engine(options)
     stored = load_stored(options, engine)
     measure = Measure(evaluation_engines(options), options.eval.episodes, options.eval.quick, options.slots, accelerator)
+    further = {
+        name: Measure(engines, options.eval.episodes, options.eval.quick, options.slots, accelerator)
+        for name, engines in further_engines(options).items()
+    }
     agent = make_policy(options, accelerator)
     trainer = Trainer(agent.model, _config(options), accelerator)
     tracking = Tracking(options, accelerator)
@@ -172,9 +176,10 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
         algorithm.train(run)
         run.finish()
         after = _full(measure, agent)
+        also = {name: _full(one, agent) for name, one in further.items()}
         if first:
             save_policy(agent, path / "policy")
-            results |= {"after": after, "spent": dataclasses.asdict(run.spent)}
+            results |= {"after": after, "also": also, "spent": dataclasses.asdict(run.spent)}
             runs.write_json(path / "evaluation.json", results)
             tracking.log_evaluations(_evaluations(after) if after else {})
     if first:
@@ -292,6 +297,7 @@ def _report_results(options: TrainOptions, run: Run, results: Results) -> None:
         print("no evaluation: name held-out questions, eval.split=..., and eval.episodes above 0")
     else:
         rows = [{"policy": when, **_cells(results[when])} for when in ("before", "after") if results[when]]
+        rows += [{"policy": f"after, {name}", **_cells(measured)} for name, measured in results["also"].items()]
         tables.show(rows, f"{path}, held-out questions, {options.eval.episodes} episodes each")
     if not run.done:
         print(f"ended after {spent.updates} updates, before the limit: {run.ended}")

@@ -25,6 +25,7 @@ class EvalSection(Options, frozen=True, kw_only=True):
     quick: Count
     at: list[Count]
     before: bool
+    also: list[str] = []
 
 
 class ModelSection(Options, frozen=True, kw_only=True):
@@ -106,6 +107,11 @@ def checked(options: TrainOptions) -> TrainOptions:
         )
     if options.policy == "embedded" and (options.lora.rank or options.model.adapter):
         raise ConfigError("The embedded policy is trained whole: LoRA goes with another policy=... (a model's name or folder).")
+    if options.task is not None and options.eval.also:
+        raise ConfigError(
+            f"eval.also names settings of the embedded task, and this run has task={options.task['name']}. For other questions: "
+            f"swirl eval trained={options.out} task=..."
+        )
     if options.trainer.schedule != "constant" and options.updates is None:
         raise ConfigError(f"trainer.schedule={options.trainer.schedule} ends at the last update: give updates=...")
     return options
