@@ -20,9 +20,9 @@ def _listen():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def finish(process):
+def finish(process, seconds=180):
     """Waits until it ends; returns exit code, stdout and stderr."""
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=seconds)
     return process.returncode, out, err
 
 

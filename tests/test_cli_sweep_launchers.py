@@ -58,7 +58,6 @@ def ended(folder):
     return sorted(path.parent for path in folder.glob("sweep/*/policy"))
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "words",
     [
@@ -82,7 +81,7 @@ def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(tmp_path, 
     assert not processes_in(tmp_path)
     before = {run: (run / "policy/model.safetensors").stat().st_mtime_ns for run in ended(tmp_path)}
     assert 1 <= len(before) < 6
-    code, out, err = finish(started(tmp_path, *FEW, *words))
+    code, out, err = finish(started(tmp_path, *FEW, *words), seconds=540)
     assert code == 0 and "6 runs in sweep" in out, out + err
     assert len(ended(tmp_path)) == 6 and not processes_in(tmp_path)
     for run in ended(tmp_path):
