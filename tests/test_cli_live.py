@@ -17,7 +17,7 @@ from swirl_env.stages.live import Live
 from swirl_env.stages.progress import progress
 from swirl_env.types import Action, Outcome, Settings, Step, Task, Trajectory, Verdict
 
-FEW = ["algo=grpo", "algo.questions_per_update=2", "algo.samples=2", "setting=easy", "judge=fakes:Evens", "slots=8"]
+FEW = ["algo=return_to_go", "algo.episodes_per_update=4", "setting=easy", "judge=fakes:Evens", "slots=8"]
 
 
 def episode(correct, *verdicts, tokens=2, ended="answered"):
@@ -111,7 +111,7 @@ def test_tensorboard_holds_the_metrics_of_a_run_that_was_killed_each_once(tmp_pa
     events = EventAccumulator("run/swirl")
     events.Reload()
     rows = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    for key in ("sampled_tokens", "success", "episodes"):
+    for key in ("sampled_tokens", "reward", "episodes"):
         logged = [(event.step, event.value) for event in events.Scalars(key)]
         assert logged == [(row["update"], pytest.approx(row[key])) for row in rows], key
     after = json.loads(Path("run/evaluation.json").read_text())["after"]

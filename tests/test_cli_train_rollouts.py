@@ -18,7 +18,9 @@ from weak import put_warm_starts  # noqa: E402
 
 slow = pytest.mark.slow
 FEW = ["setting=easy", "judge=fakes:Evens", "eval.episodes=0", "slots=8"]
-GRPO = ["algo=grpo", "algo.questions_per_update=2", "algo.samples=2", "updates=3", *FEW]
+PLAIN = ["algo=return_to_go", "algo.episodes_per_update=4", "updates=3", *FEW]
+SWIRL = ["algo=swirl", "algo.filter=none", "algo.questions=4", "algo.updates_per_round=2", "algo.rounds=0"]
+SWIRL.append("algo.states_per_update=4")
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +71,7 @@ def test_none_are_kept_on_request(tmp_path, episodes):
 
 @slow
 def test_every_command_reads_what_training_kept(swirl, cache):
-    code, out, err = swirl("train", *GRPO, "out=run")
+    code, out, err = swirl("train", *PLAIN, "out=run")
     assert code == 0, err
     store = Store("run/rollouts", "r")
     assert len(store) == 12 == json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])["episodes"]
@@ -95,10 +97,10 @@ def test_every_command_reads_what_training_kept(swirl, cache):
 @pytest.mark.parametrize(
     ("algo", "keep", "count"),
     [
-        (["algo=swirl", "algo.filter=none", "algo.questions=4", "algo.updates_per_round=2", "algo.rounds=0"], "all", 8),
-        (["algo=swirl", "algo.filter=none", "algo.questions=4", "algo.updates_per_round=2", "algo.rounds=0"], "last", 4),
-        (["algo=return_to_go", "algo.episodes_per_update=4"], "all", 12),
-        (["algo=return_to_go", "algo.episodes_per_update=4"], "none", 0),
+        (SWIRL, "all", 8),
+        (SWIRL, "last", 4),
+        (PLAIN[:2], "all", 12),
+        (PLAIN[:2], "none", 0),
     ],
 )
 def test_a_killed_run_keeps_each_episode_once(tmp_path, swirl, cache, algo, keep, count):
@@ -116,7 +118,7 @@ def test_a_killed_run_keeps_each_episode_once(tmp_path, swirl, cache, algo, keep
 
 @slow
 def test_a_policy_runs_in_the_setting_of_its_training_and_the_command_line_goes_before_it(swirl, cache):
-    code, out, err = swirl("train", *GRPO, "max_steps=4", "history=calls", "out=run")
+    code, out, err = swirl("train", *PLAIN, "max_steps=4", "history=calls", "out=run")
     assert code == 0, err
     (argv,) = printed_commands(out)
     assert argv == ["eval", "trained=run", "judge=fakes:Evens"]
@@ -136,7 +138,7 @@ def test_a_policy_runs_in_the_setting_of_its_training_and_the_command_line_goes_
 
 @slow
 def test_what_a_training_run_cannot_stand_for_is_refused_in_one_line(swirl, cache):
-    assert swirl("train", *GRPO, "out=run")[0] == 0
+    assert swirl("train", *PLAIN, "out=run")[0] == 0
     assert "names code to run: judge=fakes:Evens" in error_of(swirl("eval", "trained=run", "out=b"))
     assert "one training run" in error_of(swirl("eval", "-m", "trained=run,run2", "out=b"))
     shutil.rmtree("run/policy")
