@@ -129,3 +129,41 @@ def test_revisions_of_git_say_whether_files_were_changed(tmp_path):
     git("config", "core.fsmonitor", str(tmp_path / "hook"))
     assert environment._revision.__wrapped__(tmp_path) == git("rev-parse", "HEAD") + "+"
     assert not (tmp_path / "hooked").exists()
+
+
+@pytest.mark.parametrize("words", [["tool=[fakes:EchoTool],[fakes:EchoTool,fakes:EchoTool]"], ["seed=range(0,2)"], []])
+def test_every_cell_has_a_folder_of_its_own(swirl, words):
+    code, _, err = swirl("generate", *FAKES, AGENT, "n=2", *words, "-m", "out=sweep")
+    assert code == 0, err
+    cells = [path for path in Path("sweep").iterdir() if path.is_dir()]
+    assert [len(Store(cell, "r")) for cell in cells] == [2] * (2 if words else 1)
+    assert {path.name for path in Path("sweep").iterdir() if path.is_file()} == {"multirun.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["seed=0,1", "out=file"], "file is a file, not a folder"),
+        (["seed=0,1", "out=run"], "run holds a single run"),
+        (["seed=glob(*)", "out=new"], "The sweep has no runs"),
+        (["seed=interval(0,1)", "out=new"], "does not support sweep type"),
+        (["seed=0,1", "out=new", "hydra/launcher=jobli"], "No hydra/launcher named 'jobli'"),
+        (["seed=0,1", "out=new", "hydra/sweeper=optun"], "No hydra/sweeper named 'optun'"),
+        (["seed=0,1", "out=new", "hydra.launcher.n_jobz=2"], "has no key 'hydra.launcher.n_jobz'"),
+        (["seed=0,1", "out=new", "--cfg", "job"], "Only one of --"),
+        (["seed=0,1", "out=new", "--config-path", "conf"], "--config-dir conf"),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_one_line_and_leaves_nothing(swirl, words, says):
+    assert swirl("generate", *FAKES, AGENT, "n=2", "out=run")[0] == 0
+    Path("file").touch()
+    before = {str(path) for path in Path().rglob("*")}
+    code, _, err = swirl("generate", *FAKES, AGENT, "n=2", "-m", *words)
+    assert code == 2 and err.startswith("swirl: ") and err.count("\n") == 1 and says in err, err
+    assert {str(path) for path in Path().rglob("*")} == before
+
+
+def test_an_unknown_preset_is_refused_with_the_nearest(swirl):
+    pytest.importorskip("torch", reason="training needs torch")
+    code, _, err = swirl("train", "+experiment=filers", "out=new")
+    assert code == 2 and "No experiment named 'filers'. Did you mean 'filters'?" in err and not Path("new").exists()

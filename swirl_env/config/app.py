@@ -61,7 +61,7 @@ def run_stage(stage: str, argv: Sequence[str]) -> Sweep | None:
             print(stage_help(stage, arguments))
             return None
         tools = tools_of_task(stage, arguments)
-        if not arguments.multirun and _is_sweep(stage, arguments):
+        if not arguments.multirun and _is_sweep(stage, replace(arguments, overrides=(*tools, *arguments.overrides))):
             arguments = replace(arguments, multirun=True)
         if not arguments.multirun:
             _run(stage, arguments.for_hydra(*tools))
@@ -71,6 +71,8 @@ def run_stage(stage: str, argv: Sequence[str]) -> Sweep | None:
 
 def _is_sweep(stage: str, arguments: Arguments) -> bool:
     """Whether config files or the command line say ``hydra.mode: MULTIRUN``, as presets of experiments do."""
+    if {"cfg", "info", "shell-completion", "hydra-help"} & arguments.flags.keys():
+        return False
     if not ({"experiment", "hydra.mode"} & arguments.keys() or {"config-dir", "config-name"} & arguments.flags.keys()):
         return False
     return bool(compose_stage(stage, arguments).hydra.mode == RunMode.MULTIRUN)
@@ -89,6 +91,7 @@ def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | No
             _run(stage, arguments.for_hydra(*notes, *tools))
         return None
     _refuse_swept_folder(arguments)
+    _refuse_folder_of_a_run(stage, replace(arguments, overrides=(*tools, *arguments.overrides)))
     fixed = [override("hydra.job.config.override_dirname.exclude_keys", _fixed_keys(arguments, tools))]
     before = len(sweep_folders)
     error: Exception | None = None
@@ -102,8 +105,8 @@ def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | No
     except Exception as failure:
         error = failure
     folders = sweep_folders[before:]
-    if error is not None and (not folders or _remove_if_empty(folders)):
-        raise error
+    if not folders or _remove_if_empty(folders):
+        raise error or ConfigError("The sweep has no runs: none of its values stands for anything.")
     return Sweep(folders[0], error) if folders else None
 
 
@@ -113,11 +116,24 @@ def _refuse_swept_folder(arguments: Arguments) -> None:
             raise ConfigError(f"{word.input_line}: a sweep has one folder, out=..., in which each of its runs gets its own.")
 
 
+def _refuse_folder_of_a_run(stage: str, arguments: Arguments) -> None:
+    """Refuses a folder for a sweep that is a file, or a single run."""
+    try:
+        folder = Path(str(compose_stage(stage, arguments).hydra.sweep.dir))
+    except OmegaConfBaseException:  # it depends on what is swept
+        return
+    if folder.exists() and not folder.is_dir():
+        raise StoreError(f"{folder} is a file, not a folder. Choose another out=.")
+    if (folder / "config.yaml").exists():
+        raise StoreError(f"{folder} holds a single run, so it cannot be the folder of a sweep. Choose another out=.")
+
+
 def _fixed_keys(arguments: Arguments, tools: Sequence[str]) -> list[str]:
     """Returns the keys that are the same in every cell of a sweep: they say nothing in the name of a cell's folder."""
-    fixed = [word.key_or_group for word in arguments.parsed() if not word.is_sweep_override()]
-    fixed += [word.partition("=")[0] for word in tools]
-    return sorted({*fixed, *_RUN_KEYS})
+    words = arguments.parsed()
+    fixed = {word.key_or_group for word in words if not word.is_sweep_override()} | {word.partition("=")[0] for word in tools}
+    swept = {word.key_or_group for word in words if word.is_sweep_override()}
+    return sorted({*(fixed - swept), *_RUN_KEYS})
 
 
 def _again(stage: str, arguments: Arguments, folders: Sequence[Path]) -> str:

@@ -14,13 +14,14 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from swirl_env.config.overrides import override, readable
 from swirl_env.errors import ConfigError
 from swirl_env.registry import load
 
-_WITH_VALUE = ("cfg", "package", "config_path", "config_name", "config_dir", "experimental_rerun", "info")
+_WITH_VALUE = ("cfg", "package", "config_name", "config_dir", "experimental_rerun", "info")
 _SWITCHES = ("resolve", "run", "shell_completion", "hydra_help")
 
 
@@ -66,6 +67,11 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     known = get_args_parser()
     parser = _Parser(add_help=False, parents=[known], conflict_handler="resolve", allow_abbrev=False)
     words = parser.parse_intermixed_args(list(argv))
+    if words.config_path is not None:
+        raise ConfigError(
+            f"--config-path={words.config_path} would put a folder in place of the tree of options. To add one to it: "
+            f"--config-dir {words.config_path}"
+        )
     flags: dict[str, str | bool] = {
         name.replace("_", "-"): value for name in (*_WITH_VALUE, *_SWITCHES) if (value := getattr(words, name))
     }
@@ -81,6 +87,7 @@ def compose_stage(stage: str, arguments: Arguments, without: str = "") -> DictCo
         without: beginning of the overrides to leave out.
     """
     words = [_first_of(word) for word in arguments.parsed() if not (without and word.key_or_group.startswith(without))]
+    words = [word for word in words if word]
     with initialize_config_module("swirl_env.conf", version_base="1.3"):
         if folder := arguments.flags.get("config-dir"):
             path = GlobalHydra.instance().config_loader().get_search_path()
@@ -93,7 +100,10 @@ def compose_stage(stage: str, arguments: Arguments, without: str = "") -> DictCo
 def _first_of(word: Override) -> str:
     if not word.is_sweep_override() or word.input_line is None:
         return word.input_line or ""
-    return f"{word.get_key_element()}={next(word.sweep_string_iterator())}"
+    try:
+        return f"{word.get_key_element()}={next(word.sweep_string_iterator())}"
+    except (HydraException, StopIteration):  # an interval, or names that only the tree knows: the sweeper chooses
+        return ""
 
 
 def tools_of_task(stage: str, arguments: Arguments) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 
-from hydra.errors import ConfigCompositionException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
@@ -33,6 +33,8 @@ def explained(stage: str, error: Exception) -> SwirlError | None:
         return ConfigError(
             f"A group takes the name of a choice (or a list of names): {', '.join(GROUPS)}. For no judge: judge=none."
         )
+    if isinstance(error, HydraException) or "Only one of --" in str(error):
+        return ConfigError(_first_lines(str(error)))
     return None
 
 
@@ -45,6 +47,13 @@ def _unknown_choice(error: MissingConfigException) -> SwirlError:
     group, _, name = (error.missing_cfg_file or "").partition("/")
     if group in GROUPS and name:
         return unknown_name(group, name, choices(group))
+    if group == "hydra" and name:
+        kind, _, choice = name.rpartition("/")
+        known = [option.removesuffix(".yaml") for option in error.options or ()]
+        unknown = unknown_name(f"hydra/{kind}", choice, known)
+        return UnknownName(f"{unknown} Launchers and sweepers come with: pip install 'swirl-env[sweeps]'")
+    if name and error.options:
+        return unknown_name(group, name, [option.removesuffix(".yaml") for option in error.options])
     return UnknownName(_first_lines(str(error)))
 
 

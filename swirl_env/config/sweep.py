@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 from hydra.experimental.callback import Callback
@@ -39,6 +40,8 @@ def cell_name(overrides: str) -> str:
 
     A name that had to be changed for more than ``:`` ends in a hash, so that two cells never share a folder.
     """
+    if not overrides:  # a sweep of one run
+        return "run"
     plain = overrides.replace("\\", "").replace(":", ".")
     safe = re.sub(r"[^\w.,=+-]", "-", plain, flags=re.ASCII).lstrip("-")
     if safe == plain and len(safe) <= _LONGEST:
@@ -56,8 +59,9 @@ class NoteSweep(Callback):
         except OmegaConfBaseException:  # a folder that depends on what is swept: each cell says its own
             return
         sweep_folders.append(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / FILE)
+        with suppress(OSError):  # the first cell will say so
+            folder.mkdir(parents=True, exist_ok=True)
+            OmegaConf.save(config, folder / FILE)
 
 
 OmegaConf.register_new_resolver("swirl_cell", cell_name, replace=True)
