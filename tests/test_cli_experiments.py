@@ -22,6 +22,7 @@ from swirl_env.stages.train_options import TrainOptions, checked  # noqa: E402
 from weak import put_warm_starts  # noqa: E402
 
 PRESETS = sorted(path.name.removesuffix(".yaml") for path in resources.files("swirl_env.conf").joinpath("experiment").iterdir())
+JUDGE = "judge=fakes:Evens"
 TINY = ["updates=1", "budget=null", "eval.episodes=4", "eval.before=false", "slots=8", "warm_start=0"]
 
 
@@ -62,7 +63,9 @@ def test_every_cell_of_a_preset_is_a_run_that_could_begin(name):
 
 @pytest.mark.slow
 def test_a_preset_is_a_sweep_without_being_asked_and_the_command_line_goes_before_it(swirl, cache):
-    code, out, err = swirl("train", "+experiment=data_size", "algo.questions=4,8", "algo.filter=none", "seed=0,1", *TINY, "out=s")
+    code, out, err = swirl(
+        "train", "+experiment=data_size", "algo.questions=4,8", "algo.filter=none", "seed=0,1", JUDGE, *TINY, "out=s"
+    )
     assert code == 0 and "4 runs in s" in out, err
     assert {path.name for path in Path("s").iterdir()} - {"multirun.yaml"} == {
         f"algo.questions={questions},seed={seed}" for questions in (4, 8) for seed in (0, 1)
@@ -71,7 +74,7 @@ def test_a_preset_is_a_sweep_without_being_asked_and_the_command_line_goes_befor
 
 @pytest.mark.slow
 def test_transfer_measures_every_policy_in_every_setting(swirl, cache):
-    few = ["algo.questions=4", "algo.filter=none", "seed=0", "setting=easy,main", "judge=fakes:Evens"]
+    few = ["algo.questions=4", "algo.filter=none", "seed=0", "setting=easy,main", JUDGE]
     code, out, err = swirl("train", "+experiment=transfer", *few, *TINY, "out=s")
     assert code == 0, err
     also = json.loads(Path("s/seed=0,setting=easy/evaluation.json").read_text())["also"]
