@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from swirl_env.errors import ConfigError, PluginError
-from swirl_env.function_tool import FunctionTool
+from swirl_env.function_tool import FunctionTool, called, refuse_unfinished
 from swirl_env.types import Action, State, SubTrajectory, Task, Verdict
 
 MAX_STEPS = 5
@@ -21,12 +22,32 @@ class FunctionAgent:
     """
 
     def __init__(self, function: Callable[[State], Action | str]) -> None:
+        refuse_unfinished(function, "an agent")
         self.function = function
 
     def act(self, states: Sequence[State]) -> list[Action]:
         """Returns one action per state."""
         actions = [self.function(state) for state in states]
         return [Action(action) if isinstance(action, str) else action for action in actions]
+
+
+class AsyncFunctionAgent:
+    """An agent that asks an async function for each action, many at once.
+
+    Args:
+        function: takes a `State` and returns an `Action`, or its text.
+    """
+
+    def __init__(self, function: Callable[[State], Awaitable[Action | str]]) -> None:
+        self.function = function
+
+    async def act_one(self, state: State) -> Action:
+        """Returns the action for one state."""
+        action = await self.function(state)
+        return Action(action) if isinstance(action, str) else action
+
+    async def aclose(self) -> None:
+        """Does nothing: what the function opens is its own."""
 
 
 class FunctionJudge:
@@ -37,6 +58,7 @@ class FunctionJudge:
     """
 
     def __init__(self, function: Callable[[SubTrajectory], Verdict | float | None]) -> None:
+        refuse_unfinished(function, "a judge")
         self.function = function
         self.name = name_of(function)
 
@@ -58,6 +80,7 @@ class FunctionGrader:
     """
 
     def __init__(self, function: Callable[[Task, str], bool | None]) -> None:
+        refuse_unfinished(function, "a grader")
         self.function = function
 
     def grade(self, tasks: Sequence[Task], answers: Sequence[str]) -> list[bool | None]:
@@ -100,10 +123,14 @@ class TaskList:
         return None if index is None else self._tasks[index]
 
 
+def _function_agent(function: Callable[[State], Any]) -> FunctionAgent | AsyncFunctionAgent:
+    return AsyncFunctionAgent(function) if inspect.iscoroutinefunction(called(function)) else FunctionAgent(function)
+
+
 _OF_FUNCTIONS: Mapping[str, tuple[str, Callable[[Callable[..., Any]], Any]]] = {
     "tool": ("run", FunctionTool),
     "judge": ("judge", FunctionJudge),
-    "agent": ("act", FunctionAgent),
+    "agent": ("act", _function_agent),
     "grader": ("grade", FunctionGrader),
 }
 """Kind -> the method that tells a plugin from a function, and the plugin that a function becomes."""
@@ -113,7 +140,7 @@ def adapted(kind: str, plugin: Any) -> Any:
     """Returns a plain function or a list of tasks as a plugin of its kind; anything else as it is."""
     if kind in _OF_FUNCTIONS and callable(plugin) and not isinstance(plugin, type):
         method, adapter = _OF_FUNCTIONS[kind]
-        return plugin if hasattr(plugin, method) or hasattr(plugin, "open") else adapter(plugin)
+        return plugin if any(hasattr(plugin, name) for name in (method, "open", "act_one")) else adapter(plugin)
     if kind == "task" and isinstance(plugin, list | tuple):
         return TaskList(plugin)
     return plugin

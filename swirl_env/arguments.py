@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from swirl_env.protocols import Tool, TypedTool
@@ -77,12 +77,19 @@ def _finite(text: str) -> float:
     return value
 
 
-DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite)
-"""Reads JSON alone: no NaN, no number beyond all bounds."""
+def _distinct(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):  # one of the two values would be lost
+        raise ValueError("a key stands twice")
+    return fields
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_distinct)
+"""Reads JSON alone: no NaN, no number beyond all bounds, no key twice."""
 
 
 def loads(text: str) -> Json:
-    """Returns what a JSON text says; None if it is none (or null), or holds NaN or a number beyond all bounds."""
+    """Returns what a JSON text says; None if it is none (or null), or holds what `DECODER` refuses."""
     try:
         return DECODER.decode(text)
     except (ValueError, RecursionError):
@@ -175,8 +182,10 @@ def _fits(root: Schema, schema: Json, value: Json, place: str, depth: int) -> Js
         value = _typed(kinds, value, place)
     if isinstance(value, Mapping):
         value = _object(root, schema, value, place, depth)
-    elif isinstance(value, list) and "items" in schema:
-        value = [_fits(root, schema["items"], item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
+    elif isinstance(value, list):
+        value = _list(root, schema, value, place, depth)
+    if "enum" in schema and value not in schema["enum"]:
+        value = _in_enum(schema["enum"], value)
     _bounds(schema, value, place)
     for choices in (schema.get("anyOf"), schema.get("oneOf")):
         if choices:
@@ -186,16 +195,27 @@ def _fits(root: Schema, schema: Json, value: Json, place: str, depth: int) -> Js
     return value
 
 
+def _list(root: Schema, schema: Schema, value: list[Json], place: str, depth: int) -> list[Json]:
+    first, rest = schema.get("prefixItems", ()), schema.get("items", True)
+    forms = [*first, *([rest] * (len(value) - len(first)))]
+    return [_fits(root, form, item, f"{place}[{i}]", depth + 1) for i, (form, item) in enumerate(zip(forms, value, strict=False))]
+
+
 def _any_of(root: Schema, choices: Json, value: Json, place: str, depth: int) -> Json:
     # A choice that takes the value as it is comes before one that would convert it.
-    results, first = [], None
+    results, errors = [], []
     for choice in choices:
         try:
             results.append(_fits(root, choice, value, place, depth + 1))
         except _Wrong as wrong:
-            first = first or wrong
+            errors.append(wrong)
     if not results:
-        raise first or _Wrong(f"The argument {place} fits none of its forms.")
+        kinds = [_kinds(_resolved(root, choice, depth)) for choice in choices]
+        if all(kinds) and not any(_is(kind, value) for some in kinds for kind in some):
+            raise _mismatch([kind for some in kinds for kind in some], value, place)
+        # A form of the right kind says best what is wrong.
+        right = [wrong for some, wrong in zip(kinds, errors, strict=True) if any(_is(kind, value) for kind in some)]
+        raise (right or errors)[0]
     return next((result for result in results if type(result) is type(value) and result == value), results[0])
 
 
@@ -215,9 +235,17 @@ def _typed(kinds: tuple[str, ...], value: Json, place: str) -> Json:
         return value.strip().lower() == "true"
     if is_number and "string" in kinds:
         return json.dumps(value)
-    wanted = " or ".join(_WORDS.get(kind, kind) for kind in kinds)
+    if isinstance(value, str) and ("array" in kinds or "object" in kinds):  # written as JSON within JSON
+        inner = loads(value)
+        if (isinstance(inner, list) and "array" in kinds) or (isinstance(inner, dict) and "object" in kinds):
+            return inner
+    raise _mismatch(kinds, value, place)
+
+
+def _mismatch(kinds: Sequence[str], value: Json, place: str) -> _Wrong:
+    wanted = " or ".join(dict.fromkeys(_WORDS.get(kind, kind) for kind in kinds))
     got = next((word for kind, word in _WORDS.items() if _is(kind, value)), "something else")
-    raise _Wrong(f"The argument {place} must be {wanted}; it was {got}.")
+    return _Wrong(f"The argument {place} must be {wanted}; it was {got}.")
 
 
 def _is(kind: str, value: Json) -> bool:
@@ -245,6 +273,12 @@ def _object(root: Schema, schema: Schema, value: Mapping[str, Json], place: str,
 
 def _place(place: str, name: object) -> str:
     return named(name) if not place else f"{named(name)} of {place}"
+
+
+def _in_enum(choices: Sequence[Json], value: Json) -> Json:
+    """Returns the one choice that is written as a value is: ``"3"`` and 3 are the same to a model."""
+    same = [choice for choice in choices if scalar_text(choice) is not None and scalar_text(choice) == scalar_text(value)]
+    return same[0] if len(same) == 1 else value
 
 
 def _bounds(schema: Schema, value: Json, place: str) -> None:

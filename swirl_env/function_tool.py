@@ -18,10 +18,11 @@ docstring. By name a function is ``"my_package.my_module:reverse"``.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, overload
 
 import msgspec
@@ -58,6 +59,7 @@ class FunctionTool:
                 f"A function becomes a tool by a tag and a description: got {self.tag!r} and {self.description!r}. Give it a "
                 f"name and a docstring, or write @tool(tag=..., description=...)."
             )
+        refuse_unfinished(function, f"the tool {self.tag!r}")
         arguments = _arguments(function, self.tag)
         self._hints = _hints(function, arguments, self.tag)
         self._positional = len(arguments) == 1 and arguments[0].kind is not inspect.Parameter.KEYWORD_ONLY
@@ -67,6 +69,12 @@ class FunctionTool:
     def run(self, queries: Sequence[str | Mapping[str, Any]]) -> list[ToolResult]:
         """Returns one result per query: arguments, or text that states them."""
         return [self._one(query) for query in queries]
+
+    def __get__(self, owner: object, kind: type | None = None) -> FunctionTool:
+        """Returns the tool of a method for its object, as a function becomes a method."""
+        if owner is None:
+            return self
+        return FunctionTool(self.function.__get__(owner, kind), self.tag, self.description)
 
     def __call__(self, *values: Any, **named: Any) -> str | ToolResult:
         """Calls the function itself."""
@@ -79,12 +87,46 @@ class FunctionTool:
         try:
             values = {name: msgspec.convert(value, self._hints[name]) for name, value in arguments.items()}
             result = self.function(*values.values()) if self._positional else self.function(**values)
+            return result if isinstance(result, ToolResult) else ToolResult(_text(result))
         except ValueError as error:  # also of a value that the type of its argument does not take
             return ToolResult(str(error) or "The tool cannot use this input.", "invalid")
         except Exception as error:
             log_once(self, f"tool {self.tag}", error, query)
             return UNAVAILABLE
-        return result if isinstance(result, ToolResult) else ToolResult(str(result))
+
+
+def refuse_unfinished(function: Callable[..., Any], what: str) -> None:
+    """Refuses a function whose call returns before it has done anything.
+
+    Raises:
+        ConfigError: for an async function, or one that yields.
+    """
+    call = called(function)
+    if inspect.iscoroutinefunction(call) or inspect.isasyncgenfunction(call):
+        raise ConfigError(f"The function of {what} is async, and nothing would wait for it. Write it as a plain function.")
+    if inspect.isgeneratorfunction(call):
+        raise ConfigError(f"The function of {what} yields. Return the whole result in place of its parts.")
+
+
+def called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns the function that a call runs in the end: that of a `functools.partial`, the method of an object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    inner: Callable[..., Any] = getattr(function, "__wrapped__", None) or type(function).__call__  # `functools.cache` wraps
+    return inner
+
+
+def _text(result: object) -> str:
+    """Returns what a function returned as text.
+
+    Raises:
+        TypeError: for what says nothing.
+    """
+    if result is None or inspect.isawaitable(result) or isinstance(result, Iterator):
+        raise TypeError(f"expected text or a ToolResult, got {type(result).__name__}")
+    return str(result)
 
 
 def _arguments(function: Answering, tag: str) -> list[inspect.Parameter]:
@@ -104,8 +146,9 @@ def _arguments(function: Answering, tag: str) -> list[inspect.Parameter]:
 
 def _hints(function: Answering, parameters: Sequence[inspect.Parameter], tag: str) -> dict[str, Any]:
     """Returns the type of each argument; one without a type hint is a text."""
+    target = called(function)
     try:
-        hints = typing.get_type_hints(function) if hasattr(function, "__annotations__") else {}
+        hints = typing.get_type_hints(target) if hasattr(target, "__annotations__") else {}
     except (NameError, TypeError) as error:
         raise ConfigError(f"The type hints of the tool {tag!r} cannot be read: {error}.") from error
     return {p.name: hints.get(p.name, str) for p in parameters}

@@ -158,6 +158,13 @@ def test_meta_of_a_task_becomes_json_or_is_refused():
         (Action("x", ("a",), ()), "token_ids are whole numbers"),
         (Action("x", (1.5,), ()), "token_ids are whole numbers"),
         (Action(5), "expected text in an Action, got int"),
+        (Action("x", (-1,)), "entries of a vocabulary, 0 or above; got -1"),
+        (Action("x", (2**70,)), "entries of a vocabulary"),
+        (Action("x", (True,)), "token_ids are whole numbers; got True"),
+        (Action("x", (1,), (0.5,)), "logarithm of a probability is 0 or below; got 0.5"),
+        (Action("x", prompt_ids=("a",)), "prompt_ids are whole numbers"),
+        (Action("x", behaviour_logprobs=(-1.0,)), "one value for each of the 0"),
+        (Action("x", drift=None), "drift is 0 or 1; got None"),
     ],
 )
 def test_actions_with_impossible_values_are_refused(action, says):
@@ -172,6 +179,44 @@ def test_actions_with_impossible_values_are_refused(action, says):
 
     trajectories = list(collect(Agent(), build_engine(SumTasks(3), tools=[], judge=None), 3, 3))
     assert sorted(t.ended for t in trajectories) == ["answered", "answered", "error"]
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        Action("<echo>a</echo>", prompt_ids=np.array([3])),
+        Action("<echo>a</echo>", opened=0),
+        Action("<echo>a</echo>", opened=np.bool_(False), truncated=None),
+        Action("<echo>a</echo>", drift=np.int64(0)),
+    ],
+)
+def test_fields_of_an_action_without_tokens_are_looked_at_too(action, tmp_path):
+    step = stored(Engine(SumTasks(), [EchoTool()], None), tmp_path / "run", action)
+    assert step.action == Action("<echo>a</echo>", prompt_ids=tuple(map(int, action.prompt_ids)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "says"),
+    [
+        ({"label": "good"}, "failed", "The label was 'good'; expected GOOD, BAD or None."),
+        ({"label": 1}, "failed", "The label was 1"),
+        ({"critique": None}, "scored", ""),
+        ({"critique": 5}, "scored", "5"),
+        ({"parts": None}, "scored", ""),
+        ({"parts": {1: 1.0}}, "scored", ""),
+        ({"judge": None}, "scored", ""),
+    ],
+)
+def test_odd_fields_of_a_verdict_are_converted_or_fail(fields, status, says, tmp_path):
+    give = Judges(lambda _: Verdict("scored", 1.0, **fields))
+    verdict = stored(Engine(SumTasks(), [EchoTool()], give), tmp_path / "run", Action("<echo>a</echo>")).verdict
+    assert verdict.status == status and verdict.critique.startswith(says) and type(verdict.critique) is str
+
+
+def test_a_status_that_there_is_not_fails(tmp_path):
+    give = Judges(lambda _: Verdict("weird"))
+    verdict = stored(Engine(SumTasks(), [EchoTool()], give), tmp_path / "run", Action("<echo>a</echo>")).verdict
+    assert verdict.status == "failed" and "expected scored, unscored, failed" in verdict.critique
 
 
 def test_actions_of_numpy_become_plain(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 
 from swirl_env.episodes.values import checked_action
@@ -70,6 +71,11 @@ class GuardedAgent:
             raise
         except Exception as error:
             return [error] if len(states) == 1 else [r for state in states for r in self._results(agent, [state])]
+        if inspect.iscoroutine(actions):
+            actions.close()
+            raise PluginError(
+                f"{self.name}.act is async, and nothing waits for it. Write async act_one(state), as AsyncAgent has."
+            )
         if not isinstance(actions, list | tuple):
             raise PluginError(f"{self.name}.act returned {actions!r:.80}; expected a list with one Action per state.")
         if len(actions) != len(states):

@@ -21,7 +21,7 @@ from swirl_env.episodes.prompts import Prompt, PromptFunction, make_prompt
 from swirl_env.episodes.reasoning import THINK
 from swirl_env.episodes.sessions import Call, SessionTable, stateful
 from swirl_env.episodes.transcript import clean, initial_state, next_state, observe
-from swirl_env.episodes.values import checked_action, checked_task
+from swirl_env.episodes.values import checked_action, checked_task, is_plain_action
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
 from swirl_env.protocols import ActionFormat, Grader, Judge, OffersFunctions, TaskSource, Tool, is_pure
@@ -47,8 +47,6 @@ from swirl_env.types import (
     Verdict,
 )
 
-_NONE: tuple[()] = ()
-"""The one empty tuple: token ids and log-probabilities of an agent that has none."""
 _TAG = re.compile(r"[A-Za-z_][\w.-]*")
 
 
@@ -246,10 +244,9 @@ class Engine:
         batches: Batches = {}
         answers: list[int] = []
         for i, action in enumerate(actions):
-            text = action.text
-            if action.token_ids is not _NONE or action.logprobs is not _NONE or type(text) is not str or not text.isascii():
+            if not is_plain_action(action):
                 action = _usable(action)
-                text = action.text
+            text = action.text
             call = parse(text, True) if action.opened else parse(text)
             kind = type(call)
             if kind is ToolCall:

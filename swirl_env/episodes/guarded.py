@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 
 _USUAL = (1.0, 0.0)
 """Rewards that need no second look, which would cost as much as the call of a judge."""
+_LABELS = ("GOOD", "BAD", None)
 _encode = msgspec.json.Encoder().encode
 _decode_steps = msgspec.json.Decoder(list[SubTrajectory]).decode
 
@@ -114,15 +115,21 @@ def run_judge(
     """
     failed = 0
     pure = is_pure(judge) if pure is None else pure
-    verdicts = each(judge.judge, steps if pure else copied(steps))
+    verdicts: list[Any] = each(judge.judge, steps if pure else copied(steps))
     for i, verdict in enumerate(verdicts):
-        usual = type(verdict) is Verdict and type(verdict.reward) is float and verdict.reward in _USUAL and not verdict.parts
-        if not usual or type(verdict.critique) is not str or not verdict.critique.isascii():  # type: ignore[union-attr]
+        if not (type(verdict) is Verdict and type(verdict.reward) is float and verdict.reward in _USUAL and _is_plain(verdict)):
             verdicts[i], is_broken = _verdict(judge, steps[i], verdict)
             failed += is_broken
     if failures is not None and (failed or failures.batches):
         failures.add(failed, len(verdicts))
-    return verdicts  # type: ignore[return-value]  # each of them is a Verdict
+    return verdicts
+
+
+def _is_plain(verdict: Verdict) -> bool:
+    """Returns whether label, texts and parts of a verdict can be stored as they are."""
+    critique, judge = verdict.critique, verdict.judge
+    texts = type(critique) is str and critique.isascii() and type(judge) is str and judge.isascii()
+    return texts and verdict.label in _LABELS and verdict.parts == {}
 
 
 def _verdict(judge: Judge, step: SubTrajectory, verdict: object) -> tuple[Verdict, bool]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from contextlib import nullcontext
 
+from swirl_env.adapters import adapted
 from swirl_env.episodes.acting import GuardedAgent
 from swirl_env.episodes.async_rollout import run_async
 from swirl_env.episodes.engine import Engine
@@ -17,7 +18,7 @@ from swirl_env.types import Action, State, Trajectory
 
 
 def collect(
-    agent: Agent | Callable[[State], Action | str],
+    agent: Agent | AsyncAgent | Callable[[State], Action | str | Awaitable[Action | str]],
     engine: Engine,
     episodes: int,
     slots: int = 64,
@@ -33,7 +34,8 @@ def collect(
     sample alone, so a run that is resumed with `done` gives what an uninterrupted one would have given.
 
     Args:
-        agent: chooses the actions, and gets all states in flight at once; or a function of one state.
+        agent: chooses the actions, and gets all states in flight at once; or a function of one state, which may be async: then
+            many calls of it run at once.
         engine: tasks, tools and judge of the episodes (see `swirl_env.env.build_engine`).
         episodes: how many to run in all, those in `done` included.
         slots: how many episodes are in flight at once, and so the most states in one call of the agent.
@@ -95,8 +97,13 @@ def continue_episodes(
 
 
 def _play(
-    agent: Agent | Callable[[State], Action | str], engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str
+    agent: Agent | AsyncAgent | Callable[[State], object],
+    engine: Engine,
+    slots: int,
+    waiting: Iterator[tuple[State, int]],
+    name: str,
 ) -> Iterator[Trajectory]:
+    agent = adapted("agent", agent)
     if isinstance(agent, AsyncAgent):
         yield from run_async(agent, engine, slots, waiting, name)
         return

@@ -15,16 +15,23 @@ import msgspec
 
 from swirl_env.episodes.transcript import clean
 from swirl_env.errors import ConfigError, PluginError
-from swirl_env.types import Action, ActionError, Label, Task, ToolError, ToolResult, Verdict
+from swirl_env.types import Action, ActionError, Label, Task, ToolError, ToolResult, Verdict, VerdictStatus
 
 MAX_DEPTH = 50
 """Deepest nesting of data: deeper values are not read back everywhere."""
 MAX_REWARD = 3.4e38
 """Largest size of a reward: that of a 32-bit float, in which losses are computed."""
 
+_LARGEST_ID = 2**31 - 1
+_ROUNDING = 0.01
+"""How far above 0 a log-probability may be: bfloat16 rounds."""
+_NONE: tuple[()] = ()
+"""The one empty tuple: token ids and log-probabilities of an agent that has none."""
+_NO_DRIFT = 0
 _SHALLOW = 2 * MAX_DEPTH
 _TOOL_ERRORS = (None, *get_args(ToolError))
 _ACTION_ERRORS = (None, *get_args(ActionError))
+_STATUSES = get_args(VerdictStatus)
 _LABELS = (None, *get_args(Label))
 _encode = msgspec.json.Encoder().encode
 
@@ -142,9 +149,14 @@ def checked_verdict(verdict: object, judge: str) -> Verdict:
     """
     if not isinstance(verdict, Verdict):
         raise TypeError(f"expected a Verdict, got {type(verdict).__name__}")
-    judge = clean(str(verdict.judge)) or judge
-    critique = clean(str(verdict.critique))
-    reward, parts = _number(verdict.reward), {str(name): _number(part) for name, part in verdict.parts.items()}
+    judge = clean(str(verdict.judge or "")) or judge
+    critique = "" if verdict.critique is None else clean(str(verdict.critique))
+    parts = {clean(str(name)): _number(part) for name, part in (verdict.parts or {}).items()}
+    reward = _number(verdict.reward)
+    if verdict.status not in _STATUSES:
+        return Verdict.failed(
+            f"The status was {verdict.status!r:.40}; expected {', '.join(_STATUSES)}. {critique}".strip(), judge
+        )
     if verdict.status == "scored" and reward is None:
         return Verdict.failed(f"The reward was {verdict.reward!r:.60}, which is not a usable number. {critique}".strip(), judge)
     if None in parts.values():
@@ -166,6 +178,20 @@ def _number(value: object) -> float | None:
     return number if abs(number) <= MAX_REWARD else None
 
 
+def is_plain_action(action: Action) -> bool:
+    """Returns whether an action is text that needs no cleaning and nothing else, as that of an agent without tokens."""
+    return (
+        action.token_ids is _NONE
+        and action.logprobs is _NONE
+        and action.prompt_ids is _NONE
+        and action.behaviour_logprobs is _NONE
+        and action.drift is _NO_DRIFT
+        and action.opened is action.truncated is False
+        and type(action.text) is str
+        and action.text.isascii()
+    )
+
+
 def checked_action(action: Action) -> Action:
     """Returns an action with text, ids and log-probabilities that can be stored and trained on.
 
@@ -183,21 +209,31 @@ def checked_action(action: Action) -> Action:
         return Action(text, opened=bool(action.opened), error=action.error, truncated=bool(action.truncated))
     ids, prompt = _ids(action.token_ids, "token_ids"), _ids(action.prompt_ids, "prompt_ids")
     logprobs, behaviour = (_logprobs(values, len(ids)) for values in (action.logprobs, action.behaviour_logprobs))
-    same = ids is action.token_ids and prompt is action.prompt_ids
-    same = same and logprobs is action.logprobs and behaviour is action.behaviour_logprobs
-    if same and type(action) is Action and type(action.text) is str:
-        return action
+    if not isinstance(action.drift, numbers.Integral) or action.drift < 0:
+        raise ValueError(f"drift is 0 or 1; got {action.drift!r:.40}")
     flags = int(action.drift), action.error, bool(action.opened)
-    return Action(text, ids, logprobs, prompt, *flags, behaviour, bool(action.truncated))
+    checked = Action(text, ids, logprobs, prompt, *flags, behaviour, bool(action.truncated))
+    return action if _is_same(action, checked) else checked
+
+
+def _is_same(action: Action, checked: Action) -> bool:
+    """Returns whether nothing had to be converted."""
+    if type(action) is not Action or type(action.text) is not str or type(action.drift) is not int:
+        return False
+    fields = ("token_ids", "logprobs", "prompt_ids", "behaviour_logprobs", "opened", "truncated")
+    return all([getattr(action, field) is getattr(checked, field) for field in fields])
 
 
 def _ids(ids: Iterable[Any], name: str) -> tuple[int, ...]:
-    if type(ids) is tuple and set(map(type, ids)) <= {int}:
-        return ids
-    whole = [int(i) if isinstance(i, numbers.Integral) or hasattr(i, "__index__") else None for i in ids]
-    if None in whole:
-        raise ValueError(f"{name} are whole numbers; got {next(i for i, n in zip(ids, whole, strict=True) if n is None)!r:.40}")
-    return tuple(n for n in whole if n is not None)
+    if type(ids) is not tuple or not set(map(type, ids)) <= {int}:
+        entries = list(ids)
+        odd = [i for i in entries if isinstance(i, bool) or not (isinstance(i, numbers.Integral) or hasattr(i, "__index__"))]
+        if odd:
+            raise ValueError(f"{name} are whole numbers; got {odd[0]!r:.40}")
+        ids = tuple(map(int, entries))
+    if ids and not 0 <= min(ids) <= max(ids) <= _LARGEST_ID:
+        raise ValueError(f"{name} are entries of a vocabulary, 0 or above; got {min(ids) if min(ids) < 0 else max(ids)}")
+    return ids
 
 
 def _logprobs(logprobs: Iterable[Any], n: int) -> tuple[float, ...]:
@@ -208,4 +244,6 @@ def _logprobs(logprobs: Iterable[Any], n: int) -> tuple[float, ...]:
     if (plain and not math.isfinite(math.fsum(plain))) or any(not math.isfinite(x) for x in plain):
         worst = next(x for x in plain if not math.isfinite(x))
         raise ValueError(f"the log-probability of a sampled token is a finite number; got {worst}")
+    if plain and max(plain) > _ROUNDING:
+        raise ValueError(f"the logarithm of a probability is 0 or below; got {max(plain)}")
     return plain

@@ -13,6 +13,8 @@ from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.protocols import Tool
 from swirl_env.types import Answer, Malformed, ParsedAction, ToolCall
 
+_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\s*```\Z", re.DOTALL)
+"""A code fence around the whole call."""
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """What a JSON escape can write and no file can hold."""
 QUERY = "query"
@@ -23,7 +25,8 @@ class HermesFormat:
     """JSON tool calls: ``<tool_call>{"name": ..., "arguments": {...}}</tool_call>``.
 
     A tool without typed arguments takes one text, whatever its name in the call. ``parameters`` is read as ``arguments``, an
-    object written as a JSON string is decoded, and a number is taken as the text that it is written with.
+    object written as a JSON string is decoded, and a number is taken as the text that it is written with. A code fence around the
+    call, a list of one call, and ``{"function": {"name": ..., "arguments": ...}}`` are read too.
 
     Args:
         tools: tags of the tools.
@@ -49,9 +52,15 @@ class HermesFormat:
         return self._call(content, start, end)
 
     def _call(self, content: str, start: int, end: int) -> ParsedAction:
-        call = loads(content)
+        call = loads(_FENCE.sub(r"\1", content))
         if call is None:
             return Malformed("The tool call was not valid JSON.", start, end)
+        if isinstance(call, list) and call and all(isinstance(one, dict) for one in call):
+            if len(call) > 1:
+                return Malformed(f"The message held {len(call)} tool calls; it may hold one.", start, end)
+            call = call[0]
+        if isinstance(call, dict) and isinstance(call.get("function"), dict) and "name" not in call:
+            call = call["function"]
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return Malformed('The tool call had no "name".', start, end)
         if call["name"] not in self.tools:
