@@ -194,7 +194,12 @@ def test_bare_json_on_the_last_line_is_an_option():
     read = bare.parse(text)
     assert isinstance(read, ToolCall) and read.query == "Oslo" and text[read.start : read.end] == call
     assert isinstance(plain.parse(text), Malformed)
-    for other in (f"{call}\nor not", f"<think>{call}", f"see {call}", "{}", '{"name": 3}', call[:-1]):
+    for fenced in (f"So:\n```json\n{call}\n```\n", f"```\n{json.dumps(json.loads(call), indent=2)}\n```"):
+        read = bare.parse(fenced)
+        assert isinstance(read, ToolCall) and read.query == "Oslo"
+        assert fenced[read.start :].strip() == fenced[read.start : read.end]
+    others = [f"{call}\nor not", f"<think>{call}", f"see {call}", "{}", '{"name": 3}', call[:-1]]
+    for other in (*others, f"```json\n{call}\n``` or not", f"<think>\n```json\n{call}\n```", "```", "```\n```"):
         assert isinstance(bare.parse(other), Malformed), other
     assert isinstance(bare.parse(f"<answer>x</answer>\n{call}"), Answer)
     assert_contract("format", "hermes_bare")

@@ -200,3 +200,24 @@ def test_channels_but_the_final_one_are_reasoning(written: str, text: str) -> No
     assert action.text.startswith(text) and "more" not in action.text and isinstance(FORMAT.parse(action.text), ToolCall)
     before = action.prompt_ids + action.token_ids
     assert agent.renderer.ids(go_on(begin("Where?"), action))[: len(before)] == before
+
+
+MARKS = [
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("◁think▷", "◁/think▷"),
+]
+
+
+@pytest.mark.parametrize("marks", MARKS)
+def test_marks_of_reasoning_in_other_spellings_are_read_as_think_blocks(marks: tuple[str, str]) -> None:
+    words = tiny_lm.tokenizer(special=marks)
+    agent = tiny_lm.parrot(f"{marks[0]}or <answer>x</answer>?{marks[1]}{CALL} more", words)
+    action = act(agent)
+    assert "more" not in action.text and isinstance(FORMAT.parse(action.text), ToolCall), action.text
+    before = action.prompt_ids + action.token_ids
+    assert agent.renderer.ids(go_on(begin("Where?"), action))[: len(before)] == before
+    cut = act(tiny_lm.parrot(f"{marks[0]}or <answer>x</answer>, or", words))
+    assert isinstance(FORMAT.parse(cut.text), Malformed) and cut.text.startswith("<think>or <answer>x</answer>, or")

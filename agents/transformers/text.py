@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from swirl_env.agents.transformers.interfaces import Tokenizer
-from swirl_env.episodes.reasoning import CLOSE, OPEN
+from swirl_env.episodes.reasoning import CLOSE, OPEN, THINK_MARK
 from swirl_env.episodes.transcript import clean
 
 _TAG = re.compile(r"</?([A-Za-z_][\w.-]*)>")
@@ -32,10 +32,12 @@ class _Added(NamedTuple):
 class TextCodec:
     """Encodes and decodes pieces of a conversation.
 
-    Three kinds of special tokens are told apart:
+    Four kinds of special tokens are told apart:
 
     - *tags*: pairs such as ``<tool_call>`` and ``</tool_call>`` that no template writes; they are text, in both directions;
     - *channels* (``<|channel|>analysis<|message|>``): every channel but ``final`` decodes to a ``<think>`` block;
+    - *marks of reasoning* in a model's own spelling (``[THINK]``, ``<seed:think>``, ``<|START_THINKING|>``): they decode to
+      ``<think>`` and ``</think>``;
     - all others structure the conversation: no text becomes one, and decoding leaves them out.
 
     SentencePiece tokenizers put a blank before a text. A piece that continues another is encoded and decoded behind an
@@ -67,6 +69,12 @@ class TextCodec:
         self.control_ids = frozenset(self.controls.values()) | (self.special_ids - free)
         self.hidden_ids = self.special_ids - tag_ids
         """Ids that decoding leaves out."""
+        self._marks = {
+            i: CLOSE if mark["close"] else OPEN
+            for i, name in added.items()
+            if i not in tag_ids and (mark := THINK_MARK.fullmatch(name.strip())) is not None
+        }
+        """Added tokens that open or close a think block."""
         self._channels = {name: self.controls[name] for name in (CHANNEL, MESSAGE, START, END) if name in self.controls}
         self.channel_ids = frozenset(self._channels.values()) if {CHANNEL, MESSAGE} <= self._channels.keys() else frozenset()
         """Control tokens of a model that writes into channels, as gpt-oss does."""
@@ -128,6 +136,16 @@ class TextCodec:
         return self._visible(ids)
 
     def _visible(self, ids: Sequence[int]) -> str:
+        if self._marks.keys().isdisjoint(ids):
+            return self._text(ids)
+        text, start = "", 0
+        for at, i in enumerate(ids):
+            if i in self._marks:
+                text += self._text(ids[start:at]) + self._marks[i]
+                start = at + 1
+        return text + self._text(ids[start:])
+
+    def _text(self, ids: Sequence[int]) -> str:
         ids = [i for i in ids if i not in self.hidden_ids]
         if not self._anchored:
             return self._plain_decode(ids)

@@ -7,9 +7,18 @@ block that is never closed is reasoning up to the end. Blocks do not nest: a ``<
 
 from __future__ import annotations
 
+import re
+
 THINK = "think"
 OPEN = f"<{THINK}>"
 CLOSE = f"</{THINK}>"
+THINK_MARK = re.compile(
+    r"[<\[◁]\|?(?:seed:)?(?P<close>/(?:seed:)?|end_of_|end_)?(?:begin_of_|begin_|start_of_|start_)?"
+    r"(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)(?:\s[^<>\[\]]{0,200})?\|?[>\]▷]",
+    re.IGNORECASE,
+)
+"""The beginning or end of a think block, as various models write it. Agents and judges know all of these; in an action the
+tokens of a model's own marks are decoded as ``<think>`` and ``</think>``, the one form that formats read."""
 
 
 def reasoning_end(text: str, opened: bool = False) -> int:

@@ -6,18 +6,13 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from swirl_env.episodes.reasoning import THINK_MARK
 from swirl_env.episodes.transcript import clean, escape
 from swirl_env.protocols import Agent, Tool
 from swirl_env.types import Action, Malformed, Settings, State, Task, Turn
 
 _OWN_TAGS = ("answer", "tool_call")
 """Tags that stay readable in a quotation. Those of think blocks do not: a model that repeats one would hide its own verdict."""
-_THINKING = re.compile(
-    r"[<\[◁]\|?(?P<close>/|end_of_|end_)?(?:begin_of_|begin_)?(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad)"
-    r"(?:\s[^<>\[\]]{0,200})?\|?[>\]▷]",
-    re.IGNORECASE,
-)
-"""The beginning or end of a think block, as various models write it."""
 _CHANNEL = "<|channel|>"
 _FINAL = "<|channel|>final<|message|>"
 """gpt-oss: reasoning and reply stand in channels of their own."""
@@ -97,7 +92,7 @@ def visible_text(text: str, opened: bool = False) -> str:
     if _CHANNEL in text:
         _, final, text = text.rpartition(_FINAL)
         return text if final and _CHANNEL not in text else ""
-    tags = [(tag.end(), tag["close"] is not None) for tag in _THINKING.finditer(text)]
+    tags = [(tag.end(), tag["close"] is not None) for tag in THINK_MARK.finditer(text)]
     end, is_closed = tags[-1] if tags else (0, not opened)
     return text[end:] if is_closed else ""
 

@@ -13,8 +13,7 @@ from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.protocols import Tool
 from swirl_env.types import Answer, Malformed, ParsedAction, ToolCall
 
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*?)\s*```\Z", re.DOTALL)
-"""A code fence around the whole call."""
+_FENCE = "```"
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 """What a JSON escape can write and no file can hold."""
 QUERY = "query"
@@ -52,7 +51,7 @@ class HermesFormat:
         return self._call(content, start, end)
 
     def _call(self, content: str, start: int, end: int) -> ParsedAction:
-        call = loads(_FENCE.sub(r"\1", content))
+        call = loads(_unfenced(content))
         if call is None:
             return Malformed("The tool call was not valid JSON.", start, end)
         if isinstance(call, list) and call and all(isinstance(one, dict) for one in call):
@@ -129,21 +128,36 @@ class HermesFormat:
 
 
 class HermesBareFormat(HermesFormat):
-    """`HermesFormat` that also reads a call without its tag: a JSON object with a name, alone on the last line."""
+    """`HermesFormat` that also reads a call without its tag: a JSON object with a name on the last line or in a last code fence."""
 
     def parse(self, text: str, opened: bool = False) -> ParsedAction:
         """Reads an action (see `ActionFormat.parse`); a tagged call or answer comes first."""
         read = super().parse(text, opened)
         if not isinstance(read, Malformed) or (read.start, read.end) != (0, len(text)):
             return read
-        end = len(text.rstrip())
-        start = max(text.rfind("\n", 0, end) + 1, reasoning_end(text, opened))
-        line = text[start:end]
-        start += len(line) - len(line.lstrip())
-        call = loads(line) if line.lstrip().startswith("{") else None
+        start, end = _last_part(text)
+        start = max(start, reasoning_end(text, opened))
+        start += len(text[start:end]) - len(text[start:end].lstrip())
+        call = loads(_unfenced(text[start:end])) if text[start:end].startswith(("{", _FENCE)) else None
         if not isinstance(call, dict) or "name" not in call:
             return read
-        return self._call(line.strip(), start, end)
+        return self._call(text[start:end], start, end)
+
+
+def _last_part(text: str) -> tuple[int, int]:
+    """Returns where the last line, or a code fence at the end of a text, begins and ends."""
+    end = len(text.rstrip())
+    if text.endswith(_FENCE, 0, end):
+        return max(text.rfind(_FENCE, 0, end - len(_FENCE)), 0), end
+    return text.rfind("\n", 0, end) + 1, end
+
+
+def _unfenced(text: str) -> str:
+    """Returns what stands in a code fence around a whole text; a text without one as it is."""
+    if not (text.startswith(_FENCE) and text.endswith(_FENCE) and len(text) >= 2 * len(_FENCE)):
+        return text
+    _, _, inner = text[: -len(_FENCE)].partition("\n")
+    return inner
 
 
 def _missing(tag: str, *names: str) -> Malformed:
