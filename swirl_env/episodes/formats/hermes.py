@@ -128,7 +128,7 @@ class HermesFormat:
 
 
 class HermesBareFormat(HermesFormat):
-    """`HermesFormat` that also reads a call without its tag: a JSON object with a name on the last line or in a last code fence."""
+    """`HermesFormat` that also reads a call without its tag: a JSON object with a name on the last line or in a last fence."""
 
     def parse(self, text: str, opened: bool = False) -> ParsedAction:
         """Reads an action (see `ActionFormat.parse`); a tagged call or answer comes first."""
