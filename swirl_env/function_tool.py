@@ -70,12 +70,6 @@ class FunctionTool:
         """Returns one result per query: arguments, or text that states them."""
         return [self._one(query) for query in queries]
 
-    def __get__(self, owner: object, kind: type | None = None) -> FunctionTool:
-        """Returns the tool of a method for its object, as a function becomes a method."""
-        if owner is None:
-            return self
-        return FunctionTool(self.function.__get__(owner, kind), self.tag, self.description)
-
     def __call__(self, *values: Any, **named: Any) -> str | ToolResult:
         """Calls the function itself."""
         return self.function(*values, **named)
@@ -194,5 +188,21 @@ def tool(*, tag: str | None = None, description: str | None = None) -> Callable[
 def tool(function: Answering | None = None, /, *, tag: str | None = None, description: str | None = None) -> Any:
     """Makes a tool of a function: ``@tool``, or ``@tool(tag="reverse", description="...")``."""
     if function is None:
-        return lambda function: FunctionTool(function, tag, description)
+        return lambda function: _tool(function, tag, description)
+    return _tool(function, tag, description)
+
+
+def _tool(function: Answering, tag: str | None, description: str | None) -> Any:
+    if inspect.isfunction(function) and next(iter(inspect.signature(function).parameters), "") == "self":
+        return _ToolMethod(function, tag, description)
     return FunctionTool(function, tag, description)
+
+
+class _ToolMethod:
+    """A tool in the body of a class: each object of the class has its own, as it has its methods."""
+
+    def __init__(self, function: Any, tag: str | None, description: str | None) -> None:
+        self.function, self.tag, self.description = function, tag, description
+
+    def __get__(self, owner: object, kind: type | None = None) -> Any:
+        return self if owner is None else FunctionTool(self.function.__get__(owner, kind), self.tag, self.description)

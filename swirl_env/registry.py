@@ -160,12 +160,25 @@ def _has(plugin: object, member: str) -> bool:
     return inspect.getattr_static(plugin, member, _MEMBERS) is not _MEMBERS or hasattr(plugin, member)
 
 
-def _is_ready(kind: str, target: object) -> bool:
+_ARGUMENTS = {"judge": 1, "agent": 1, "grader": 2}
+"""Kind -> how many arguments a function takes that serves as a plugin of it; a tool takes any number."""
+
+
+def is_ready(kind: str, target: object) -> bool:
     """Whether the object at a path is a plugin (of a kind, or of any kind if that is not known) and not a factory of plugins."""
     if isinstance(target, type) or inspect.isroutine(target):
         return False
+    if kind == "task" and isinstance(target, list | tuple):
+        return True
     kinds = [kind] if kind in _MEMBERS else list(_MEMBERS)
     return any(all(_has(target, member) for member in _members(one, target)) for one in kinds)
+
+
+def serves(kind: str, target: Callable[..., Any]) -> bool:
+    """Whether a function at a path can be the plugin itself, rather than a factory: its arguments are those of a call."""
+    if isinstance(target, type) or adapted(kind, target) is target:
+        return False
+    return len(required(target)) == _ARGUMENTS.get(kind, len(required(target)) or -1)
 
 
 def make(kind: str, spec: Spec, **defaults: Any) -> Any:
@@ -190,10 +203,10 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
     if not isinstance(name, str):
         raise UnknownName(f"A {kind} written as a mapping needs a 'name'; got the keys {sorted(map(str, spec))}.")
     factory = load(kind, name)
-    if _is_ready(kind, factory):
+    if is_ready(kind, factory):
         if own:
             raise ConfigError(f"{name!r} is a ready {kind}, which takes no options; got {', '.join(own)}.")
-        return factory
+        return adapted(kind, factory)
     accepted = options(factory)
     anything = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for option in own:
@@ -201,12 +214,12 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
             raise unknown_name(f"option of the {kind} {name!r}", option, accepted)
     offered = {key: value for key, value in defaults.items() if key in accepted and key not in own}
     lacking = sorted(required(factory) - own.keys() - offered.keys())
-    if lacking and not own and inspect.isfunction(factory) and (function := adapted(kind, factory)) is not factory:
-        return function  # not a factory: a function that is to serve as the plugin itself
+    if lacking and not own and serves(kind, factory):
+        return adapted(kind, factory)
     if lacking:
         raise ConfigError(f"The {kind} {name!r} needs a value for {', '.join(map(repr, lacking))}: give {lacking[0]}=...")
     try:
-        plugin = factory(**own, **offered)
+        plugin = adapted(kind, factory(**own, **offered))
     except SwirlError:
         raise
     except Exception as error:

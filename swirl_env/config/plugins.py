@@ -12,7 +12,7 @@ from typing import Any
 
 from swirl_env.config.typed import convert_option
 from swirl_env.errors import ConfigError
-from swirl_env.registry import load, names
+from swirl_env.registry import is_ready, load, names, serves
 from swirl_env.store.filters import FILTERS, make_filter
 from swirl_env.texts import IS_TEXT, recorded_text
 
@@ -58,7 +58,8 @@ def factory(group: str, name: str) -> Factory | None:
         return None
     if group in _MAY_BE_NONE and name == NONE:
         return None
-    return load(group, name)
+    target = load(group, name)
+    return None if is_ready(group, target) else target
 
 
 def parameters(group: str, name: str) -> dict[str, inspect.Parameter]:
@@ -114,7 +115,10 @@ def spec(group: str, config: Mapping[str, Any] | None) -> Options | None:
     if config is None or (group in _MAY_BE_NONE and config["name"] == NONE):
         return None
     name = str(config["name"])
-    hints = _hints(factory(group, name))
+    made = factory(group, name)
+    if made is not None and serves(group, made) and config == defaults(group, name):
+        return {"name": name}  # a function that is the plugin itself: its arguments are no options
+    hints = _hints(made)
     options: Options = {"name": name}
     for option, value in config.items():
         key = f"{section(group, name)}.{option}"

@@ -95,7 +95,8 @@ class Engine:
         max_chars: int = 100_000,
         grader: Spec | Callable[[Task, str], bool | None] | None = None,
     ) -> None:
-        self.tasks: TaskSource = conforming("task", tasks)
+        tasks = conforming("task", tasks)
+        self.tasks = tasks
         self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
         self.judge: Judge | None = None if judge is None else conforming("judge", make("judge", judge))
         self._pure = self.judge is not None and is_pure(self.judge)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from swirl_env.errors import ConfigError, DataNotFound, UnknownName, unknown_name
+from swirl_env.errors import ConfigError, DataNotFound, PluginError, SwirlError, UnknownName, printable, unknown_name
 from swirl_env.protocols import ActionFormat, Tool
 from swirl_env.registry import entries, load, names
 from swirl_env.texts import Text, named_text, read_text
@@ -59,6 +59,7 @@ class PromptTemplate:
 
         Raises:
             ConfigError: if a function returns something else than text.
+            PluginError: if it raises.
         """
         calls = settings.max_steps - 1
         fields = {
@@ -72,7 +73,14 @@ class PromptTemplate:
         }
         if self.function is None:
             return _FIELD.sub(lambda field: fields[field[1]], self.text)
-        prompt: object = self.function(task, fields)
+        try:
+            prompt: object = self.function(task, fields)
+        except SwirlError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"The prompt function raised {type(error).__name__} on task {task.id!r:.80}: {printable(str(error)[:200])}"
+            ) from error
         if not isinstance(prompt, str):
             raise ConfigError(f"A prompt function returns the text of the first message; it returned {prompt!r:.60}.")
         return prompt
