@@ -14,6 +14,7 @@ MOST_UNUSABLE = 3
 _FLAT = "all advantages were 0, as rewards or outcomes were all alike"
 _NOT_FINITE = "loss or gradient was not finite"
 _UNUSABLE = "no step had a usable reward or outcome"
+_CUT_OFF = "trainer.overlong=mask left every action out, as model.max_new_tokens had cut all of them off"
 
 
 class Idleness:
@@ -35,13 +36,14 @@ class Idleness:
         self._verdicts.update(step.verdict.status for step in steps)
         self._critique = next((s.verdict.critique for s in steps if s.verdict.status == "failed"), self._critique)
 
-    def note(self, *, stepped: bool, skipped: bool, usable: bool) -> None:
+    def note(self, *, stepped: bool, skipped: bool, usable: bool, cut_off: bool = False) -> None:
         """Notes what became of an update.
 
         Args:
             stepped: whether it changed the policy.
             skipped: whether its loss or gradient was not finite.
             usable: whether any step had a usable reward.
+            cut_off: whether all that had one were left out because the limit on new tokens had cut them off.
 
         Raises:
             TrainingError: if no step had one, `MOST_UNUSABLE` times in a row.
@@ -49,9 +51,9 @@ class Idleness:
         if stepped:
             self._in_a_row = 0
             return
-        reason = _NOT_FINITE if skipped else _FLAT if usable else _UNUSABLE
+        reason = _CUT_OFF if cut_off else _NOT_FINITE if skipped else _FLAT if usable else _UNUSABLE
         self._reasons[reason] += 1
-        self._in_a_row = self._in_a_row + 1 if reason == _UNUSABLE else 0
+        self._in_a_row = self._in_a_row + 1 if reason in (_UNUSABLE, _CUT_OFF) else 0
         if self._in_a_row >= MOST_UNUSABLE:
             raise TrainingError(
                 f"Stopped after {self._in_a_row} updates in a row without anything to train on: {reason}{self._judged()}. "

@@ -70,7 +70,7 @@ class BatchSteps:
         device: torch.device,
     ) -> None:
         self.steps, self.n, self.count = list(steps), len(steps), count
-        self.index = torch.tensor(index, dtype=torch.long)
+        self.index = torch.tensor(index, dtype=torch.long, device=device)
         self.advantages = torch.tensor(advantages, dtype=torch.float64, device=device)
         self.complete = all(len(step.behaviour) >= len(step.token_ids) for step in steps)
         """Whether the log-probs at generation of all tokens are known."""

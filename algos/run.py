@@ -405,7 +405,8 @@ class Run:
             self._save()
         if self._report is not None and self.processes.main:
             self._report({key: value for key, value in row.items() if value is not None})
-        self._idleness.note(stepped=stepped > 0, skipped=skipped > 0, usable=bool(usable.any() or count))
+        cut_off = bool(np.any(valid)) and not usable.any()
+        self._idleness.note(stepped=stepped > 0, skipped=skipped > 0, usable=bool(usable.any() or count), cut_off=cut_off)
 
     def _save(self) -> None:
         """Writes a checkpoint if one is due.
@@ -454,7 +455,7 @@ class Run:
 
 def _of_global_batch(loss: Loss, mine: NDArray[np.int64]) -> Loss:
     """Returns the loss with the indices of its steps in the global batch, in place of those in this process's part."""
-    return lambda inputs: loss(replace(inputs, index=torch.from_numpy(mine)[inputs.index]))
+    return lambda inputs: loss(replace(inputs, index=torch.from_numpy(mine).to(inputs.index)[inputs.index]))
 
 
 def _check_ratios(agent: TransformersAgent, trainer: Trainer) -> None:

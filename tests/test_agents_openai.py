@@ -128,6 +128,19 @@ def test_a_stop_string_within_the_reasoning_does_not_end_the_action():
     assert [bool(request.get("stop")) for request in server.requests] == [True, False]
 
 
+@pytest.mark.parametrize(("reason", "truncated"), [("length", True), ("stop", False), (None, False)])
+def test_replies_that_the_limit_cut_off_are_marked(reason, truncated):
+    class Reasons(ChatServer):
+        async def _send(self, writer, status, body):
+            for choice in body.get("choices", []):
+                choice["finish_reason"] = reason
+            return await super()._send(writer, status, body)
+
+    with Reasons(lambda request: "I think that") as server:
+        (action,) = ask(agent(server), "What is 1 + 2 ?")
+    assert action.text == "I think that" and action.truncated is truncated
+
+
 @pytest.mark.parametrize("url", ["localhost:8000", "http://me:secret@host/v1", "ftp://host/v1", "http://host/v1?key=x", ""])
 def test_bad_urls_are_refused(url):
     with pytest.raises(ConfigError, match="base_url"):

@@ -9,6 +9,7 @@ pytest.importorskip("transformers", reason="the policy is a tiny Llama")
 
 from test_algos_run import ColourTasks, EchoTool, untrained  # noqa: E402
 
+from fakes import Evens  # noqa: E402
 from swirl_env.algos.grpo import Grpo  # noqa: E402
 from swirl_env.algos.reinforce import Reinforce  # noqa: E402
 from swirl_env.algos.return_to_go import ReturnToGo  # noqa: E402
@@ -53,12 +54,12 @@ class Says:
         return [self.verdict] * len(steps)
 
 
-def prepared(folder, judge, limits=None, kl=0.0, **kwargs):
+def prepared(folder, judge, limits=None, kl=0.0, options=None, **kwargs):
     torch.manual_seed(0)
     model, agent = untrained()
     agent.max_context = kwargs.pop("max_context", agent.max_context)
     engine = build_engine(ColourTasks(), tools=[EchoTool()], judge=judge, prompt="question", max_steps=2)
-    trainer = Trainer(model, TrainConfig(lr=1e-2, kl=kl))
+    trainer = Trainer(model, TrainConfig(lr=1e-2, kl=kl, **(options or {})))
     return Run(agent, engine, trainer, folder, limits or Limits(sampled_tokens=10**6), slots=8, **kwargs)
 
 
@@ -184,3 +185,14 @@ def test_updates_skipped_to_the_very_end_are_an_error(tmp_path):
     run = prepared(tmp_path, Says(Verdict.good(reward=3e38)), Limits(updates=2))
     with pytest.raises(TrainingError, match="Nothing was trained on: in 2 updates loss or gradient was not finite"):
         ReturnToGo(episodes_per_update=4, baseline="none").train(run)
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_a_run_whose_actions_are_all_cut_off_and_masked_says_so(name, tmp_path):
+    run = prepared(tmp_path, Evens(), options={"overlong": "mask"})
+    run.agent.max_new_tokens = 1
+    run.agent.end_ids = frozenset()  # nothing ends an action but a closing tag, which one token is not
+    run.agent._ended = lambda state: lambda ids: False
+    with pytest.raises(TrainingError, match=r"overlong=mask left every action out, as model\.max_new_tokens"):
+        STEPWISE[name]().train(run)
+    assert run.spent.updates == 3

@@ -124,6 +124,49 @@ def test_the_budget_ends_a_run_and_may_grow(swirl):
     assert metrics("run")[: len(first)] == first and metrics("run")[-1]["sampled_tokens"] >= 600
 
 
+RATIOS = [
+    "trainer.loss=ppo_clip",
+    "trainer.epochs=2",
+    "trainer.minibatches=2",
+    "trainer.temperature=0.7",
+    "trainer.ratio=sequence",
+]
+RATIOS += [
+    "trainer.clip_high=0.3",
+    "trainer.importance_cap=2",
+    "trainer.entropy=0.01",
+    "trainer.overlong=mask",
+    "trainer.kl=0.05",
+]
+
+
+@pytest.mark.slow
+def test_options_of_several_optimizer_steps_on_the_command_line_and_on_resume(swirl):
+    few = ["algo=return_to_go", JUDGE, "algo.episodes_per_update=6", "setting=easy", *SHORT, "save_every=1"]
+    for out, updates in (("whole", 3), ("half", 2)):
+        assert swirl("train", *few, *RATIOS, f"updates={updates}", f"out={out}")[0] == 0
+    code, _, err = swirl("train", "out=half", "updates=3", "resume=true", JUDGE)
+    assert code == 0, err
+    assert metrics("half") == metrics("whole") and weights("half") == weights("whole")
+    for row in metrics("whole"):
+        assert {"ratio", "clip_fraction", "kl_behaviour", "importance", "entropy"} <= row.keys() and row["kl_behaviour"] > 0
+        assert row["importance"] == pytest.approx(1, abs=1e-3)  # generation and training score alike, at 0.7 too
+    assert metrics("whole")[-1]["optimizer_steps"] == 12
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("trainer.temperature=0", "temperature is a finite number, above 0"),
+        ("trainer.clip_high=0.3", "clip_high is about ratios"),
+        ("trainer.epochs=0", "epochs is a whole number"),
+        ("trainer.overlong=drop", "overlong"),
+    ],
+)
+def test_options_of_the_trainer_that_make_no_sense_are_one_line(given, said, swirl):
+    assert said in error_of(swirl("train", given, "out=run"))
+
+
 def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path):
     few = [*FEW, "algo.updates_per_round=4", "algo.rounds=0", "algo.states_per_update=8", "setting=easy", "updates=12"]
     few += [JUDGE, "eval.episodes=4", "eval.every=3", "eval.quick=4", "save_every=2", "slots=16"]

@@ -30,9 +30,9 @@ def cache(tmp_path_factory):
     return root
 
 
-def launch(folder, cache, *how):
+def launch(folder, cache, *how, more=()):
     """Runs the stage in a folder under accelerate's launcher; returns what it printed, but for the progress of a slow machine."""
-    command = [sys.executable, *LAUNCH, *how, "-m", "swirl_env.cli", *RUN, "out=run"]
+    command = [sys.executable, *LAUNCH, *how, "-m", "swirl_env.cli", *RUN, *more, "out=run"]
     given = {"SWIRL_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     folder.mkdir()
     done = subprocess.run(command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, timeout=240)
@@ -44,14 +44,17 @@ def launch(folder, cache, *how):
 def test_two_processes_train_to_the_weights_of_one(cache, tmp_path):
     one = launch(tmp_path / "one", cache, "--cpu", "--num_processes", "2")  # one process, then: there is no MPI here
     two = launch(tmp_path / "two", cache, "--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
-    start, alone, both = (
+    group = ("--multi_gpu", "--num_processes", "2", "--main_process_port", "0")
+    split = launch(tmp_path / "split", cache, *group, more=["trainer.shard=true"])
+    start, alone, both, sharded = (
         load_file(folder / "model.safetensors")
-        for folder in (*cache.glob("warm-starts/*[!k]"), tmp_path / "one/run/policy", tmp_path / "two/run/policy")
+        for folder in (*cache.glob("warm-starts/*[!k]"), *(tmp_path / f"{way}/run/policy" for way in ("one", "two", "split")))
     )
     for name, weight in alone.items():
         torch.testing.assert_close(both[name], weight, atol=1e-5, rtol=0, msg=name)
+        torch.testing.assert_close(sharded[name], weight, atol=1e-5, rtol=0, msg=name)
     assert max((weight - start[name]).abs().max() for name, weight in alone.items()) > 1e-3  # training did something
     # One warning where two processes were asked for and one came; of checkpoints and the like not a word, from anyone.
     assert len(one[1]) == 1 and "--multi_gpu --num_processes N" in one[1][0]
-    assert two[1] == []
-    assert one[0] == two[0] and one[0][-1].startswith("next: swirl generate")
+    assert two[1] == split[1] == []
+    assert one[0] == two[0] == split[0] and one[0][-1].startswith("next: swirl generate")

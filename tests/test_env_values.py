@@ -155,6 +155,8 @@ def test_meta_of_a_task_becomes_json_or_is_refused():
         (Action("x", (1, 2), (-0.5, -math.inf)), "finite number; got -inf"),
         (Action("x", (1,), (math.nan,)), "finite number; got nan"),
         (Action("x", (1, 2), (-0.5,)), "one value for each of the 2"),
+        (Action("x", (1, 2), behaviour_logprobs=(-0.5,)), "one value for each of the 2"),
+        (Action("x", (1,), behaviour_logprobs=(math.nan,)), "finite number; got nan"),
         (Action("x", ("a",), ()), "token_ids are whole numbers"),
         (Action("x", (1.5,), ()), "token_ids are whole numbers"),
         (Action(5), "expected text in an Action, got int"),
@@ -224,6 +226,13 @@ def test_actions_of_numpy_become_plain(tmp_path):
     action = Action(np.str_("<echo>a</echo>"), ids, logprobs, ids)
     step = stored(Engine(SumTasks(), [EchoTool()], None), tmp_path / "run", action)
     assert step.action == Action("<echo>a</echo>", (3, 4), (-0.5, -0.25), (3, 4))
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, list])
+def test_what_an_action_was_drawn_from_and_whether_it_was_cut_off_come_through(kind, tmp_path):
+    drawn = Action("<echo>a</echo>", kind((3, 4)), kind((-0.5, -0.25)), kind((1,)), 1, None, False, kind((-1.5, -2.0)), True)
+    step = stored(Engine(SumTasks(), [EchoTool()], None), tmp_path / "run", drawn)
+    assert step.action == Action("<echo>a</echo>", (3, 4), (-0.5, -0.25), (1,), 1, None, False, (-1.5, -2.0), True)
 
 
 TEXT = st.text("ab\ud800\u202e", max_size=3)
