@@ -85,7 +85,8 @@ class ImplicitPrm:
         policy = run.trainer
         config = replace(
             policy.config, lr=policy.lr if self.prm_lr is None else self.prm_lr, loss="policy_gradient", reduction="sum", kl=0.0,
-            entropy=0.0, epochs=1, minibatches=1, importance_cap=0.0, overlong="train",
+            entropy=0.0, epochs=1, minibatches=1, importance_cap=0.0, overlong="train", clip_low=None, clip_high=None,
+            ratio="token",
         )  # fmt: skip
         prm = run.register("prm", Trainer(copy.deepcopy(run.agent.model), config, policy.accelerator))
         run.logprobs([], reference=True, trainer=prm)  # its first weights are pi_ref; the copy is made before they change

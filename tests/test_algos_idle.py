@@ -67,18 +67,25 @@ def prepared(folder, judge, limits=None, kl=0.0, options=None, **kwargs):
 @pytest.mark.parametrize(
     ("judge", "reason"),
     [
-        (Raises(), "no such rubric"),
         (None, "the run has no judge"),
         (Says(Verdict.unscored()), "unscored"),
         (Says(Verdict.failed("server away")), "failed.*server away"),
     ],
-    ids=["raises", "none", "unscored", "failed"],
+    ids=["none", "unscored", "failed"],
 )
 def test_a_judge_that_scores_nothing_stops_the_run_with_its_reason(name, judge, reason, tmp_path):
     run = prepared(tmp_path, judge)
     with pytest.raises(TrainingError, match=f"without anything to train on.*{reason}"):
         STEPWISE[name]().train(run)
     assert run.spent.updates == 3 and run.spent.optimizer_steps == 0
+
+
+@pytest.mark.parametrize("name", STEPWISE)
+def test_a_judge_that_raises_on_every_step_stops_the_run_with_its_error(name, tmp_path):
+    run = prepared(tmp_path, Raises())
+    with pytest.raises(SwirlError, match="no such rubric"):
+        STEPWISE[name]().train(run)
+    assert run.spent.updates <= 3 and run.spent.optimizer_steps == 0
 
 
 @pytest.mark.parametrize("name", OUTCOME)
