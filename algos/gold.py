@@ -39,7 +39,7 @@ def answer_logprobs(run: Run, table: StepTable, trajectories: Sequence[Trajector
             probes.append(probe)
             asked.append(i)
     values = np.full(len(table.steps), np.nan)
-    values[asked] = [sum(logs) / len(logs) for logs in run.logprobs(probes, reference=reference)]
+    values[asked] = [sum(logs) / len(logs) for logs in run.logprobs(probes, reference=reference, branches=True)]
     return values
 
 

@@ -5,6 +5,7 @@ The model here is whole in every process and is the one that generates. Nothing 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,8 @@ from swirl_env.algos.reference import FirstWeights
 from swirl_env.algos.scoring import ActionScorer, freeze_other_modalities
 from swirl_env.algos.train_config import TrainConfig
 from swirl_env.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class PolicyScores:
@@ -42,6 +45,8 @@ class PolicyScores:
         """The trainable weights by name."""
         self.first: FirstWeights | None = None
         """The policy that training began with, if anybody has asked for it."""
+        self._branches: bool | None = True if config.tree else None
+        """Whether steps may share trees when they are scored; None if that has not been tried yet."""
         self._reference: ActionScorer | None = None
         if reference is not None:
             self._reference = ActionScorer(reference, config.chunk, config.temperature).to(device)
@@ -65,9 +70,9 @@ class PolicyScores:
             )
         self.first = FirstWeights(list(self.weights.values()))
 
-    def batches(self, steps: Sequence[TokenStep]) -> Iterator[list[list[Segment]]]:
-        """Yields the micro-batches of steps, as rows of segments."""
-        rows = trees(steps) if self._config.tree else chains(steps)
+    def batches(self, steps: Sequence[TokenStep], *, tree: bool = False) -> Iterator[list[list[Segment]]]:
+        """Yields the micro-batches of steps, as rows of segments; in trees if so configured or asked for."""
+        rows = trees(steps) if tree or self._config.tree else chains(steps)
         if self._config.pack:
             rows = list(pack(rows, self._config.pack))
         return micro_batches(rows, self._config.micro_tokens)
@@ -82,11 +87,11 @@ class PolicyScores:
             return self.scorer(batch)  # type: ignore[no-any-return]
 
     @torch.no_grad()
-    def logprobs(self, steps: Sequence[TokenStep], *, reference: bool = False) -> list[tuple[float, ...]]:
-        """Returns log pi (or log pi_ref) of each step's tokens."""
+    def logprobs(self, steps: Sequence[TokenStep], *, reference: bool = False, branches: bool = False) -> list[tuple[float, ...]]:
+        """Returns log pi (or log pi_ref) of each step's tokens; steps that branch off one another share trees if that works."""
         values: list[list[float]] = [[0.0] * len(step.token_ids) for step in steps]
         with self._evaluating():
-            for rows in self.batches(steps):
+            for rows in self.batches(steps, tree=branches and self._may_branch()):
                 batch = collate(rows).to(self._device)
                 scores = self.reference(batch) if reference else self.scorer(batch)
                 columns = (batch.step.tolist(), batch.offset.tolist(), scores.tolist())
@@ -108,6 +113,17 @@ class PolicyScores:
                     if offset == 0:
                         values[step] = hidden[row].clone()
         return values
+
+    def _may_branch(self) -> bool:
+        """Whether trees leave this model's log-probs as they are, tried once."""
+        if self._branches is None:
+            try:
+                check_layouts(self.scorer, packed=False, tree=True)
+                self._branches = True
+            except ConfigError as error:
+                log.info("what steps share is read again for each of them: %s", error)
+                self._branches = False
+        return self._branches
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

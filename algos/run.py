@@ -263,7 +263,7 @@ class Run:
         return groups
 
     def logprobs(
-        self, steps: Sequence[TokenStep], *, reference: bool = False, trainer: Trainer | None = None
+        self, steps: Sequence[TokenStep], *, reference: bool = False, branches: bool = False, trainer: Trainer | None = None
     ) -> list[tuple[float, ...]]:
         """Returns log pi of each step's tokens, without dropout and without gradient.
 
@@ -273,10 +273,12 @@ class Run:
             steps: N steps of the global batch, those of an episode together.
             reference: score under the policy that training began with (or the trainer's own reference) instead of the present
                 one. Without ``trainer.kl`` the first call has to come before the first update.
+            branches: whether the steps of an episode branch off one another; what they share is then computed once if the model
+                allows it.
             trainer: whose model scores; None takes the policy's.
         """
         scorer = trainer or self.trainer
-        return self._shared(steps, lambda mine: scorer.logprobs(mine, reference=reference))
+        return self._shared(steps, lambda mine: scorer.logprobs(mine, reference=reference, branches=branches))
 
     def features(self, steps: Sequence[TokenStep]) -> Tensor:
         """Returns the policy's last hidden state at the end of each step's prompt, [N, H] in float32 on the CPU.

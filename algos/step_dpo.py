@@ -60,4 +60,4 @@ class StepDpo:
 
 def log_ratios(run: Run, steps: list[TokenStep]) -> credit.Floats:
     """Returns [N] log pi - log pi_ref of each step, summed over its tokens."""
-    return log_sums(run.logprobs(steps)) - log_sums(run.logprobs(steps, reference=True))
+    return log_sums(run.logprobs(steps, branches=True)) - log_sums(run.logprobs(steps, reference=True, branches=True))

@@ -289,17 +289,19 @@ class Trainer:
         self.accelerator.backward(scores.sum() * 0.0)
         return np.zeros(4)
 
-    def logprobs(self, steps: Sequence[TokenStep], *, reference: bool = False) -> list[tuple[float, ...]]:
+    def logprobs(self, steps: Sequence[TokenStep], *, reference: bool = False, branches: bool = False) -> list[tuple[float, ...]]:
         """Returns log pi now of each step's tokens, without dropout, e.g. as behaviour log-probs if none were stored.
 
         Args:
             steps: those of an episode together.
             reference: score under the policy that training began with, or the reference that was given. If ``kl`` is 0 and none
                 was, the first call has to come before the first update.
+            branches: whether the steps of an episode branch off one another, like several actions at one state: what they share
+                is then computed once, as with ``tree``, if the model computes the same that way (tried once).
         """
         if reference:
             self.scores.first_weights(begun=self.updates > 0)
-        return self.scores.logprobs(steps, reference=reference)
+        return self.scores.logprobs(steps, reference=reference, branches=branches)
 
     def features(self, steps: Sequence[TokenStep]) -> list[Tensor]:
         """Returns the last hidden state at the end of each step's prompt, [H] in float32 on the CPU, without dropout."""

@@ -173,3 +173,40 @@ def test_a_loss_that_returns_no_number_is_refused(result, tmp_path):
     table = demos(run)
     with pytest.raises(ConfigError, match="returns one number as a tensor"):
         run.update(table.steps, table.outcome, table.known, loss=lambda inputs: result)
+
+
+def branching():
+    """Two episodes with three actions at each of two states."""
+    steps = []
+    for episode in (0, 1):
+        state = tuple(range(2, 14 + episode))
+        for at in (state, (*state, 7, 6, 5)):
+            steps += [TokenStep(at, (3 + k, 4, 2 + k), (), episode) for k in range(3)]
+    return steps
+
+
+def test_steps_that_branch_off_one_another_are_scored_alike_and_read_once():
+    trainer, steps = Trainer(tiny(), TrainConfig(lr=1e-2)), branching()
+    apart, together = trainer.logprobs(steps), trainer.logprobs(steps, branches=True)
+    for one, two, step in zip(apart, together, steps, strict=True):
+        assert list(two) == pytest.approx(list(one), abs=1e-5)
+        assert list(one) == pytest.approx(plainly(trainer.model, step), abs=1e-5)
+    read = [
+        sum(len(segment.ids) for rows in trainer.scores.batches(steps, tree=tree) for row in rows for segment in row)
+        for tree in (False, True)
+    ]
+    assert read == [sum(step.size for step in steps), 2 * (12 + 3) + 1 + 2 * 6 * 3]
+
+
+def test_a_model_that_takes_no_trees_reads_every_step_by_itself(monkeypatch):
+    tried = []
+
+    def differs(scorer, **how):
+        tried.append(how)
+        raise ConfigError("trainer.tree changes this model's log-probs")
+
+    monkeypatch.setattr("swirl_env.algos.policy.check_layouts", differs)
+    trainer, steps = Trainer(tiny(), TrainConfig(lr=1e-2)), branching()
+    assert trainer.logprobs(steps, branches=True) == trainer.logprobs(steps)
+    trainer.logprobs(steps, branches=True)
+    assert tried == [{"packed": False, "tree": True}]  # once per model
