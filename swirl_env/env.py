@@ -11,6 +11,7 @@ from gymnasium.error import ResetNeeded
 
 from swirl_env.episodes.engine import Engine, Transition
 from swirl_env.episodes.prompts import Prompt, PromptFunction
+from swirl_env.episodes.values import task_at
 from swirl_env.errors import ConfigError, UnknownName, unknown_name
 from swirl_env.protocols import FindsTasks, TaskSource
 from swirl_env.registry import Spec, load, make, make_tasks, options
@@ -126,7 +127,7 @@ def draw_task(engine: Engine, rng: np.random.Generator, task_id: str | None) -> 
         raise ConfigError("The task source holds no tasks, so no episode can begin. Check its file, split and limit.")
     index = int(rng.integers(len(engine.tasks)))
     seed = int(rng.integers(2**63 - 1))
-    task = engine.tasks[index] if task_id is None else find_task(engine.tasks, task_id)
+    task = task_at(engine.tasks, index) if task_id is None else find_task(engine.tasks, task_id)
     return engine.begin(task, seed)
 
 

@@ -62,8 +62,8 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         render_mode: str | None = None,
         **options: Any,
     ) -> None:
-        if num_envs < 1:
-            raise ConfigError(f"num_envs must be at least 1; got {num_envs}.")
+        if not isinstance(num_envs, int) or isinstance(num_envs, bool) or num_envs < 1:
+            raise ConfigError(f"num_envs is a whole number of at least 1; got {num_envs!r:.40}.")
         modes = [mode.value for mode in AutoresetMode]
         if autoreset_mode not in (*AutoresetMode, *modes):
             raise unknown_name("autoreset_mode", str(autoreset_mode), modes)
@@ -99,11 +99,14 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
             options: ``task_id`` (one for all, or one per environment), ``reset_mask`` ([n] bool; the others go on).
         """
         known = reset_options(options, "task_id", "reset_mask")
+        if isinstance(seed, bool | float | str | bytes):
+            raise ConfigError(f"seed is a whole number, or one for each environment; got {seed!r:.40}.")
         if seed is None or isinstance(seed, int | np.integer):
             seed = [None if seed is None else int(seed) + i for i in range(self.num_envs)]
         seeds = [None if one is None else int(one) for one in seed]
         task_id = known.get("task_id")
-        ids = [task_id] * self.num_envs if task_id is None or isinstance(task_id, str) else list(task_id)
+        several = isinstance(task_id, Sequence | np.ndarray) and not isinstance(task_id, str)
+        ids: list[Any] = list(task_id) if several else [task_id] * self.num_envs  # type: ignore[arg-type]  # as was just seen
         mask = np.asarray(known.get("reset_mask", [True] * self.num_envs))
         if not len(seeds) == len(ids) == len(mask) == self.num_envs or mask.dtype != np.bool_:
             raise ConfigError(
@@ -115,8 +118,9 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
 
     def step(self, actions: Sequence[str | Action]) -> Batch:
         """Takes one action in each episode; see `ToolUseEnv.step` for the parts."""
-        if len(actions) != self.num_envs or isinstance(actions, str):
-            got = "a single text" if isinstance(actions, str) else len(actions)
+        ordered = isinstance(actions, Sequence | np.ndarray) and not isinstance(actions, str | bytes)
+        if not ordered or len(actions) != self.num_envs:
+            got = len(actions) if ordered else "a single text" if isinstance(actions, str) else f"a {type(actions).__name__}"
             raise ConfigError(f"step takes {self.num_envs} actions, one per environment; got {got}.")
         rewards = [0.0] * self.num_envs
         terminated = np.zeros(self.num_envs, dtype=np.bool_)

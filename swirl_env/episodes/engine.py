@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
@@ -100,8 +101,12 @@ class Engine:
         self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
         self.judge: Judge | None = None if judge is None else conforming("judge", make("judge", judge))
         self._pure = self.judge is not None and is_pure(self.judge)
-        steps = tasks.max_steps if max_steps is None else max_steps
-        _check_settings(steps, history, max_chars)
+        steps = _count("max_steps", tasks.max_steps if max_steps is None else max_steps)
+        max_chars = _count("max_chars", max_chars)
+        if history not in get_args(History):
+            raise unknown_name("history", str(history), get_args(History))
+        if not isinstance(format, str):
+            raise ConfigError(f"format is the name of an action format or 'package.module:Attr'; got {format!r:.60}.")
         self._sessions = SessionTable(stateful(self.tools))
         self._typed = {tag: schema for tag, tool in self.tools.items() if (schema := schema_of(tool)) is not None}
         schemas = tuple((tag, _schema_text(tag, schema)) for tag, schema in self._typed.items())
@@ -128,12 +133,13 @@ class Engine:
 
     def begin(self, task: Task, seed: int = 0) -> State:
         """Returns the first state of an episode on `task`."""
+        task = checked_task(task)
         prompt = self.prompt.write(task, list(self.tools.values()), self.format, self.settings)
         if len(prompt) > self.settings.max_chars:
             raise ConfigError(
                 f"The prompt of task {task.id!r} has {len(prompt)} characters; max_chars allows {self.settings.max_chars}."
             )
-        return initial_state(checked_task(task), clean(prompt), self.settings, seed)
+        return initial_state(task, clean(prompt), self.settings, seed)
 
     def step(self, states: Sequence[State], actions: Sequence[Action]) -> list[Transition]:
         """Takes one step in each of n episodes.
@@ -365,13 +371,16 @@ def _schema_text(tag: str, schema: Schema) -> str:
     return text
 
 
-def _check_settings(max_steps: int, history: str, max_chars: int) -> None:
-    for name, value in (("max_steps", max_steps), ("max_chars", max_chars)):
-        if not isinstance(value, int) or value < 1:
-            what = "the actions of an episode" if name == "max_steps" else "the characters of a state"
-            raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r}.")
-    if history not in get_args(History):
-        raise unknown_name("history", str(history), get_args(History))
+def _count(name: str, value: object) -> int:
+    """Returns a whole number of at least 1, also one of NumPy.
+
+    Raises:
+        ConfigError: for anything else.
+    """
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= 1:
+        return int(value)
+    what = "the actions of an episode" if name == "max_steps" else "the characters of a state"
+    raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r:.60}.")
 
 
 def _functions_text(fmt: ActionFormat, tools: Sequence[Tool]) -> str:

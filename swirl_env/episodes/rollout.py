@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Awaitable, Callable, Container, Iterator, Sequence
 from contextlib import nullcontext
 
@@ -9,7 +10,7 @@ from swirl_env.adapters import adapted
 from swirl_env.episodes.acting import GuardedAgent
 from swirl_env.episodes.async_rollout import run_async
 from swirl_env.episodes.engine import Engine
-from swirl_env.episodes.values import checked_task
+from swirl_env.episodes.values import task_at
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent, AsyncAgent, PrefixCaching
 from swirl_env.registry import conforming
@@ -57,6 +58,9 @@ def collect(
     """
     if slots < 1:
         raise ConfigError(f"slots must be at least 1; got {slots}.")
+    for what, count in (("episodes", episodes), ("samples", samples)):
+        if not isinstance(count, numbers.Integral) or int(count) < (what == "samples"):
+            raise ConfigError(f"{what} is a whole number of at least {int(what == 'samples')}; got {count!r:.40}.")
     room = len(engine.tasks) * samples
     if episodes > room:
         raise ConfigError(
@@ -139,7 +143,7 @@ def _episodes(
 ) -> Iterator[tuple[State, int]]:
     known: set[str] = set()
     for k in range(episodes):
-        task, sample = checked_task(engine.tasks[k // samples]), k % samples
+        task, sample = task_at(engine.tasks, k // samples), k % samples
         if sample == 0:
             if task.id in known:
                 raise ConfigError(

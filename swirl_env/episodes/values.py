@@ -14,8 +14,9 @@ from typing import Any, SupportsFloat, get_args
 import msgspec
 
 from swirl_env.episodes.transcript import clean
-from swirl_env.errors import ConfigError, PluginError
-from swirl_env.types import Action, ActionError, Label, Task, ToolError, ToolResult, Verdict, VerdictStatus
+from swirl_env.errors import ConfigError, PluginError, SwirlError, printable
+from swirl_env.protocols import TaskSource
+from swirl_env.types import Action, ActionError, Grading, Label, Task, ToolError, ToolResult, Verdict, VerdictStatus
 
 MAX_DEPTH = 50
 """Deepest nesting of data: deeper values are not read back everywhere."""
@@ -32,6 +33,7 @@ _SHALLOW = 2 * MAX_DEPTH
 _TOOL_ERRORS = (None, *get_args(ToolError))
 _ACTION_ERRORS = (None, *get_args(ActionError))
 _STATUSES = get_args(VerdictStatus)
+_GRADINGS = get_args(Grading)
 _LABELS = (None, *get_args(Label))
 _encode = msgspec.json.Encoder().encode
 
@@ -105,22 +107,71 @@ def _key(key: object) -> str:
     raise TypeError(f"data has a {type(key).__name__} as a key, which JSON cannot hold; use text")
 
 
+def task_at(tasks: TaskSource, index: int) -> Task:
+    """Returns a question of a task source, ready to be stored.
+
+    Raises:
+        PluginError: if the source raises, or gives something else than a `Task`.
+        ConfigError: if the task has values that make no sense.
+    """
+    try:
+        task = tasks[index]
+    except SwirlError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"{type(tasks).__name__} raised {type(error).__name__} for question {index} of {len(tasks)}: "
+            f"{printable(str(error)[:200])}"
+        ) from error
+    return checked_task(task)
+
+
 def checked_task(task: Task) -> Task:
-    """Returns a task whose `meta` can be stored.
+    """Returns a task that can be stored.
 
     Raises:
         PluginError: if the source gave something else than a `Task`.
-        ConfigError: if its `meta` cannot be stored.
+        ConfigError: if it has values that make no sense, or `meta` that cannot be stored.
     """
     if not isinstance(task, Task):
         raise PluginError(f"A task source gave {task!r:.80}; expected a Task. Write Task(id, question, answer).")
-    if not task.meta:
+    texts = (task.id, task.question, task.answer or "", *task.aliases, *task.evidence)
+    if not all([type(text) is str for text in texts]) or task.grading not in _GRADINGS:
+        raise ConfigError(f"A task cannot be used: {_odd_field(task)}.")
+    if not "".join(texts).isascii():
+        task = _clean_task(task)
+    if task.meta == {}:
         return task
     try:
         meta = json_data(task.meta)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"The meta of task {task.id!r} cannot be stored: {error}.") from error
     return task if meta is task.meta else msgspec.structs.replace(task, meta=meta)
+
+
+def _odd_field(task: Task) -> str:
+    """Returns in words which field of a task has a value that it cannot have."""
+    for name in ("id", "question", "answer"):
+        value = getattr(task, name)
+        if not isinstance(value, str) and not (name == "answer" and value is None):
+            return f"its {name} is text{' or None' if name == 'answer' else ''}; got {value!r:.60}"
+    for name in ("aliases", "evidence"):
+        odd = [value for value in getattr(task, name) if not isinstance(value, str)]
+        if odd:
+            return f"its {name} are texts; got {odd[0]!r:.60}"
+    if task.grading not in _GRADINGS:
+        return f"its grading is {' or '.join(_GRADINGS)}; got {task.grading!r:.60}"
+    return "its texts are of a type of their own; make each a str"
+
+
+def _clean_task(task: Task) -> Task:
+    """Returns a task whose texts hold no lone surrogate."""
+    if clean(task.id) != task.id:
+        raise ConfigError(f"A task cannot be used: its id holds characters that no file can hold; got {ascii(task.id)[:80]}.")
+    answer = None if task.answer is None else clean(task.answer)
+    changes = {"question": clean(task.question), "answer": answer, "aliases": tuple(map(clean, task.aliases))}
+    same = all([value == getattr(task, name) for name, value in changes.items()])
+    return task if same else msgspec.structs.replace(task, **changes)
 
 
 def checked_result(result: object) -> ToolResult:
