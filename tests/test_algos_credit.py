@@ -43,6 +43,28 @@ def test_outcomes_by_hand():
         credit.outcome(won, valid, episode, baseline="median")
 
 
+def test_episode_rewards_by_hand():
+    # mean step rewards 0.5 and 1, outcomes 1 and 0, weight 2: 2.5 and 1, each minus the other
+    rewards, episode, won = [1, 0, 1], [4, 4, 9], [1, 1, 0]
+    yes = [True] * 3
+    advantages, valid = credit.episode_reward(rewards, yes, won, yes, episode, weight=2)
+    assert advantages.tolist() == pytest.approx([1.5, 1.5, -1.5])
+    assert valid.all()
+    none, _ = credit.episode_reward(rewards, yes, won, yes, episode, weight=2, baseline="none")
+    assert none.tolist() == pytest.approx([2.5, 2.5, 1])
+
+
+def test_an_episode_reward_with_an_unknown_part_is_unknown():
+    rewards, episode, won = [1, NAN, 1, 0], [0, 0, 1, 2], [1, 1, 0, NAN]
+    scored, known = [True, False, True, True], [True, True, True, False]
+    advantages, valid = credit.episode_reward(rewards, scored, won, known, episode, weight=2)
+    assert valid.tolist() == [False, False, True, False]
+    assert advantages.tolist() == [0, 0, 1, 0]  # nobody is left to compare with
+    advantages, valid = credit.episode_reward(rewards, scored, won, known, episode, weight=0)
+    assert valid.tolist() == [False, False, True, True]
+    assert advantages.tolist() == [0, 0, 1, -1]
+
+
 def test_group_normalised_by_hand():
     a = credit.group_normalised([1, 1, 0, 0.5], [1, 1, 1, 1], [0, 0, 1, 2], [0, 0, 0, 0], eps=0)
     spread = np.sqrt(((1 - 0.5) ** 2 + 0.5**2) / 3)

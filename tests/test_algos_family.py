@@ -7,6 +7,7 @@ pytest.importorskip("transformers", reason="the policy is a tiny Llama")
 
 from test_algos_run import prepared, success, taught  # noqa: E402
 
+from swirl_env.algos.episode_reward import EpisodeReward  # noqa: E402
 from swirl_env.algos.gigpo import Gigpo  # noqa: E402
 from swirl_env.algos.hgpo import Hgpo  # noqa: E402
 from swirl_env.algos.igpo import Igpo  # noqa: E402
@@ -27,6 +28,7 @@ __all__ = ["taught"]  # a fixture
 
 GROUPS = {"questions_per_update": 4, "samples": 8}
 ALGORITHMS = {
+    "episode_reward": (EpisodeReward, {"episodes_per_update": 32}, 2e-3),
     "mt_grpo": (MtGrpo, GROUPS, 2e-3),
     "mt_grpo_unbiased": (MtGrpoUnbiased, GROUPS, 2e-3),
     "gigpo": (Gigpo, GROUPS, 2e-3),

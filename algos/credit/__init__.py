@@ -21,6 +21,7 @@ from swirl_env.algos.credit.arrays import Bools, Credit, Floats, Ints, last_step
 from swirl_env.algos.credit.basic import (
     MISSING,
     complete_returns,
+    episode_reward,
     filtered,
     group_normalised,
     leave_one_out,
@@ -43,6 +44,7 @@ __all__ = [
     "best_and_worst",
     "complete_returns",
     "dpo_weights",
+    "episode_reward",
     "filtered",
     "gae",
     "gigpo",

@@ -5,7 +5,19 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from swirl_env.algos.credit.arrays import EPS, Bools, Floats, as_valid, discount, first_steps, mean, normalised, others_mean
+from swirl_env.algos.credit.arrays import (
+    EPS,
+    Bools,
+    Credit,
+    Floats,
+    as_valid,
+    discount,
+    first_steps,
+    joint,
+    mean,
+    normalised,
+    others_mean,
+)
 
 MISSING = ("invalid", "skip")
 """What may be done about steps without a verdict by rules that sum over steps (see `return_to_go`)."""
@@ -81,6 +93,42 @@ def outcome(
     elif baseline != "none":
         raise ValueError(f"baseline is 'leave_one_out', 'mean' or 'none'; got {baseline!r}")
     return np.where(v, value[back], 0.0)
+
+
+def episode_reward(
+    rewards: ArrayLike,
+    scored: ArrayLike,
+    outcomes: ArrayLike,
+    known: ArrayLike,
+    episode: ArrayLike,
+    *,
+    weight: float = 5.0,
+    baseline: str = "leave_one_out",
+) -> Credit:
+    """A_i = mean step reward of the episode + weight * outcome - baseline, the same for all steps of the episode.
+
+    What an outcome-style rule makes of the rewards that step-wise rules place at their steps: the same information, no credit.
+
+    Args:
+        rewards: [N] reward of each step.
+        scored: [N] bool, whether the step was scored.
+        outcomes: [N] outcome of the episode that each step belongs to.
+        known: [N] bool, whether that outcome is known.
+        episode: [N] which episode each step belongs to.
+        weight: of the outcome; 0 leaves it out, known or not.
+        baseline: see `outcome`.
+
+    Returns:
+        [N] advantages, and the steps that have one: those of episodes in which every reward that counts is known.
+    """
+    r, s = as_valid(rewards, scored)
+    key = joint(episode)
+    complete = np.bincount(key, ~s)[key] == 0
+    valid = complete & np.asarray(known, dtype=np.bool_) if weight else complete
+    value = np.bincount(key, r)[key] / np.bincount(key)[key]
+    if weight:
+        value = value + weight * np.where(valid, np.asarray(outcomes, np.float64), 0.0)
+    return Credit(outcome(value, valid, episode, baseline=baseline), valid)
 
 
 def group_normalised(
