@@ -118,14 +118,21 @@ def embedded_agent(folder: Path | str, **options: Any) -> TransformersAgent:
     return agent
 
 
-def build_model(vocabulary: int, seed: int) -> LlamaForCausalLM:
-    """Returns the policy with random weights: a Llama of two layers, 64 wide, with tied embeddings."""
+def build_model(vocabulary: int, seed: int, width: int = 64, layers: int = 2) -> LlamaForCausalLM:
+    """Returns the policy with random weights: a Llama with tied embeddings and heads of 32 dimensions.
+
+    Args:
+        vocabulary: number of tokens.
+        seed: the weights follow from it.
+        width: of the hidden states, a multiple of 32; the feed-forward layers are twice as wide.
+        layers: number of layers. The sizes by default make 0.1M parameters, 160 and 4 make 1.1M.
+    """
     config = LlamaConfig(
         vocab_size=vocabulary,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=2,
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 32,
         max_position_embeddings=CONTEXT,
         initializer_range=0.04,
         tie_word_embeddings=True,

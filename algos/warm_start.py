@@ -57,6 +57,11 @@ class WarmStart:
     kinds: tuple[str, ...] = ("wrong_entity", "repeat", "premature")
     """Kinds of stray actions (see `ScriptedAgent`); an action left open would take an end that the policy cannot see."""
     max_grad_norm: float = 1.0
+    width: int = 64
+    """Width of the policy's hidden states, a multiple of 32."""
+    layers: int = 2
+    device: str = "cpu"
+    """Where it is trained; the checkpoint is the same on every device but for rounding."""
 
 
 def warm_start(
@@ -115,14 +120,15 @@ def train(
 ) -> tuple[CausalLM, Tokenizer, list[float]]:
     """Returns the trained model, its tokenizer, and the loss (nats per action token) over each tenth of the updates."""
     words = build_tokenizer()
-    tokenizer, model = cast(Tokenizer, words), cast(Any, build_model(len(words), seed))
+    tokenizer, model = cast(Tokenizer, words), cast(Any, build_model(len(words), seed, config.width, config.layers))
+    model.to(config.device)
     scorer = ActionScorer(model.train())
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda update: learning_rate(config, update))
     losses: list[float] = []
     with one_thread():
         for rows in batches(setting, seed, config, Renderer(tokenizer)):
-            loss = -scorer(collate([[row] for row in rows])).mean()
+            loss = -scorer(collate([[row] for row in rows]).to(model.device)).mean()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
             optimizer.step()
