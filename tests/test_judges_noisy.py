@@ -7,7 +7,7 @@ from swirl_env.episodes.formats import XmlFormat
 from swirl_env.episodes.transcript import initial_state
 from swirl_env.errors import ConfigError
 from swirl_env.judges.noisy import NoisyJudge
-from swirl_env.types import Action, Settings, SubTrajectory, Verdict
+from swirl_env.types import Action, Settings, SubTrajectory, Task, Verdict
 
 FORMAT = XmlFormat(("echo",))
 
@@ -47,3 +47,25 @@ def test_verdicts_without_a_label_pass():
     assert NoisyJudge(Silent(), 1.0).judge(steps(2)) == [Verdict.failed("down"), Verdict.unscored()]
     with pytest.raises(ConfigError, match="between 0 and 1"):
         NoisyJudge("rules", flip=2)
+
+
+def test_it_says_nothing_on_a_share_of_the_questions():
+    class Numbered:
+        corpus, split, tools, max_steps = None, "train", (), 3
+
+        def __len__(self):
+            return 1_000
+
+        def __getitem__(self, i):
+            return Task(f"q{i}", "1?", "1")
+
+    tasks = Numbered()
+    state = [initial_state(tasks[i], "p", Settings(("echo",), 3), seed) for i in range(len(tasks)) for seed in (0, 1)]
+    texts = ["<answer>1</answer>", "<answer>9</answer>"]
+    judge = NoisyJudge(CallJudge(), 0.0, silent=0.5, seed=3)
+    verdicts = judge.judge([SubTrajectory(s, Action(t), FORMAT.parse(t)) for s, t in zip(state, texts * 1_000, strict=True)])
+    silent = [v.status == "unscored" for v in verdicts]
+    assert silent[::2] == silent[1::2]  # a question has verdicts on all its steps or on none
+    assert sum(silent) / 2_000 == pytest.approx(0.5, abs=0.05)
+    assert {v.label for v, quiet in zip(verdicts, silent, strict=True) if not quiet} == {"GOOD", "BAD"}
+    assert all(v.reward is None for v, quiet in zip(verdicts, silent, strict=True) if quiet)

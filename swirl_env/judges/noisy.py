@@ -21,20 +21,25 @@ class NoisyJudge:
         judge: spec of the judge to disturb.
         flip: chance that a label is swapped, in either direction.
         lenient: chance that a BAD that was not swapped becomes GOOD: a judge that is too easily satisfied.
-        seed: seed of the errors.
+        silent: share of the questions on which it says nothing (status unscored), as a judge would that needs to know more
+            about a question than is known of all.
+        seed: seed of the errors and of those questions.
     """
 
     name = "noisy"
 
-    def __init__(self, judge: Spec = "rules", flip: float = 0.1, lenient: float = 0.0, seed: int = 0) -> None:
-        for option, rate in (("flip", flip), ("lenient", lenient)):
+    def __init__(
+        self, judge: Spec = "rules", flip: float = 0.1, lenient: float = 0.0, silent: float = 0.0, seed: int = 0
+    ) -> None:
+        for option, rate in (("flip", flip), ("lenient", lenient), ("silent", silent)):
             if not 0 <= rate <= 1:
                 raise ConfigError(f"{option} must be a chance between 0 and 1; got {rate}.")
         self.inner = make_judge(judge)
-        self.flip, self.lenient, self.seed = flip, lenient, seed
+        self.flip, self.lenient, self.silent, self.seed = flip, lenient, silent, seed
         self.pure = is_pure(self.inner)
         self.needs_results = needs_results(self.inner)
-        self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), "flip": flip, "lenient": lenient, "seed": seed})
+        rates = {"flip": flip, "lenient": lenient, "silent": silent, "seed": seed}
+        self.fingerprint = named(self.name, {"judge": fingerprint(self.inner), **rates})
 
     @property
     def spent(self) -> Mapping[str, int] | None:
@@ -46,6 +51,8 @@ class NoisyJudge:
         return [self._disturb(step, verdict) for step, verdict in zip(steps, self.inner.judge(steps), strict=True)]
 
     def _disturb(self, step: SubTrajectory, verdict: Verdict) -> Verdict:
+        if self.silent and random.Random(f"{self.seed} silent {step.state.task.id}").random() < self.silent:
+            return Verdict.unscored()
         if verdict.label is None:
             return verdict
         rng = random.Random(f"{self.seed} {step.state.task.id} {step.state.seed} {len(step.state.steps)} {step.action.text}")
