@@ -8,37 +8,73 @@ import pytest
 pytest.importorskip("torch", reason="the plan names settings of the embedded policy")
 pytest.importorskip("matplotlib", reason="the curves need matplotlib")
 
+from swirl_env.algos.warm_start import WarmStart
 from swirl_env.benchmarks.study import __main__ as study
 from swirl_env.benchmarks.study import arms as study_plan
 from swirl_env.benchmarks.study import page as study_page
-from swirl_env.registry import names
+from swirl_env.benchmarks.study.conditions import Condition
+from swirl_env.registry import load, names
 from swirl_env.view.report.training import mean_curve
 
 
-def planned(out, arms=("swirl_logged", "reinforce"), settings=("main",)):
-    return study_plan.Study(Path(out), (0, 1), settings, (100, 200, 400), 20, tuple(arms))
+def planned(out, arms=("reinforce", "swirl_logged"), settings=("main",), **more):
+    return study_plan.Study(Path(out), (0, 1), settings, (100, 200, 400), 20, tuple(arms), **more)
 
 
-def test_every_arm_has_as_many_trials_and_none_on_test_seeds():
+def first_trials():
+    return {one.name: one.rates()[0] for one in study_plan.CANDIDATES}
+
+
+def test_every_arm_has_trials_of_its_own_and_none_on_test_seeds():
     whole = planned("o", [one.name for one in study_plan.CANDIDATES])
-    assert {len(one.trials()) for one in study_plan.CANDIDATES} == {6}
-    assert all(len({json.dumps(t) for t in one.trials()}) == 6 for one in study_plan.CANDIDATES)
     assert {one.algo["name"] for one in study_plan.CANDIDATES} <= set(names("algo"))
-    searched = [arm for one in whole.candidates for runs in whole.search(one) for arm in runs]
-    assert len(searched) == 6 * 2 * len(study_plan.CANDIDATES) == len({arm.folder for arm in searched})
-    assert all("eval.split=validation" in arm.overrides for arm in searched)
-    tested = study._parser().get_default("seeds")
-    assert not {seed for _, seed in study_plan.SEARCHED} & set(tested)
-    chosen = {one.name: one.trials()[0] for one in study_plan.CANDIDATES}
-    runs = [*whole.main("main", chosen), *whole.noise(chosen), *whole.filters(chosen)]
+    for one in whole.candidates:
+        trials = [*one.rates(), *one.variations(1e-3)]
+        assert len({json.dumps(t) for t in trials}) == len(trials) == len(one.variants) + 1 + 2 * one.guarded
+        searched = [whole.trial(one, t) for t in trials]
+        assert len({arm.folder for arm in searched}) == len(trials)
+        assert all(
+            "eval.split=validation" in arm.overrides and arm.budget == 400
+            for arm in searched
+            if "budget=null" not in arm.overrides
+        )
+    assert study_plan.SEARCHED[1] not in study._parser().get_default("seeds")
+    runs = [*whole.main("main", first_trials()), *whole.conditions(first_trials())]
     assert len({arm.folder for arm in runs}) == len(runs) and not any("eval.split" in o for arm in runs for o in arm.overrides)
 
 
 def test_only_arms_with_demonstrations_read_them():
-    chosen = {one.name: one.trials()[0] for one in study_plan.CANDIDATES}
-    whole = planned("o", chosen)
-    for one, arm in zip(whole.candidates * 2, whole.main("main", chosen), strict=True):
+    whole = planned("o", first_trials())
+    for one, arm in zip(whole.candidates * 2, whole.main("main", first_trials()), strict=True):
         assert any(o.startswith("stored=") for o in arm.overrides) == (one.uses == "demonstrations")
+
+
+def test_all_options_of_all_arms_are_options_of_their_algorithms():
+    whole = planned("o", first_trials())
+    for one in whole.candidates:
+        kind = load("algo", one.algo["name"])
+        for trial in [*one.rates(), *one.variations(1e-3)]:
+            options = {**study_plan.of_algo({k: v for k, v in one.algo.items() if k != "name"}), **trial}
+            kind(**{key.removeprefix("algo."): value for key, value in options.items() if key.startswith("algo.")})
+
+
+def test_a_larger_policy_begins_in_a_folder_and_takes_larger_batches(monkeypatch):
+    monkeypatch.setattr(study_plan, "warm_policy", lambda setting, seed, start: f"w/{setting}-{seed}-{start.width}")
+    large = study_plan.Policy(WarmStart(width=160), {"slots": 256}, batch=4)
+    plan = planned("o", ["reinforce", "rft"], policy=large)
+    first, second = list(plan.main("main", {"reinforce": {"algo.episodes_per_update": 8}, "rft": {}}))[:2]
+    assert {"policy=w/main-0-160", "slots=256", "algo.episodes_per_update=32"} <= set(first.overrides)
+    assert {"algo.episodes_per_update=64", "algo.questions=1024"} <= set(second.overrides)  # 4 times the defaults
+
+
+@pytest.mark.parametrize(("false_good", "false_bad"), [(0.1, 0.1), (0.5, 0.1), (0.0, 0.0), (0.62, 0.05)])
+def test_a_condition_has_the_errors_that_it_names(false_good, false_bad):
+    flip, lenient = Condition("x", "", false_good, false_bad).rates()
+    # The noisy judge swaps a label, then forgives a BAD that was not swapped.
+    assert flip * (1 - lenient) == pytest.approx(false_bad, abs=1e-5)
+    assert flip + (1 - flip) * lenient == pytest.approx(false_good, abs=1e-5)
+    with pytest.raises(ValueError, match="false_bad <= false_good"):
+        Condition("x", "", 0.1, 0.2).rates()
 
 
 def write(arm, before, after, marks=(), tokens=400):
@@ -56,24 +92,28 @@ def write(arm, before, after, marks=(), tokens=400):
 def filled(tmp_path):
     plan = planned(tmp_path / "runs")
     for one in plan.candidates:
-        for i, runs in enumerate(plan.search(one)):
-            for arm in runs:
-                write(arm, None, 0.1 * i if one.name == "reinforce" else 0.5 - 0.1 * i)
-    best = study.chosen(plan)
+        better = 1e-3 if one.name == "reinforce" else 3e-4
+        for trial in one.rates():
+            write(plan.trial(one, trial), None, 0.2 if trial["trainer.lr"] == better else 0.1)
+        for i, trial in enumerate(one.variations(better)):
+            write(plan.trial(one, trial), None, 0.15 + 0.1 * i if one.name == "reinforce" else 0.05)
+    best = study.chosen(plan, 1e-3)
     for arm in plan.main("main", best):
         if arm.name == "reinforce":
-            write(arm, None, 0.4, [(100, 0.1), (200, 0.2)])
+            write(arm, 0.0, 0.4, [(100, 0.1), (200, 0.2)])
         else:
-            write(arm, 0.0, 0.9 + 0.02 * arm.seed, [(100, 0.2), (200, 0.6 + 0.1 * arm.seed)])
+            write(arm, None, 0.9 + 0.02 * arm.seed, [(100, 0.2), (200, 0.6 + 0.1 * arm.seed)])
     return plan, best
 
 
 def test_the_search_takes_the_best_trial(tmp_path):
     plan, best = filled(tmp_path)
-    assert best["reinforce"] == {"trainer.lr": 1e-3, "algo.episodes_per_update": 32}  # the last of six
-    assert best["swirl_logged"] == plan.candidates[0].trials()[0]
+    # the better rate, then one thing at a time: other batches, an entropy bonus, and last a KL, which was the best
+    assert best["reinforce"] == {"trainer.lr": 1e-3, "algo.episodes_per_update": 16, "trainer.kl": 0.01}
+    assert best["swirl_logged"] == plan.candidates[1].rates()[0]
     report = json.loads((plan.out / "chosen.json").read_text())
-    assert report["reinforce"]["trials"][2]["success"] == pytest.approx([0.2, 0.2])
+    assert report["reinforce"]["trials"][3]["success"] == pytest.approx([0.25, 0.25])
+    assert study.chosen(planned(tmp_path / "other"), 3e-3)["reinforce"]["trainer.lr"] == 3e-3  # nothing was searched there
 
 
 def test_the_page_holds_the_figures_and_keeps_its_words(tmp_path):
@@ -85,15 +125,18 @@ def test_the_page_holds_the_figures_and_keeps_its_words(tmp_path):
     study_page.write(page, plan, best, ["search", "main"])
     again = page.read_text()
     assert again.startswith("# Words\n") and again.endswith("More words.\n") and again.count("<!-- main: begin -->") == 1
-    rows = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in again.splitlines() if "|" in line}
+    table = again.partition("main: begin")[2].partition("main: end")[0]
+    rows = {line.split("|")[1].strip(): [c.strip() for c in line.split("|")[2:-1]] for line in table.splitlines() if "|" in line}
     # Two seeds: Student's t with 1 degree of freedom is 12.706; half width = t * (difference / 2).
-    assert rows["`reinforce` (outcome only)"][:5] == ["10.0 ± 0.0", "20.0 ± 0.0", "40.0 ± 0.0", "40.0 ± 0.0", "20.0 ± 0.0"]
-    against = again.partition("main-against: begin")[2]
+    assert rows["`reinforce`"][:6] == ["outcome", "10.0 ± 0.0", "20.0 ± 0.0", "40.0 ± 0.0", "40.0 ± 0.0", "20.0 ± 0.0"]
+    against = again.partition("main-reinforce: begin")[2]
     line = next(one for one in against.splitlines() if one.startswith("| `swirl_logged`"))
     cells = [c.strip() for c in line.split("|")[2:-1]]
     # At half the tokens .60 and .70 against .40 and .40; .40 is met between 100 (.20) and 200 (.65): 100 + 100 * .20 / .45.
-    assert cells == ["25.0 ± 63.5", "51.0 ± 12.7", "2.3", "144"]
-    assert rows["warm start"][0] == "0.0 ± 0.0" and (tmp_path / "page-main.png").read_bytes().startswith(b"\x89PNG")
+    assert cells == ["25.0 ± 63.5", "51.0 ± 12.7", "51.0 ± 12.7", "144"]
+    assert rows["warm start"][1] == "0.0 ± 0.0" and (tmp_path / "page-main.png").read_bytes().startswith(b"\x89PNG")
+    searched = next(line for line in again.splitlines() if line.startswith("| `reinforce`"))
+    assert "10.0 / 20.0 / 15.0 / 25.0 / 35.0 / 45.0" in searched
 
 
 def test_mean_curves_are_interpolated_over_what_all_cover():

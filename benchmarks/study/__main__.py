@@ -1,10 +1,10 @@
-"""The study of the embedded policy on Atlas: step rewards next to outcomes, at equal budgets, with intervals over seeds.
+"""The study of the embedded policy on Atlas: the step-credit family next to outcomes, at equal budgets, over seeds.
 
     python -m swirl_env.benchmarks.study --out runs/study --page docs/results/atlas.md
 
-First every arm's hyper-parameters are chosen by equally many trials on validation worlds, with warm starts of their own. Then
-each arm runs in every setting and from every seed's warm start, and some with noisy judges or differently filtered
-demonstrations. A study that was interrupted goes on where it was when it is begun again.
+First every arm's hyper-parameters are chosen at the full budget on validation worlds, with a warm start of its own: the learning
+rate, then one thing at a time at the better rate. Then each arm runs in every setting and from every seed's warm start, and some
+under other conditions. A study that was interrupted goes on where it was when it is begun again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,27 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl_env.algos.warm_start import WarmStart
 from swirl_env.benchmarks import curves
-from swirl_env.benchmarks.compare import Arm, train
+from swirl_env.benchmarks.compare import train
 from swirl_env.benchmarks.study import page as study_page
-from swirl_env.benchmarks.study.arms import CANDIDATES, EXTRAS, SEARCHED, Study, demonstrate
-from swirl_env.stages.policy import warm_policy
+from swirl_env.benchmarks.study.arms import (
+    CANDIDATES,
+    CONDITION_SETTING,
+    RATES,
+    SEARCHED,
+    Candidate,
+    Policy,
+    Study,
+    demonstrate,
+)
 
-PARTS = ("search", "main", "filters", "noise")
+PARTS = ("search", "main", "conditions")
+POLICIES = {
+    "small": Policy(),
+    "large": Policy(WarmStart(width=160, layers=4, lr=1e-3, device="cuda"), {"model.batch_size": 256, "slots": 256}, batch=4),
+}
+"""``large`` has ten times the parameters of ``small``, batches four times as large, and wants a GPU."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -36,17 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         tuple(sorted(options.budgets)),
         options.episodes,
         tuple(options.arms),
+        POLICIES[options.policy],
     )
     curves.require()
     try:
         for part in PARTS:
             if part in options.parts:
-                _run(part, study, options.workers)
+                _run(part, study, options.workers, options.rate)
     except KeyboardInterrupt:
         print("\nThe study goes on where it was when the same command is given again.", file=sys.stderr)
         return 130
     page = options.page or study.out / "study.md"
-    study_page.write(page, study, chosen(study), [part for part in PARTS if part in options.parts])
+    study_page.write(page, study, chosen(study, options.rate), [part for part in PARTS if part in options.parts])
     print(f"tables and pictures are in {page}")
     return 0
 
@@ -57,59 +72,72 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of all runs")
     parser.add_argument("--page", type=Path, help="Markdown page that gets the tables, between its markers; else OUT/study.md")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="each with a warm start of its own")
-    parser.add_argument("--settings", nargs="+", default=["main", "sparse", "easy"])
-    parser.add_argument("--budgets", type=int, nargs="+", default=[10_000, 20_000, 40_000], help="sampled tokens")
+    parser.add_argument("--settings", nargs="+", default=["main", "sparse"])
+    budgets = [50_000, 100_000, 150_000, 200_000]
+    parser.add_argument("--budgets", type=int, nargs="+", default=budgets, help="sampled tokens at which arms are evaluated")
     parser.add_argument("--episodes", type=int, default=200, help="held-out episodes of an evaluation, sampled and greedy each")
     parser.add_argument("--arms", nargs="+", default=names, choices=names, metavar="ARM", help=", ".join(names))
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
+    parser.add_argument("--policy", default="small", choices=POLICIES, help="large: ten times the parameters, on a GPU")
+    parser.add_argument("--rate", type=float, default=RATES[-1], help="learning rate of arms that were not searched")
     parser.add_argument("--workers", type=int, default=2, help="runs at a time, one thread each")
     return parser
 
 
-def _run(part: str, study: Study, workers: int) -> None:
+def _run(part: str, study: Study, workers: int, rate: float) -> None:
     if part == "search":
-        _prepare(study, SEARCHED)
-        train([arm for one in study.candidates for runs in study.search(one) for arm in runs], workers)
+        _prepare(study, [SEARCHED])
+        train([study.trial(one, trial) for one in study.candidates for trial in one.rates()], workers)
+        train([study.trial(one, trial) for one in study.candidates for trial in trials(study, one)], workers)
         return
-    best = chosen(study)
-    _prepare(study, [(setting, seed) for setting in (study.settings if part == "main" else [EXTRAS]) for seed in study.seeds])
+    best = chosen(study, rate)
+    settings = study.settings if part == "main" else [CONDITION_SETTING]
+    _prepare(study, [(setting, seed) for setting in settings for seed in study.seeds])
     if part == "main":
         train([arm for setting in study.settings for arm in study.main(setting, best)], workers)
     else:
-        train(list(study.noise(best) if part == "noise" else study.filters(best)), workers)
+        train(list(study.conditions(best)), workers)
 
 
 def _prepare(study: Study, starts: Iterable[tuple[str, int]]) -> None:
-    """Trains warm starts and makes demonstrations, where they are not there yet."""
+    """Trains warm starts and makes demonstrations, if they are not there yet."""
     wanted = any(one.uses == "demonstrations" for one in study.candidates)
     for setting, seed in starts:
-        warm_policy(setting, seed)
+        study.policy.folder(setting, seed)
         if wanted and not (study.demonstrations(setting, seed) / "selections").is_dir():
             for command in demonstrate(study, setting, seed):
                 subprocess.run([sys.executable, "-m", "swirl_env.cli", *command], check=True, stdout=subprocess.DEVNULL)
 
 
-def chosen(study: Study) -> dict[str, dict[str, Any]]:
-    """Returns for every arm the trial with the highest success at temperature 1, mean over the settings of the search.
+def trials(study: Study, one: Candidate) -> list[dict[str, Any]]:
+    """Returns all trials of an arm, its learning rates first: the others are known once those have been run."""
+    rates = one.rates()
+    return [*rates, *one.variations(max(rates, key=lambda trial: success(study, one, trial))["trainer.lr"])]
 
-    Greedy success decides between equals. Written to ``chosen.json``, with every trial's figures.
+
+def success(study: Study, one: Candidate, trial: dict[str, Any]) -> tuple[float, float]:
+    """Returns the success of a trial at temperature 1, and greedily: that decides between equals."""
+    after = study.trial(one, trial).evaluation()["after"]
+    return float(after["sampled"]["accuracy"]["value"]), float(after["greedy"]["accuracy"]["value"])
+
+
+def chosen(study: Study, rate: float) -> dict[str, dict[str, Any]]:
+    """Returns for every arm the trial with the highest success at temperature 1.
+
+    Written to ``chosen.json`` with every trial's figures. An arm that was not searched gets its first options and `rate`.
     """
     best: dict[str, dict[str, Any]] = {}
     report: dict[str, Any] = {}
     for one in study.candidates:
-        trials = one.trials()
-        scores = [tuple(_mean(runs, how) for how in ("sampled", "greedy")) for runs in study.search(one)]
-        best[one.name] = trials[scores.index(max(scores))]
-        report[one.name] = {
-            "chosen": best[one.name],
-            "trials": [{**t, "success": s} for t, s in zip(trials, scores, strict=True)],
-        }
-    (study.out / "chosen.json").write_text(json.dumps(report, indent=1) + "\n")
+        if not all(study.trial(one, trial).done for trial in one.rates()):
+            best[one.name] = {**one.rates()[0], "trainer.lr": rate}
+            continue
+        figures = [(trial, success(study, one, trial)) for trial in trials(study, one) if study.trial(one, trial).done]
+        best[one.name] = max(figures, key=lambda pair: pair[1])[0]
+        report[one.name] = {"chosen": best[one.name], "trials": [{**trial, "success": value} for trial, value in figures]}
+    if report:
+        (study.out / "chosen.json").write_text(json.dumps(report, indent=1) + "\n")
     return best
-
-
-def _mean(arms: Sequence[Arm], how: str) -> float:
-    return sum(float(arm.evaluation()["after"][how]["accuracy"]["value"]) for arm in arms) / len(arms)
 
 
 if __name__ == "__main__":

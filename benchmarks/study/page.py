@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import statistics
 from collections.abc import Mapping, Sequence
@@ -10,36 +12,36 @@ from typing import Any
 
 from swirl_env.benchmarks import curves
 from swirl_env.benchmarks.compare import WARM, Arm
-from swirl_env.benchmarks.study.arms import EXTRAS, FILTERED, NOISES, NOISY, Study
+from swirl_env.benchmarks.study.arms import CONDITION_SETTING, CONDITIONED, SEARCH_EPISODES, Study
+from swirl_env.benchmarks.study.conditions import CONDITIONS
 from swirl_env.stages.tables import markdown
 from swirl_env.stages.tables import percent_over_seeds as percent
-from swirl_env.store.filters import FILTERS
 from swirl_env.view.report.training import mean_curve
 
 Evaluated = Mapping[str, Any]
 """Evaluations of a policy: ``sampled`` and ``greedy``."""
-BASELINE = "reinforce"
-"""The outcome-only arm that the others are compared with."""
+BASELINES = ("reinforce", "episode_reward")
+"""What the other arms are compared with: the outcome alone, and the same rewards as one number per episode."""
+PICTURED = ("reinforce", "episode_reward", "step_outcome", "return_outcome", "rft", "swirl", "mt_grpo_unbiased", "gigpo", "vine")
+"""Arms in the picture: more lines cannot be told apart."""
 
 
 def write(page: Path, study: Study, chosen: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> None:
-    """Writes the parts of the study into a page: between markers where it has them, else at its end."""
+    """Writes the parts of the study into a page: between markers if it has them, else at its end."""
     blocks: dict[str, str] = {"search": _search(study, chosen)} if "search" in parts else {}
     if "main" in parts:
         for setting in study.settings:
             runs = list(study.main(setting, chosen))
             picture = page.with_name(f"{page.stem}-{setting}.png")
             page.parent.mkdir(parents=True, exist_ok=True)
-            curves.draw([run for run in runs if len(run.curve()) > 1], f"{setting}: held-out success", picture)
+            drawn = [run for run in runs if len(run.curve()) > 1 and (run.name in PICTURED or len(study.names) <= len(PICTURED))]
+            curves.draw(drawn, f"{setting}: held-out success", picture)
             blocks[setting] = f"{_main(study, runs)}\n![success over sampled tokens]({picture.name})\n"
-            if BASELINE in study.names:
-                blocks[f"{setting}-against"] = _against(study, runs)
+            blocks |= {f"{setting}-{base}": _against(study, runs, base) for base in BASELINES if base in study.names}
             blocks[f"{setting}-seeds"] = _seeds(study, runs)
-    if "filters" in parts:
-        blocks["filters"] = _grid(study, list(study.filters(chosen)), FILTERED, list(FILTERS), "filter")
-    if "noise" in parts:
-        rows = list(study.noise(chosen)) + [arm for arm in study.main(EXTRAS, chosen) if arm.name in NOISY]
-        blocks["noise"] = _noise(study, rows)
+    if "conditions" in parts:
+        runs = [*study.conditions(chosen), *study.main(CONDITION_SETTING, chosen)]
+        blocks["conditions"] = _conditions(study, runs)
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     for name, block in blocks.items():
         text = _placed(text, name, block)
@@ -54,16 +56,29 @@ def _placed(text: str, name: str, block: str) -> str:
 
 
 def _search(study: Study, chosen: Mapping[str, Mapping[str, Any]]) -> str:
+    report = json.loads((study.out / "chosen.json").read_text())
     rows = []
     for one in study.candidates:
-        scores = [percent([_value(run.evaluation()["after"]) for run in runs], spread=False) for runs in study.search(one)]
-        said = ", ".join(
-            f"{key.removeprefix('algo.').removeprefix('trainer.')} {value}" for key, value in chosen[one.name].items()
-        )
+        trials = report[one.name]["trials"]
+        best = max(trial["success"][0] for trial in trials)
+        # A share p of n episodes has the standard error sqrt(p (1 - p) / n): what lies within one of the best is a tie.
+        tied = [trial for trial in trials if trial["success"][0] >= best - math.sqrt(best * (1 - best) / SEARCH_EPISODES)]
         rows.append(
-            {"arm": f"`{one.name}`", "what it is": one.about, "chosen": said, "success of the six trials %": " / ".join(scores)}
+            {
+                "arm": f"`{one.name}`",
+                "what it is": one.about,
+                "sees": one.sees,
+                "chosen": _options(chosen[one.name]),
+                "success of the trials %": " / ".join(f"{100 * trial['success'][0]:.1f}" for trial in trials),
+                "ties": str(len(tied) - 1) if len(tied) > 1 else "-",
+            }
         )
     return markdown(rows, words=4)
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    names = {key: key.removeprefix("algo.").removeprefix("trainer.") for key in options}
+    return ", ".join(f"{names[key]} {value}" for key, value in options.items())
 
 
 def _main(study: Study, runs: Sequence[Arm]) -> str:
@@ -71,18 +86,16 @@ def _main(study: Study, runs: Sequence[Arm]) -> str:
     budgets = [f"{budget:,} tokens" for budget in study.budgets]
     names = [*budgets, "greedy", "GOOD steps", "sampled tokens", "trained tokens", "judge calls", "seconds"]
     warm = [*[percent(list(map(_value, before)))] * len(budgets), *_rest(before), "-", "-", "-", "-"]
-    rows = [{"arm": WARM, **dict(zip(names, warm, strict=True))}]
+    rows = [{"arm": WARM, "sees": "", **dict(zip(names, warm, strict=True))}]
     for one in study.candidates:
         mine = [run for run in runs if run.name == one.name]
         after = [run.evaluation()["after"] for run in mine]
         spent = [run.evaluation()["spent"] for run in mine]
         costs = [_count([s[key] for s in spent]) for key in ("sampled_tokens", "trained_tokens", "judge_calls")]
         cells = [*_at_budgets(study, mine), *_rest(after), *costs, _count([run.seconds for run in mine])]
-        label = (
-            f"`{one.name}`" + (" (demonstrations)" if one.uses != "own" else "") + ("" if one.step_wise else " (outcome only)")
-        )
-        rows.append({"arm": label, **dict(zip(names, cells, strict=True))})
-    return markdown(rows)
+        label = f"`{one.name}`" + (" (demonstrations)" if one.uses != "own" else "")
+        rows.append({"arm": label, "sees": one.sees, **dict(zip(names, cells, strict=True))})
+    return markdown(rows, words=2)
 
 
 def _at_budgets(study: Study, runs: Sequence[Arm]) -> list[str]:
@@ -101,28 +114,36 @@ def successes(study: Study, runs: Sequence[Arm], budget: int) -> list[float]:
     return [_value(one["after"] if last else one["at"].get(str(budget), one["after"])) for one in held]
 
 
-def _against(study: Study, runs: Sequence[Arm]) -> str:
-    """Own-rollout arms at half and at all of the budget, minus the outcome-only baseline at all of it, seed by seed."""
-    half, whole = study.budgets[-2:]
-    against = successes(study, [run for run in runs if run.name == BASELINE], whole)
+def _against(study: Study, runs: Sequence[Arm], baseline: str) -> str:
+    """Returns how own-rollout arms compare with a baseline at its full budget, seed by seed."""
+    half, whole = study.budgets[(len(study.budgets) - 1) // 2], study.budgets[-1]
+    base = [run for run in runs if run.name == baseline]
+    final, greedy = successes(study, base, whole), _greedy(base)
     rows = []
     for one in study.candidates:
-        if one.uses != "own" or one.name == BASELINE:
+        if one.uses != "own" or one.name == baseline:
             continue
         mine = [run for run in runs if run.name == one.name]
         early, late = successes(study, mine, half), successes(study, mine, whole)
-        reached = _tokens_to_reach(mine, statistics.fmean(against))
-        ratio = statistics.fmean(late) / max(statistics.fmean(against), 1e-9)
+        reached = _tokens_to_reach(mine, statistics.fmean(final))
         rows.append(
             {
                 "arm": f"`{one.name}`",
-                f"at {half:,} minus {BASELINE} at {whole:,}": percent([a - b for a, b in zip(early, against, strict=True)]),
-                f"at {whole:,} minus {BASELINE} at {whole:,}": percent([a - b for a, b in zip(late, against, strict=True)]),
-                f"success / {BASELINE}'s": f"{ratio:.1f}" if ratio < 1e3 else "-",
-                f"tokens to {BASELINE}'s final success": "never" if reached is None else f"{reached:,.0f}",
+                f"at {half:,} minus {baseline} at {whole:,}": percent(_minus(early, final)),
+                f"at {whole:,}": percent(_minus(late, final)),
+                "greedy": percent(_minus(_greedy(mine), greedy)),
+                f"tokens to {baseline}'s final success": "never" if reached is None else f"{reached:,.0f}",
             }
         )
     return markdown(rows)
+
+
+def _minus(values: Sequence[float], others: Sequence[float]) -> list[float]:
+    return [a - b for a, b in zip(values, others, strict=True)]
+
+
+def _greedy(runs: Sequence[Arm]) -> list[float]:
+    return [_value(run.evaluation()["after"], "greedy") for run in runs]
 
 
 def _tokens_to_reach(runs: Sequence[Arm], success: float) -> float | None:
@@ -135,38 +156,25 @@ def _tokens_to_reach(runs: Sequence[Arm], success: float) -> float | None:
 
 
 def _seeds(study: Study, runs: Sequence[Arm]) -> str:
-    rows = []
-    for seed in study.seeds:
-        mine = {run.name: run.evaluation() for run in runs if run.seed == seed}
-        warm = next(iter(mine.values()))["before"]
-        cells = {f"`{name}`": _pair(held["after"]) for name, held in mine.items()}
-        rows.append({"seed": str(seed), WARM: _pair(warm), **cells})
+    warm = {run.seed: run.evaluation()["before"] for run in runs}
+    rows = [{"arm": WARM, **{f"seed {seed}": _pair(warm[seed]) for seed in study.seeds}}]
+    for one in study.candidates:
+        mine = {run.seed: run.evaluation()["after"] for run in runs if run.name == one.name}
+        rows.append({"arm": f"`{one.name}`", **{f"seed {seed}": _pair(mine[seed]) for seed in study.seeds}})
     return markdown(rows)
 
 
-def _grid(study: Study, runs: Sequence[Arm], names: Sequence[str], columns: Sequence[str], what: str) -> str:
+def _conditions(study: Study, runs: Sequence[Arm]) -> str:
+    budget = study.budgets[(len(study.budgets) - 1) // 2]
     rows = []
-    for name in (name for name in names if name in study.names):
-        for how in ("sampled", "greedy"):
-            cells = {}
-            for column in columns:
-                mine = [run for run in runs if run.name == f"{name}-{column}"]
-                cells[f"{what} {column}"] = percent([_value(run.evaluation()["after"], how) for run in mine])
-            rows.append({"arm": f"`{name}`", "": "T=1" if how == "sampled" else "greedy", **cells})
+    for one in (one for one in study.candidates if one.name in CONDITIONED):
+        clean = [run for run in runs if run.name == one.name]
+        cells = {"`rules`": percent(successes(study, clean, budget))}
+        for condition in CONDITIONS:
+            mine = [run for run in runs if run.name == f"{one.name}-{condition.name}"]
+            cells[condition.about] = percent([_value(run.evaluation()["after"]) for run in mine])
+        rows.append({"arm": f"`{one.name}`", "sees": one.sees, **cells})
     return markdown(rows, words=2)
-
-
-def _noise(study: Study, runs: Sequence[Arm]) -> str:
-    budget = study.budgets[len(study.budgets) // 2]
-    rows = []
-    for name in (name for name in NOISY if name in study.names):
-        clean = [run for run in runs if run.name == name]
-        cells = {"noise 0": percent(successes(study, clean, budget))}
-        for flip in NOISES:
-            mine = [run for run in runs if run.name == f"{name}-{flip}"]
-            cells[f"noise {flip}"] = percent([_value(run.evaluation()["after"]) for run in mine])
-        rows.append({"arm": f"`{name}`", **cells})
-    return markdown(rows)
 
 
 def _value(match: Evaluated, how: str = "sampled", what: str = "accuracy") -> float:

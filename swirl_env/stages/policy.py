@@ -96,11 +96,11 @@ def _precision(accelerator: Accelerator) -> Literal["bf16", "fp16"] | None:
     return accelerator.mixed_precision if accelerator.mixed_precision in ("bf16", "fp16") else None
 
 
-def warm_policy(setting: str, seed: int) -> str:
-    """Returns the folder of a warm start; trains it, with a progress bar, where it is not cached."""
-    updates = WarmStart().updates
-    with progress(f"warm start {setting}, seed {seed}", updates) as advance:
-        return str(warm_start(setting, seed, report=lambda done, total, note: advance(note=note)))
+def warm_policy(setting: str, seed: int, config: WarmStart | None = None) -> str:
+    """Returns the folder of a warm start; trains it, with a progress bar, if it is not cached."""
+    config = config or WarmStart()
+    with progress(f"warm start {setting}, seed {seed}", config.updates) as advance:
+        return str(warm_start(setting, seed, config=config, report=lambda done, total, note: advance(note=note)))
 
 
 def with_adapters(model: Any, lora: LoraSection, section: ModelSection) -> Any:
