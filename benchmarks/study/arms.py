@@ -209,7 +209,7 @@ CANDIDATES = (
     Candidate(
         "implicit_prm",
         "log-ratio of a model trained on outcomes next to the policy",
-        {"name": "implicit_prm"},
+        {"name": "implicit_prm", "prm_lr": 1e-3},
         ({"rule": "prime"}, {"rule": "istar"}, {"beta": 0.2}),
         OUTCOME,
     ),
