@@ -33,7 +33,7 @@ def cache(tmp_path_factory):
 
 
 def test_the_whole_family_trains_in_one_table(swirl):
-    assert set(FAMILY) - {"evidence"} | {"swirl", "rft", "reinforce", "grpo", "return_to_go"} == set(names("algo"))
+    assert set(FAMILY) - {"evidence"} <= set(names("algo"))
     few = ["setting=easy", "budget=800", "episodes=6", "out=b", "arms.pivot.algo.questions=16"]
     code, out, err = swirl("bench", "part=training", f"algos=[reinforce,{','.join(FAMILY)}]", *few)
     assert code == 0, err
