@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from swirl_env.config.stages import STAGES
@@ -17,12 +17,15 @@ from swirl_env.errors import SwirlError, describe_os_error, plugin_traceback, pr
 if TYPE_CHECKING:
     from swirl_env.config.app import Sweep
 
-INTERRUPTED, TERMINATED = 130, 143
-"""Exit codes after Ctrl-C and after SIGTERM."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C; after another signal it is 128 and the signal's number."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a stage and returns the exit code: 0 done, 1 a check failed, 2 an error, 130 interrupted, 143 terminated."""
+    """Runs a stage and returns the exit code.
+
+    0 done, 1 a check failed, 2 an error, 130 interrupted, 143 terminated, 129 terminal closed.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     let_waiting_threads_sleep()
     try:
@@ -37,13 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(str(error) if isinstance(error, SwirlError) else describe_os_error(error), error)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"\nswirl: interrupted. {printable(str(interrupt))}".rstrip(), file=sys.stderr)
-        return TERMINATED if terminated else INTERRUPTED
+        with suppress(OSError):  # the terminal may be gone
+            print(f"\nswirl: interrupted. {printable(str(interrupt))}".rstrip(), file=sys.stderr)
+        return 128 + terminated[0] if terminated else INTERRUPTED
 
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[list[int]]:
-    """Lets SIGTERM end a stage as Ctrl-C does, so that it says how to go on and ends its child processes.
+    """Lets SIGTERM and a closed terminal end a stage as Ctrl-C does, so that it says how to go on and ends its child processes.
 
     Yields:
         The signals that have come.
@@ -57,11 +61,13 @@ def _termination_as_interrupt() -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    before = signal.signal(signal.SIGTERM, interrupt)
+    caught = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    before = {number: signal.signal(number, interrupt) for number in caught}
     try:
         yield signals
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _print_error(text: str, error: BaseException) -> None:

@@ -104,7 +104,7 @@ def test_names_of_folders_are_no_markup(swirl, name):
         assert code == 0 and out.lstrip().startswith(name), err + out
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_end_a_stage_with_the_command_that_goes_on(tmp_path, number):
     argv = ["task=fakes:SumTasks", "task.n=500", "tool=[fakes:EchoTool]", "judge=fakes:CallJudge", "agent=test_cli_errors:Slow"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
@@ -114,5 +114,5 @@ def test_signals_end_a_stage_with_the_command_that_goes_on(tmp_path, number):
         time.sleep(0.01)
     process.send_signal(number)
     code, _, err = finish(process)
-    assert code == {signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert code == {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 129}[number]
     assert "episodes are in run. To go on: swirl generate out=run resume=true" in err.splitlines()[-1]

@@ -210,3 +210,17 @@ def test_an_interrupted_judge_has_stored_what_it_judged(swirl, batch, monkeypatc
     again = err.splitlines()[-1].partition("To go on: swirl ")[2]
     code, out, _ = swirl(*shlex.split(again))
     assert code == 0 and f"{8 - asked} episodes judged, 8 in the table" in out
+
+
+MEASURED = '{"sampled": {"episodes": 3}, "greedy": 4}'
+DAMAGED = ["{", "[]", "3", '{"after": 3}', '{"after": {"sampled": 3}}', '{"at": 3}', '{"also": {"easy": []}}', '{"spent": []}']
+DAMAGED += ["[" * 9999, f'{{"before": {MEASURED}}}', f'{{"at": {{"5": {MEASURED}}}}}']
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_damaged_results_of_a_training_run_are_one_line(swirl, content):
+    Path("sweep/run").mkdir(parents=True)
+    Path("sweep/run/config.yaml").write_text("algo: {name: reinforce}\n")
+    Path("sweep/run/evaluation.json").write_text(content)
+    for folder in ("sweep/run", "sweep"):
+        assert "sweep/run/evaluation.json is damaged: " in error_of(swirl("eval", f"out={folder}"))

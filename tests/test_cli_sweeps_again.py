@@ -1,6 +1,7 @@
 """The same sweep once more: ended cells are left alone, begun ones go on, failed ones are named and tried again."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,24 @@ def test_an_unknown_preset_is_refused_with_the_nearest(swirl):
     pytest.importorskip("torch", reason="training needs torch")
     code, _, err = swirl("train", "+experiment=filers", "out=new")
     assert code == 2 and "No experiment named 'filers'. Did you mean 'filters'?" in err and not Path("new").exists()
+
+
+def test_a_sweep_that_is_interrupted_before_it_has_a_folder_says_how_to_begin_it(swirl, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("swirl_env.config.app._run", interrupt)
+    code, _, err = swirl("generate", *FAKES, AGENT, "n=2", "-m", "seed=0,1", "out=a b")
+    again = shlex.split(err.partition("To go on: ")[2])
+    assert code == 130 and again == ["swirl", "generate", "-m", *FAKES, AGENT, "n=2", "seed=0,1", "out=a b"]
+
+
+def test_two_sweeps_at_once_share_the_work_and_neither_spoils_the_other(swirl):
+    argv = ["generate", *FAKES, AGENT, "-m", "n=2", "seed=0,1", "out=sweep"]
+    with Store("sweep/seed=1") as other:
+        other.lock()
+        code, out, err = swirl(*argv)
+        assert code == 2 and "Another process is writing to sweep/seed=1" in err and "failed: " not in out, err
+        assert len(Store("sweep/seed=0", "r")) == 2 and not list(Path("sweep").rglob("failed.txt"))
+    code, out, err = swirl(*argv)
+    assert code == 0 and "2 runs in sweep" in out, err

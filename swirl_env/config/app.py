@@ -32,7 +32,7 @@ from swirl_env.config.orphans import guarded_children
 from swirl_env.config.overrides import command, override
 from swirl_env.config.stages import STAGES
 from swirl_env.config.sweep import reads_run, sweep_folders
-from swirl_env.errors import ConfigError, Interrupted, StoreError, SwirlError, describe_os_error
+from swirl_env.errors import ConfigError, Interrupted, StoreError, StoreLocked, SwirlError, describe_os_error
 from swirl_env.registry import missing
 
 TREE = "pkg://swirl_env.conf"
@@ -137,11 +137,11 @@ def _fixed_keys(arguments: Arguments, tools: Sequence[str]) -> list[str]:
 
 
 def _again(stage: str, arguments: Arguments, folders: Sequence[Path]) -> str:
-    """Returns the command that goes on with a sweep."""
-    kept = [word for word in arguments.overrides if word.partition("=")[0] not in _RUN_KEYS]
+    """Returns the command that goes on with a sweep, or begins it if it has not come as far as a folder."""
+    words = [word for word in arguments.overrides if not (folders and word.partition("=")[0] in _RUN_KEYS)]
     flags = [f"--{name}" if value is True else f"--{name}={value}" for name, value in arguments.flags.items()]
-    out = [override("out", str(folders[0]))] if folders else []
-    return command(stage, "-m", *flags, *kept, *out, "resume=true")
+    out = [override("out", str(folders[0])), "resume=true"] if folders else []
+    return command(stage, "-m", *flags, *words, *out)
 
 
 def _remove_if_empty(folders: Sequence[Path]) -> bool:
@@ -177,12 +177,15 @@ def _task(stage: str) -> Main:
         if not alone:
             forget_failure(folder)
         try:
-            return main(config)
+            figure = main(config)
+            if not alone:
+                forget_failure(folder)
+            return figure
         except BrokenPipeError:
             raise
         except Exception as error:
             failure = StoreError(describe_os_error(error)) if _is_of_the_system(error) else error
-            if not alone:
+            if not alone and not isinstance(failure, StoreLocked):  # somebody else is at it, maybe another such sweep
                 note_failure(folder, failure)
             elif isinstance(failure, SwirlError):
                 raise _Failed(failure) from error

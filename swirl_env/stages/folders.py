@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
 from swirl_env.config import sweep
 from swirl_env.errors import StoreError
+from swirl_env.evaluate import Evaluation
 from swirl_env.stages import runs
 
 Kind = Literal["episodes", "training"]
@@ -51,9 +54,30 @@ def training_results(path: Path) -> dict[str, Any]:
     file = path / "evaluation.json"
     try:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:
+        msgspec.convert(content, _Results)
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} is damaged: {error}. Resume the run, or delete it.") from error
     return content
+
+
+class _Measured(msgspec.Struct):
+    sampled: Evaluation
+    greedy: Evaluation
+
+
+class _MeasuredAt(msgspec.Struct):
+    sampled: Evaluation
+    spent: dict[str, int]
+
+
+class _Results(msgspec.Struct):
+    """What a training run's evaluation.json must hold to be read."""
+
+    before: _Measured | None = None
+    after: _Measured | None = None
+    at: dict[str, _MeasuredAt] = {}
+    also: dict[str, _Measured | None] = {}
+    spent: dict[str, int] = {}
 
 
 def episode_runs(path: Path) -> list[Path]:

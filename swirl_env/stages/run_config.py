@@ -73,7 +73,13 @@ def to_options(path: Path, config: Config, kind: type[R]) -> R:
     try:
         return _with_literal_texts(msgspec.convert(config, kind))
     except msgspec.ValidationError as error:
-        reason = str(error).replace("`", "'").replace("Object ", "it ").replace(" - at '$.", " at '")
+        reason = (
+            str(error)
+            .replace("`", "'")
+            .replace("Object missing required", "it lacks the")
+            .replace("Object ", "it ")
+            .replace(" - at '$.", " at '")
+        )
         raise _damaged(path / "config.yaml", f"{reason}; it was edited, or written by another version of swirl-env") from error
 
 

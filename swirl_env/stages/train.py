@@ -40,7 +40,7 @@ from swirl_env.stages.live import Live
 from swirl_env.stages.next_command import next_command
 from swirl_env.stages.policy import evaluation_engines, further_engines, make_policy, training_engine
 from swirl_env.stages.progress import Advance, progress
-from swirl_env.stages.run_config import read_config, resume_command, to_config
+from swirl_env.stages.run_config import flat, read_config, resume_command, to_config
 from swirl_env.stages.stored import load_stored
 from swirl_env.stages.tracking import Tracking, check_trackers
 from swirl_env.stages.train_options import TrainOptions, checked
@@ -86,7 +86,8 @@ def main(config: DictConfig) -> float | None:
 def _has_ended(options: TrainOptions) -> bool:
     """Whether a resumed run has nothing left to do: a sweep that is gone on with leaves such runs as they are."""
     path = Path(options.out)
-    same = options.resume and read_config(path) == to_config(options)
+    stored = read_config(path) if options.resume else None
+    same = stored is not None and flat(stored) == flat(to_config(options))
     return same and "spent" in folders.training_results(path) and (path / "policy").is_dir()
 
 
