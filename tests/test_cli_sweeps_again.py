@@ -185,7 +185,7 @@ def test_two_sweeps_at_once_share_the_work_and_neither_spoils_the_other(swirl):
     with Store("sweep/seed=1") as other:
         other.lock()
         code, out, err = swirl(*argv)
-        assert code == 2 and "Another process is writing to sweep/seed=1" in err and "failed: " not in out, err
+        assert code == 2 and "is writing to sweep/seed=1" in err and "failed: " not in out, err
         assert len(Store("sweep/seed=0", "r")) == 2 and not list(Path("sweep").rglob("failed.txt"))
     code, out, err = swirl(*argv)
     assert code == 0 and "2 runs in sweep" in out, err

@@ -185,10 +185,10 @@ def _task(stage: str) -> Main:
             raise
         except Exception as error:
             failure = StoreError(describe_os_error(error)) if _is_of_the_system(error) else error
+            if alone and isinstance(failure, SwirlError):
+                raise _Failed(failure) from error
             if not alone and not isinstance(failure, StoreLocked):  # somebody else is at it, maybe another such sweep
                 note_failure(folder, failure)
-            elif isinstance(failure, SwirlError):
-                raise _Failed(failure) from error
             raise failure from error.__cause__ if failure is error else error
 
     return task
