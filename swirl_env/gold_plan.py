@@ -111,9 +111,7 @@ class Plan:
     def _read(self, progress: Progress, ids: Sequence[str]) -> tuple[Progress, int]:
         seen, resolved = progress
         matched = hit = 0
-        by_passage = self.by_passage
-        for passage in ids:
-            mask = by_passage.get(passage)
+        for mask in map(self.by_passage.get, ids):
             if mask is None:
                 continue
             matched |= mask
@@ -173,7 +171,7 @@ class Plan:
 
         What it led to is remembered, so that `progress` need not read an episode again that is followed call by call.
         """
-        before = self.progress(steps)
+        before = self.progress(steps) if steps else START
         after, hit = self.advance(before, call, result)
         if len(self._memory) >= _MAX_MEMOS:
             self._memory.clear()

@@ -156,6 +156,16 @@ def test_eval_of_a_training_run_shows_what_it_measured_and_writes_nothing(swirl)
     assert "another stage" in error_of(swirl("generate", *FAKES, "out=run", "resume=true"))
 
 
+@pytest.mark.parametrize("stage", ["generate", "train"])
+@pytest.mark.parametrize("more", [[], ["slots=2"]])
+def test_a_mistyped_folder_to_go_on_with_begins_no_run(swirl, stage, more):
+    assert swirl("generate", *FAKES, "n=2", "out=runs/demo")[0] == 0
+    said = error_of(swirl(stage, "out=runs/dmo", "resume=true", *more))
+    assert "runs/dmo is no run folder" in said and "Did you mean out=runs/demo?" in said
+    assert not Path("runs/dmo").exists()
+    assert swirl("generate", *FAKES, "n=2", "out=runs/new", "resume=true")[0] == 0  # says what to run: goes on or begins
+
+
 def test_a_run_in_which_everything_failed_is_an_error(swirl):
     code, _, err = swirl("generate", *FAKES[:3], "agent=test_cli_folders:Absent", "n=3", "out=a")
     assert code == 2 and "All 3 episodes failed" in err and "swirl generate out=a resume=true" in err

@@ -263,7 +263,9 @@ class Engine:
                     if type(query) is str:
                         call = Malformed(query, call.start, call.end)
                 if type(call) is ToolCall:
-                    batches.setdefault(call.tool, []).append((i, query))
+                    if (batch := batches.get(call.tool)) is None:
+                        batch = batches[call.tool] = []
+                    batch.append((i, query))
             elif kind is Answer:
                 answers.append(i)
             acted.append(action)

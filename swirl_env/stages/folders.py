@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
 from swirl_env.config import sweep
+from swirl_env.config.options import RunOptions
 from swirl_env.errors import StoreError
 from swirl_env.evaluate import Evaluation
 from swirl_env.stages import runs
@@ -139,6 +140,22 @@ def no_run(path: Path) -> StoreError:
     if failed:
         return StoreError(f"{path} is a sweep of {len(failed)} runs that all failed before they began: there is nothing to read.")
     return StoreError(f"{path} is no run folder: it {'holds no run' if path.is_dir() else 'does not exist'}.{hint}")
+
+
+def check_resumable(options: RunOptions, keys: Set[str]) -> None:
+    """Refuses a command that asks for nothing but to go on with a run, if there is none.
+
+    Args:
+        options: the options of the command line.
+        keys: those that the command line sets.
+
+    Raises:
+        StoreError: with the nearest run.
+    """
+    path = Path(options.out or "")
+    asked = {key for key in keys if not key.startswith("hydra")}
+    if options.resume and "out" in asked and not asked - {*options.FREE, *options.GROWING} and not runs.exists(path):
+        raise no_run(path)
 
 
 def nearest_run(path: Path) -> Path | None:

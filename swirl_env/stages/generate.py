@@ -8,14 +8,14 @@ from collections import Counter
 from omegaconf import DictConfig
 
 from swirl_env.config.options import EpisodeOptions, in_sweep, keys_to_resume, read
-from swirl_env.config.overrides import choice, command, override
+from swirl_env.config.overrides import choice, command, command_line_keys, override
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.errors import ConfigError, Interrupted, PluginError
 from swirl_env.evaluate import evaluate
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
-from swirl_env.stages import evaluations, runs
+from swirl_env.stages import evaluations, folders, runs
 from swirl_env.stages.engines import engine_for
 from swirl_env.stages.live import Live
 from swirl_env.stages.progress import progress
@@ -29,6 +29,7 @@ def main(config: DictConfig) -> float | None:
     """Runs the stage; in a sweep, or with an ``objective``, returns the figure that it names."""
     options = read("generate", EpisodeOptions, config)
     evaluations.check_objective(options.objective)
+    folders.check_resumable(options, command_line_keys())
     options = runs.settle(options, keys_to_resume())
     engine, agent = make_engine_and_agent(options)
     with runs.open_run(options) as store:

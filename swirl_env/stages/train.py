@@ -64,6 +64,7 @@ def main(config: DictConfig) -> float | None:
     """Runs the stage; returns the figure that ``objective`` names, if the policy was evaluated."""
     options = read("train", TrainOptions, config)
     evaluations.check_objective(options.objective, "greedy")
+    folders.check_resumable(options, command_line_keys())
     accelerator = accelerator_of(options)
     options = checked(runs.settle(_same_folder(options, accelerator), keys_to_resume()))
     accelerator.wait_for_everyone()  # every process has looked at the folder before the first one writes to it
