@@ -156,8 +156,9 @@ def test_eval_of_a_training_run_shows_what_it_measured_and_writes_nothing(swirl)
     assert "another stage" in error_of(swirl("generate", *FAKES, "out=run", "resume=true"))
 
 
-@pytest.mark.parametrize("stage", ["generate", "train"])
-@pytest.mark.parametrize("more", [[], ["slots=2"]])
+@pytest.mark.parametrize(
+    ("stage", "more"), [("generate", []), ("generate", ["slots=2", "n=9"]), ("train", []), ("train", ["updates=1"])]
+)
 def test_a_mistyped_folder_to_go_on_with_begins_no_run(swirl, stage, more):
     assert swirl("generate", *FAKES, "n=2", "out=runs/demo")[0] == 0
     said = error_of(swirl(stage, "out=runs/dmo", "resume=true", *more))

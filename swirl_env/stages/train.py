@@ -32,6 +32,7 @@ from swirl_env.algos.train_config import TrainConfig
 from swirl_env.algos.trainer import Trainer
 from swirl_env.algos.warm_start import one_thread
 from swirl_env.config.options import keys_to_resume, read
+from swirl_env.config.overrides import command_line_keys
 from swirl_env.errors import Interrupted
 from swirl_env.evaluate import Evaluation
 from swirl_env.registry import make
