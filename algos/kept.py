@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from swirl_env.errors import DuplicateKey
 from swirl_env.store import Store
@@ -18,6 +19,8 @@ from swirl_env.types import Trajectory
 
 Keep = Literal["all", "last", "none"]
 FOLDER = "rollouts"
+_IN_FOLDER: WeakValueDictionary[Path, Kept] = WeakValueDictionary()
+"""Run folder -> the last that kept episodes in it, in this process."""
 
 
 class Kept:
@@ -32,6 +35,10 @@ class Kept:
         self._folder, self._keep = run / FOLDER, keep
         self._store: Store | None = None
         self._update = -1
+        # A run that an exception has ended still holds its store: the one that goes on in its folder takes it over.
+        if (before := _IN_FOLDER.get(place := run.resolve())) is not None:
+            before.close()
+        _IN_FOLDER[place] = self
 
     def add(self, trajectories: Sequence[Trajectory], first: int, update: int) -> None:
         """Stores episodes.

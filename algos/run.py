@@ -74,7 +74,7 @@ class Run:
         resume: continue from the last checkpoint in the folder, if there is one.
         report: called with each update's metrics, in the main process (for a progress bar, a tracker).
         watch: called with each episode that this process has played, when it ends.
-        keep: which episodes of its rollouts the run keeps in its folder, see `Kept`.
+        keep: which episodes of its rollouts the run keeps in its folder, see `Kept`; branches are never kept.
 
     Raises:
         ConfigError: if the policy samples from another distribution than the loss compares it with.
@@ -116,7 +116,7 @@ class Run:
         self.processes = Processes(trainer.accelerator)
         """The processes that share the run."""
         self._branched = 0
-        self._looping = self._unsaved = False
+        self._looping = self._unsaved = self._random_restored = False
         trainer.seed = seed
         self.files = RunFiles(self.folder, trainer)
         self._kept = Kept(self.folder, keep if self.processes.main else "none")
@@ -146,6 +146,9 @@ class Run:
                 of more.
         """
         self._block = block
+        if not self._random_restored:  # what the algorithm has set up since the checkpoint was read may have drawn from them
+            self.files.restore_random()
+            self._random_restored = True
         while not self.done and (until is None or self.spent.updates < until):
             number = self.spent.updates
             self._looping = True
@@ -199,6 +202,7 @@ class Run:
             self.agent, self.engine, self.processes, order, samples, self.slots, seed, self._watch
         )  # fmt: skip
         self.spent.questions = first + questions
+        self._kept.add(trajectories, self.spent.episodes, self.spent.updates)
         self._count_episodes([(t, 0) for t in trajectories])
         return trajectories
 
@@ -381,6 +385,7 @@ class Run:
             **metrics: extra metrics to log.
 
         Raises:
+            ConfigError: if `loss` returns no number, or figures under names that the trainer logs itself.
             TrainingError: if no step had a usable reward, `MOST_UNUSABLE` times in a row.
         """
         gain, usable = np.asarray(advantages, dtype=np.float64), self.trainer.usable(steps, valid)
@@ -446,7 +451,6 @@ class Run:
 
     def _count_episodes(self, episodes: Sequence[tuple[Trajectory, int]], *, judged: bool = True) -> None:
         """Counts episodes, each with how many of its first steps it did not sample itself."""
-        self._kept.add([trajectory for trajectory, _ in episodes], self.spent.episodes, self.spent.updates)
         self.spent.episodes += len(episodes)
         self._count([step for t, old in episodes for step in t.steps[old:]], judged=judged)
         finished = [(t, old) for t, old in episodes if t.ended != "error"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env.algos.algorithm_state import NAME, Stateful, read_state, write_state
-from swirl_env.algos.checkpoint import is_whole, seal
+from swirl_env.algos.checkpoint import is_whole, load_random, seal
 from swirl_env.algos.run_logs import METRICS, TIMING, read_log
 from swirl_env.algos.trainer import Trainer
 from swirl_env.errors import ConfigError, StoreError
@@ -66,6 +66,11 @@ class RunFiles:
         if self._source is not None:
             read_state(self._source, name, thing)
         self._things[name] = thing
+
+    def restore_random(self) -> None:
+        """Puts the global random generators back as the checkpoint has them, if the run goes on from one."""
+        if self._source is not None:
+            load_random(self._source, self._trainer.accelerator.process_index)
 
     def save(self, spent: dict[str, int]) -> None:
         """Writes a checkpoint under a temporary name and renames it, so that a kill leaves the one before; keeps two.

@@ -35,6 +35,9 @@ from swirl_env.algos.train_config import TrainConfig, default_lr, learning_rate
 from swirl_env.errors import ConfigError, TrainingError
 
 _COUNTS = ("tokens", "stepped", "skipped")
+_TAKEN = frozenset("loss kl grad_norm surprise entropy ratio clipped clip_fraction kl_behaviour importance compared".split())
+_TAKEN |= {*_COUNTS, "steps", "lr"}
+"""Names of figures that the trainer makes itself."""
 
 
 @dataclass(slots=True)
@@ -380,4 +383,6 @@ def _own(loss: Loss, inputs: LossInputs) -> tuple[Tensor, Mapping[str, Tensor | 
     value, figures = result if isinstance(result, tuple) else (result, {})
     if not isinstance(value, Tensor) or value.shape != ():
         raise ConfigError(f"A loss returns one number as a tensor (and a mapping of figures, if it likes); got {value!r:.60}.")
+    if taken := sorted(_TAKEN & set(figures)):
+        raise ConfigError(f"The figure {taken[0]!r} of a loss has the name of one that the trainer logs; choose another.")
     return value, figures

@@ -22,6 +22,7 @@ from swirl_env.env import build_engine  # noqa: E402
 from swirl_env.episodes.rollout import continue_episodes  # noqa: E402
 from swirl_env.episodes.transcript import subtrajectories  # noqa: E402
 from swirl_env.errors import ConfigError  # noqa: E402
+from swirl_env.store import Store  # noqa: E402
 from swirl_env.types import Action  # noqa: E402
 
 
@@ -55,6 +56,9 @@ def test_branches_begin_with_the_steps_of_their_state_and_are_paid_for(tmp_path)
     assert run.spent.judge_calls - before["calls"] == len(fresh)
     assert run.spent.episodes - before["episodes"] == 3 * len(states)
     assert run.branch([], 3) == []
+    run._kept.close()
+    assert {t.key[0] for t in Store(tmp_path / "rollouts", "r")} == {f"colour-{i}" for i in range(4)}
+    assert len(Store(tmp_path / "rollouts", "r")) == 4  # what a run keeps is its rollouts: branches share their beginnings
 
 
 def test_branches_are_independent_of_the_episode_of_one_another_and_of_earlier_calls(tmp_path):

@@ -167,6 +167,14 @@ def test_a_loss_sees_each_step_once_with_its_place_and_its_log_probs(tmp_path):
         assert reference.tolist() == pytest.approx(now[index], abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["kl", "loss", "tokens", "grad_norm"])
+def test_figures_of_a_loss_have_names_of_their_own(name, tmp_path):
+    run = run_of(tmp_path)
+    table = demos(run)
+    with pytest.raises(ConfigError, match=f"figure '{name}' of a loss"):
+        run.update(table.steps, table.outcome, table.known, loss=lambda inputs: (inputs.logprobs.sum(), {name: 1.0}))
+
+
 @pytest.mark.parametrize("result", [1.0, None, torch.ones(2), (torch.ones(1), {})])
 def test_a_loss_that_returns_no_number_is_refused(result, tmp_path):
     run = run_of(tmp_path)

@@ -12,6 +12,11 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch")
 transformers = pytest.importorskip("transformers", reason="the tests run tiny models")
 pytest.importorskip("accelerate", reason="the launcher is accelerate's")
 
+from test_algos_trainer import some_steps, tiny, weights  # noqa: E402
+
+from swirl_env.algos.train_config import TrainConfig  # noqa: E402
+from swirl_env.algos.trainer import Trainer  # noqa: E402
+
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
 import json, pathlib, torch
@@ -148,5 +153,10 @@ def test_split_weights_are_trained_as_whole_ones(tmp_path):
         assert results["run whole"] == results["run half"] == two[0]["run whole"]
         assert "adapters are small" in results["lora"]
     assert one["rows"][0].keys() == two[0]["rows"][0].keys()
+    # A checkpoint is whole: a run that splits nothing goes on from it.
+    resumed = Trainer(tiny(), TrainConfig(lr=1e-2, kl=0.5, micro_tokens=20))
+    resumed.load(tmp_path / "two" / "full-at")
+    resumed.update(*some_steps(3))
+    torch.testing.assert_close(weights(resumed.model), both[0]["full-after"], atol=1e-5, rtol=0)
     policy = transformers.LlamaForCausalLM.from_pretrained(tmp_path / "two" / "full-policy")
     torch.testing.assert_close(torch.cat([p.flatten() for p in policy.parameters()]), both[0]["full-after"], atol=0, rtol=0)

@@ -114,10 +114,14 @@ def test_names_that_are_no_file_names_are_refused(name, tmp_path):
         started(tmp_path).register(name, Box())
 
 
-def started(folder, updates=6, resume=False, config=None, save_every=2):
+def started(folder, updates=6, resume=False, config=None, save_every=2, dropout=0.0):
     torch.manual_seed(0)
-    model, agent = untrained()
-    trainer = Trainer(model, config or TrainConfig(lr=1e-2))
+    _, agent = untrained()
+    if dropout:
+        peft = pytest.importorskip("peft", reason="LoRA comes from peft")
+        lora = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=dropout)
+        agent.model = peft.get_peft_model(agent.model, lora)
+    trainer = Trainer(agent.model, config or TrainConfig(lr=1e-2))
     limits = Limits(updates=updates)
     return Run(agent, engine(), trainer, folder, limits, slots=16, seed=3, save_every=save_every, resume=resume)
 
@@ -168,11 +172,11 @@ class WithCritic:
         self.buffer = buffer.state
 
 
-@pytest.mark.parametrize("at", [1, 3, 5])
-def test_a_killed_run_ends_with_the_same_policy_critic_reward_model_and_buffer(at, tmp_path):
-    straight, whole = started(tmp_path / "a"), WithCritic()
+@pytest.mark.parametrize(("at", "dropout"), [(1, 0.0), (3, 0.0), (5, 0.0), (3, 0.3)])
+def test_a_killed_run_ends_with_the_same_policy_critic_reward_model_and_buffer(at, dropout, tmp_path):
+    straight, whole = started(tmp_path / "a", dropout=dropout), WithCritic()
     whole.train(straight)
-    killed = started(tmp_path / "b", save_every=1 if at == 1 else 2)
+    killed = started(tmp_path / "b", save_every=1 if at == 1 else 2, dropout=dropout)
 
     class Killed(Exception):
         pass
@@ -188,7 +192,7 @@ def test_a_killed_run_ends_with_the_same_policy_critic_reward_model_and_buffer(a
     with pytest.raises(Killed):
         WithCritic().train(killed)
     torch.manual_seed(77)  # nothing drawn meanwhile matters
-    resumed, again = started(tmp_path / "b", resume=True), WithCritic()
+    resumed, again = started(tmp_path / "b", resume=True, dropout=dropout), WithCritic()
     assert resumed.spent.updates == {1: 1, 3: 2, 5: 4}[at]
     again.train(resumed)
     assert torch.equal(weights(straight.agent.model), weights(resumed.agent.model))
