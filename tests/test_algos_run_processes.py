@@ -48,6 +48,10 @@ def run_of(name, config, updates=3, resume=False, lora=False, bf16=False, temper
     trainer = Trainer(agent.model, config, accelerator)
     return Run(agent, engine, trainer, out / name, Limits(updates=updates), slots=8, seed=3, save_every=2, resume=resume)
 
+def rows_of(run):
+    accelerator.wait_for_everyone()  # the first process writes them
+    return read_log(run.folder)
+
 def done(run):
     run.trainer.scorer = run.trainer.bare
     accelerator.free_memory()
@@ -68,7 +72,7 @@ def loss(inputs):
     value = -(inputs.advantages.to(inputs.logprobs)[inputs.step] * inputs.logprobs).sum() / inputs.count
     return value, {"share": float(len(inputs.step)) / inputs.count}
 run.update(table.steps, table.reward, table.scored, loss=loss)
-results["own loss"] = read_log(run.folder)[-1]
+results["own loss"] = rows_of(run)[-1]
 done(run)
 
 warm = {"temperature": 0.7}
@@ -80,7 +84,7 @@ for name, config, more in (
 ):
     run = run_of(name, TrainConfig(lr=1e-2, **config), **more)
     ReturnToGo(episodes_per_update=5).train(run)
-    results[name] = read_log(run.folder)[0]  # of the first update: later ones sample from weights that differ by rounding
+    results[name] = rows_of(run)[0]  # of the first update: later ones sample from weights that differ by rounding
     torch.save(weights(run.agent.model), f"{out}/{name}-{rank}.pt")
     done(run)
 
@@ -91,7 +95,7 @@ for name, resume in (("whole", False), ("half", False), ("half", True)):
     algorithm = WithCritic()
     algorithm.train(run)
     results["resumed " + name] = hashlib.md5(torch.cat([weights(run.agent.model), algorithm.parts]).numpy().tobytes()).hexdigest()
-    results["rows " + name] = len(read_log(run.folder))
+    results["rows " + name] = len(rows_of(run))
     done(run)
 
 with open(f"{out}/results-{rank}.json", "w") as file:

@@ -110,6 +110,7 @@ for name, updates, resume in (("whole", 4, False), ("half", 2, False), ("half", 
     run.trainer.scorer = run.trainer.bare
     accelerator.free_memory()
     results["run " + name] = torch.cat([weights(run.agent.model), algorithm.parts]).tolist()
+accelerator.wait_for_everyone()  # the first process writes them
 results["rows"] = read_log(out / "whole")[:1]
 try:
     Trainer(adapted(), TrainConfig(shard=True), accelerator)
