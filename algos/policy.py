@@ -108,10 +108,9 @@ class PolicyScores:
         with self._evaluating():
             for rows in self.batches(marked):
                 batch = collate(rows).to(self._device)
-                hidden = self.scorer.features(batch).cpu()  # [M, H]
-                for row, (step, offset) in enumerate(zip(batch.step.tolist(), batch.offset.tolist(), strict=True)):
-                    if offset == 0:
-                        values[step] = hidden[row].clone()
+                hidden = self.scorer.features(batch).cpu()  # [N, H]
+                for row, step in zip(hidden, batch.step[batch.offset == 0].tolist(), strict=True):
+                    values[step] = row.clone()
         return values
 
     def _may_branch(self) -> bool:

@@ -60,9 +60,10 @@ class ActionScorer(nn.Module):
         return torch.stack(token_entropies(*places, **options)) if entropy else token_logprobs(*places, **options)
 
     def features(self, batch: TokenBatch) -> Tensor:
-        """Returns the last hidden state at the position that predicts each action token, [M, H] in float32."""
+        """Returns the last hidden state at the end of each step's prompt, [N, H] in float32, in the order of the batch."""
         hidden = decoder_of(unwrapped(cast("CausalLM", self.model)))(**self._inputs(batch)).last_hidden_state  # [B, L, H]
-        return cast("Tensor", hidden[batch.row, batch.position]).float()
+        first = batch.offset == 0
+        return cast("Tensor", hidden[batch.row[first], batch.position[first]]).float()
 
     def _inputs(self, batch: TokenBatch) -> dict[str, Any]:
         mask = attention(batch.mask, batch.position_ids, self.config, next(self.model.parameters()).dtype)
