@@ -12,7 +12,7 @@ from swirl_env.env import ToolUseEnv, build_engine
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.episodes.transcript import subtrajectories
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, PluginError
 from swirl_env.tools.notes import Notes
 from swirl_env.types import Action, ToolResult
 from swirl_env.vector import ToolVectorEnv
@@ -237,6 +237,11 @@ def test_a_session_that_raises_is_unavailable_for_that_call_and_that_episode():
     assert [text_of(t) for t in moved] == ["2"] * 3
 
 
+class NoClose:
+    def run(self, queries):
+        return [ToolResult(query) for query in queries]
+
+
 def test_a_session_that_cannot_be_opened_is_tried_again_with_the_next_call():
     class Late(Counting):
         def open(self, task, seed):
@@ -245,11 +250,42 @@ def test_a_session_that_cannot_be_opened_is_tried_again_with_the_next_call():
                 raise OSError("not yet")
             return super().open(task, seed)
 
-    engine = engine_with(Late())
+    tool = Late()
+    engine = engine_with(tool)
     (moved,) = engine.step([engine.begin(SumTasks()[0])], [CALL])
-    assert moved.step.result.error == "unavailable" and moved.state.sessions == 0
-    with pytest.raises(ConfigError, match="session is not open here"):
-        engine.step([moved.state], [CALL])
+    assert moved.step.result.error == "unavailable"
+    (moved,) = engine.step([moved.state], [CALL])
+    assert text_of(moved) == "1" and tool.live == 1
+    engine.abandon([moved.state])
+    assert tool.live == 0
+
+
+@pytest.mark.parametrize("session", [None, 5, "run", NoClose, NoClose(), lambda queries: []])
+def test_what_is_no_session_is_unavailable_and_the_episode_goes_on(session, caplog):
+    class Wrong(Counting):
+        def open(self, task, seed):
+            return session
+
+    engine = engine_with(Wrong())
+    state = engine.begin(SumTasks()[0])
+    for _ in range(2):
+        (moved,) = engine.step([state], [CALL])
+        assert moved.step.result.error == "unavailable"
+        state = moved.state
+    assert engine.step([state], [ANSWER])[0].ended == "answered"
+    assert "expected a session, an object with run and close" in caplog.text
+
+
+@pytest.mark.parametrize("fork", [lambda self: 1 / 0, lambda self: None, lambda self: Counting])
+def test_a_fork_that_fails_is_one_sentence_and_leaves_nothing_open(fork):
+    tool = Counting()
+    engine = engine_with(tool)
+    state = engine.step([engine.begin(SumTasks()[0])], [CALL])[0].state
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Forkable, "fork", fork)
+        with pytest.raises(PluginError, match=r"The episode cannot branch: forking its session of the tool '\w+' raised"):
+            engine.fork([state])
+    assert tool.live == 1 and text_of(engine.step([state], [CALL])[0]) == "2"
 
 
 @pytest.mark.parametrize("mode", ["sync", "async", "vector_entry_point"])

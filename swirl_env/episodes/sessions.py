@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swirl_env.episodes.guarded import run_session
-from swirl_env.errors import ConfigError, log_once
+from swirl_env.errors import ConfigError, PluginError, SwirlError, log_once, printable
 from swirl_env.protocols import ForkableSession, Session, StatefulTool
 from swirl_env.types import UNAVAILABLE, State, ToolCall, ToolResult
 
@@ -69,12 +69,10 @@ class SessionTable:
         sessions = self._open.pop(number, {})
         if tag not in sessions:
             try:
-                sessions[tag] = self.tools[tag].open(state.task, state.seed)
-            except Exception as error:
+                sessions[tag] = _checked(self.tools[tag].open(state.task, state.seed))
+            except Exception as error:  # the next call tries again
                 log_once(self.tools[tag], f"opening a session of the tool {tag}", error, state.task.id)
         result = run_session(self.tools[tag], sessions[tag], query) if tag in sessions else UNAVAILABLE
-        if not sessions:
-            return result, 0
         number = next(self._numbers)
         self._open[number] = sessions
         return result, number
@@ -101,16 +99,25 @@ class SessionTable:
 
         Raises:
             ConfigError: if one of them cannot be forked.
+            PluginError: if forking one of them fails.
         """
         if not state.sessions:
             return 0
         self.check(state, ", ".join(self.tools))
         copies: Sessions = {}
         for tag, session in self._open[state.sessions].items():
-            if not isinstance(session, ForkableSession):
+            try:
+                if not isinstance(session, ForkableSession):
+                    raise _cannot_fork(tag)
+                copies[tag] = _checked(session.fork())
+            except Exception as error:
                 self._close(copies)
-                raise _cannot_fork(tag)
-            copies[tag] = session.fork()
+                if isinstance(error, SwirlError):
+                    raise
+                raise PluginError(
+                    f"The episode cannot branch: forking its session of the tool {tag!r} raised {type(error).__name__}: "
+                    f"{printable(str(error)[:200])}"
+                ) from error
         number = next(self._numbers)
         self._open[number] = copies
         return number
@@ -133,6 +140,13 @@ class SessionTable:
 
     def _close(self, sessions: Sessions) -> None:
         _close_all(self.tools, {0: sessions})
+
+
+def _checked(session: object) -> Session:
+    """Returns what `open` or `fork` gave, if it is a session."""
+    if not isinstance(session, Session) or isinstance(session, type):
+        raise TypeError(f"expected a session, an object with run and close, got {printable(repr(session)[:80])}")
+    return session
 
 
 def _cannot_fork(tag: str) -> ConfigError:
