@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, get_type_hints
 
 from swirl_env.algos.credit import complete_returns, return_to_go
 from swirl_env.audit.branches import Branches, step_values
@@ -19,7 +19,7 @@ from swirl_env.episodes.transcript import subtrajectories
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.fingerprint import fingerprint, named
 from swirl_env.protocols import Agent, Judge, spent_by
-from swirl_env.registry import make_judge, names
+from swirl_env.registry import make_judge, missing, names
 from swirl_env.types import Trajectory, Verdict
 
 Spec = str | Mapping[str, Any]
@@ -184,7 +184,7 @@ _FREE: dict[str, Callable[..., Signal]] = {
     "episode_outcome": EpisodeOutcome,
     "return_to_go": ReturnToGo,
 }
-SIGNALS = (*_FREE, "monte_carlo")
+SIGNALS = (*_FREE, "monte_carlo", "implicit_prm")
 """Signals that are no judges; every registered judge is a signal as well."""
 
 
@@ -215,6 +215,8 @@ def make_signal(spec: Spec, policy: Policy, table_name: Callable[[Spec, Judge], 
         return Named(shown, _FREE[name](**own), good_above)
     if name == "monte_carlo":
         return _monte_carlo(shown, own, policy, good_above, slots)
+    if name == "implicit_prm":
+        return Named(shown, _implicit_prm(own), good_above)
     if ":" not in name and name not in names("judge"):
         raise unknown_name("signal", name, (*SIGNALS, *names("judge")))
     judge = make_judge(options)
@@ -232,7 +234,18 @@ def _monte_carlo(shown: str, options: Mapping[str, Any], policy: Policy, good_ab
     return Named(shown, signal, 0.5 if good_above is None and value == "q" else good_above)
 
 
-def _check_options(name: str, options: Mapping[str, object], known: Mapping[str, type]) -> None:
+def _implicit_prm(options: Mapping[str, Any]) -> Signal:
+    try:
+        from swirl_env.audit.implicit_prm import ImplicitPrm
+    except ModuleNotFoundError as error:
+        raise missing("signal", "implicit_prm", error) from error
+    _check_options("implicit_prm", options, get_type_hints(ImplicitPrm.__init__))
+    if lacking := {"model", "train"} - options.keys():
+        raise ConfigError(f"The signal 'implicit_prm' needs a value for {min(lacking)!r}: a model, and a run to train it on.")
+    return ImplicitPrm(**options)
+
+
+def _check_options(name: str, options: Mapping[str, object], known: Mapping[str, object]) -> None:
     for option, value in options.items():
         if option not in known:
             raise unknown_name(f"option of the signal {name!r}", option, (*known, "as", "good_above"))
