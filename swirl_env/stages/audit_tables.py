@@ -81,12 +81,12 @@ def _labels(signal: SignalReport, truth: str) -> Row:
 
 def number(figure: Estimate) -> str:
     """Returns a figure between -1 and 1, ``-`` if it is undefined."""
-    return "-" if figure.value is None else f"{figure.value:.2f}"
+    return "-" if figure.value is None else f"{figure.value:z.2f}"
 
 
 def interval(figure: Estimate) -> str:
     """Returns the 95 % interval of a figure between -1 and 1."""
-    return "" if figure.low is None or figure.high is None else f"{figure.low:.2f} to {figure.high:.2f}"
+    return "" if figure.low is None or figure.high is None else f"{figure.low:z.2f} to {figure.high:z.2f}"
 
 
 def with_interval(figure: Estimate) -> str:
