@@ -55,6 +55,10 @@ def test_an_audit_prints_and_writes_its_figures_and_leaves_the_run_alone(swirl, 
     rows = list(csv.DictReader((run / "audit/table.csv").read_text().splitlines()))
     (row,) = [r for r in rows if (r["signal"], r["against"], r["measure"]) == ("rules", "progress", "accuracy")]
     assert float(row["value"]) == rules.accuracy.value and int(row["n"]) == steps
+    by_step = list(csv.DictReader((run / "audit/table.steps.csv").read_text().splitlines()))
+    assert len(by_step) == steps and {row["kind"] for row in by_step} == result.kinds.keys()
+    good = [float(row["signal:rules"]) > 0 for row in by_step]
+    assert sum(g == (row["progress"] == "1") for g, row in zip(good, by_step, strict=True)) == rules.accuracy.value * steps
     for command in printed_commands(out):
         assert command[0] in ("judge", "view")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -247,30 +247,6 @@ def _share_of(hits: Bools, questions: NDArray[np.int64]) -> Estimate:
     for question, hit in zip(np.unique(questions, return_inverse=True)[1], hits, strict=True):
         ratio.add(int(question), float(hit))
     return ratio.estimate(share=True)
-
-
-def flat_rows(audit: Audit) -> Iterator[Mapping[str, object]]:
-    """Yields one row per figure, for a CSV file: signal, truth, measure, value, interval and counts."""
-    for signal in audit.signals:
-        for against, labels in signal.labels.items():
-            yield from _rows(signal.name, against, labels)
-        for against, ranks in signal.ranks.items():
-            yield from _rows(signal.name, against, ranks)
-        for kind, share in signal.kinds.items():
-            yield _row(signal.name, f"kind: {kind}", "accuracy", share)
-        for measure in ("calls", "tokens"):
-            value = getattr(signal, measure)
-            yield _row(signal.name, "cost", f"{measure} per step", Estimate(value, None, None, signal.scored, audit.questions))
-
-
-def _rows(name: str, against: str, figures: Agreement | Correlation) -> Iterator[Mapping[str, object]]:
-    for measure in figures.__struct_fields__:
-        yield _row(name, against, measure, getattr(figures, measure))
-
-
-def _row(name: str, against: str, measure: str, figure: Estimate) -> Mapping[str, object]:
-    where = {"signal": name, "against": against, "measure": measure}
-    return {**where, "value": figure.value, "low": figure.low, "high": figure.high, "n": figure.n, "questions": figure.clusters}
 
 
 def _bools(values: Iterator[bool] | Sequence[bool]) -> Bools:

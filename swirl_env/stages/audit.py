@@ -5,16 +5,16 @@ from __future__ import annotations
 import csv
 import functools
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
 import msgspec
 from omegaconf import DictConfig
 
-from swirl_env.audit import agreement, records, report
+from swirl_env.audit import agreement, records, report, rows
 from swirl_env.audit.branches import Branches
-from swirl_env.audit.oracle import Oracle, StepValue
+from swirl_env.audit.oracle import Oracle
 from swirl_env.audit.records import Cost, PolicyValues
 from swirl_env.audit.report import Audit
 from swirl_env.audit.signals import Named, make_signal
@@ -27,6 +27,7 @@ from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.stages import audit_tables, folders, runs
 from swirl_env.stages.engines import engine_for
+from swirl_env.stages.judge import batches
 from swirl_env.stages.progress import progress
 from swirl_env.stages.run_config import check_code, to_options
 from swirl_env.store import Store
@@ -38,15 +39,18 @@ def main(config: DictConfig) -> None:
     """Runs the stage on a run, or on every run of a sweep."""
     options = read("audit", AuditOptions, config)
     for path in folders.episode_runs(Path(options.out)):
-        audit = audit_run(path, options)
+        audit, steps = audit_run(path, options)
         audit_tables.show(audit)
-        written = write(path, options.name, audit)
-        print(f"written to {written[0]} and {written[1].name}")
+        written = write(path, options.name, audit, steps)
+        print(f"written to {written[0]}, {written[1].name} and, step by step, {written[2].name}")
         print(f"next: {command('judge', override('out', str(path)))}   or   {command('view', str(path))}")
 
 
-def audit_run(path: Path, options: AuditOptions) -> Audit:
+def audit_run(path: Path, options: AuditOptions) -> tuple[Audit, list[rows.Row]]:
     """Audits the signals on the episodes of a run; ratings and values that the folder holds already are not made again.
+
+    Returns:
+        The figures, and one row per step with its values and ratings.
 
     Raises:
         ConfigError: if the run has no finished episode, or tasks without gold plans.
@@ -66,12 +70,25 @@ def audit_run(path: Path, options: AuditOptions) -> Audit:
             truth = report.truth_of(trajectories, exact, values)
             weights = agreement.bootstrap_weights(truth.questions, options.resamples, options.seed)
             costs = records.costs(path)
-            reports = [_report(signal, store, trajectories, costs, truth, weights, options) for signal in signals]
+            rated = {signal.name: _rate(signal, store, trajectories, costs, options) for signal in signals}
+            reports = [_report(signal, rated[signal.name], costs, truth, weights) for signal in signals]
             costs.close()
         except KeyboardInterrupt:
             raise Interrupted(f"What was rated is stored. To go on: {command('audit', *command_line_words())}") from None
+    audit = _summary(path.name, trajectories, truth, policy, reports, options)
+    return audit, list(rows.step_rows(trajectories, exact, values, rated))
+
+
+def _summary(
+    run: str,
+    trajectories: Sequence[Trajectory],
+    truth: report.Truth,
+    policy: str | None,
+    reports: Sequence[report.SignalReport],
+    options: AuditOptions,
+) -> Audit:
     return Audit(
-        run=path.name,
+        run=run,
         episodes=len(trajectories),
         questions=len({trajectory.task.id for trajectory in trajectories}),
         steps=len(truth.questions),
@@ -154,7 +171,7 @@ def _policy_values(
     store.lock()
     try:
         with progress("policy values", len(trajectories), len(trajectories) - len(missing)) as advance:
-            for group in _batches(missing, options.batch):
+            for group in batches(missing, options.batch):
                 for record in branches.values(group):
                     file.append(record)
                     known[record.key] = record
@@ -166,23 +183,27 @@ def _policy_values(
 
 def _report(
     signal: Named,
-    store: Store,
-    trajectories: Sequence[Trajectory],
+    verdicts: Sequence[Verdict],
     costs: records.Records[Cost],
     truth: report.Truth,
     weights: report.Floats,
-    options: AuditOptions,
 ) -> report.SignalReport:
-    """Rates what is not rated yet and returns the figures of a signal."""
+    """Returns the figures of a signal."""
     table = signal.signal.table
-    if table is None:
-        verdicts = [verdict for of_one in signal.signal.rate(trajectories) for verdict in of_one]
-    else:
-        verdicts = _rated(signal, table, store, trajectories, costs, options)
     calls, tokens = _cost(signal, table, costs)
     return report.report_signal(
         signal.name, table, verdicts, truth, weights, good_above=signal.good_above, calls=calls, tokens=tokens
     )
+
+
+def _rate(
+    signal: Named, store: Store, trajectories: Sequence[Trajectory], costs: records.Records[Cost], options: AuditOptions
+) -> list[Verdict]:
+    """Returns the verdicts of a signal on all steps; those that cost something are kept in its table."""
+    table = signal.signal.table
+    if table is None:
+        return [verdict for of_one in signal.signal.rate(trajectories) for verdict in of_one]
+    return _rated(signal, table, store, trajectories, costs, options)
 
 
 def _rated(
@@ -198,7 +219,7 @@ def _rated(
     judged = known.judged()
     missing = [trajectory for trajectory in trajectories if trajectory.key not in judged]
     with progress(signal.name, len(trajectories), len(trajectories) - len(missing)) as advance:
-        for group in _batches(missing, options.batch):
+        for group in batches(missing, options.batch):
             before = signal.signal.spent() or {}
             ratings = signal.signal.rate(group)
             spent = {key: value - before.get(key, 0) for key, value in (signal.signal.spent() or {}).items()}
@@ -223,38 +244,25 @@ def _cost(signal: Named, table: str | None, costs: records.Records[Cost]) -> tup
     return calls, tokens or None  # an agent that takes calls without tokens does not count them
 
 
-def _batches(trajectories: Sequence[Trajectory], steps: int) -> Iterator[list[Trajectory]]:
-    """Yields whole episodes in groups of about so many steps."""
-    group: list[Trajectory] = []
-    size = 0
-    for trajectory in trajectories:
-        group.append(trajectory)
-        size += len(trajectory.steps)
-        if size >= steps:
-            yield group
-            group, size = [], 0
-    if group:
-        yield group
-
-
-def write(path: Path, name: str, audit: Audit) -> tuple[Path, Path]:
-    """Writes the audit as JSON and as CSV, one row per figure, and returns the files."""
+def write(path: Path, name: str, audit: Audit, steps: Sequence[rows.Row]) -> tuple[Path, Path, Path]:
+    """Writes the audit as JSON, as CSV with one row per figure, and its steps as CSV; returns the files."""
     folder = path / records.FOLDER
     folder.mkdir(exist_ok=True)
-    json_file, csv_file = folder / f"{name}.json", folder / f"{name}.csv"
-    runs.write_json(json_file, audit)
+    files = folder / f"{name}.json", folder / f"{name}.csv", folder / f"{name}.steps.csv"
+    runs.write_json(files[0], audit)
+    _write_csv(files[1], list(rows.flat_rows(audit)))
+    _write_csv(files[2], steps)
+    return files
+
+
+def _write_csv(file: Path, lines: Sequence[rows.Row]) -> None:
     text = io.StringIO()
-    rows = list(report.flat_rows(audit))
-    writer = csv.DictWriter(text, rows[0])
+    writer = csv.DictWriter(text, lines[0])
     writer.writeheader()
-    writer.writerows(rows)
-    replace_file(csv_file, text.getvalue().encode())
-    return json_file, csv_file
+    writer.writerows(lines)
+    replace_file(file, text.getvalue().encode())
 
 
 def load(path: Path, name: str = "table") -> Audit:
     """Returns an audit that a run folder holds."""
     return msgspec.json.decode((path / records.FOLDER / f"{name}.json").read_bytes(), type=Audit)
-
-
-__all__ = ["Setting", "StepValue", "audit_run", "load", "main", "write"]

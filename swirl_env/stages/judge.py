@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def judge_run(store: Store, judge: Judge, table: str, options: JudgeOptions) -> 
     waiting = (trajectory for trajectory in store if trajectory.key in wanted)
     try:
         with progress("judge", len(wanted)) as advance:
-            for group in _batches(waiting, options.batch):
+            for group in batches(waiting, options.batch):
                 for trajectory, verdicts in zip(group, _verdicts(judge, group), strict=True):
                     store.append_verdicts(table, trajectory.key, verdicts)
                     failed += any(verdict.status == "failed" for verdict in verdicts)
@@ -91,7 +91,7 @@ def judge_run(store: Store, judge: Judge, table: str, options: JudgeOptions) -> 
     return done, failed
 
 
-def _batches(trajectories: Iterator[Trajectory], steps: int) -> Iterator[list[Trajectory]]:
+def batches(trajectories: Iterable[Trajectory], steps: int) -> Iterator[list[Trajectory]]:
     """Yields whole episodes in groups of about so many steps."""
     group: list[Trajectory] = []
     size = 0

@@ -1,0 +1,1 @@
+"""Step signals against exact values: the audit of all signals on the same episodes, and the page about it."""
