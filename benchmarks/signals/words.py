@@ -20,9 +20,9 @@ figures on this page come from stored audits, made by one command that goes on w
 
 Three runs are of the scripted agent, whose actions go astray in 3 of 10 cases: questions about another entity, repetitions,
 premature answers, malformed actions. The fourth is of the embedded policy after its warm start, a causal LM of 0.1M parameters,
-whose mistakes are its own. The signals `likelihood`, `llm` and `information_gain` ask SmolLM2-135M on the first 60 episodes of
-Atlas; on the episodes of the embedded policy `information_gain` asks that policy itself, and `implicit_prm` has learnt from the
-outcomes of 400 other episodes of it.
+whose mistakes are its own. The signals `likelihood` and `information_gain` ask SmolLM2-135M on the first 60 episodes of Atlas,
+`llm` on the first 26. On the episodes of the embedded policy `information_gain` asks that policy itself, and `implicit_prm` has
+learnt from the outcomes of 400 other episodes of it.
 """,
     "oracle": """\
 ## Against exact values
