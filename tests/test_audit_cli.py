@@ -197,6 +197,14 @@ def test_audits_by_other_names_stand_next_to_each_other(swirl, run):
     assert [s.name for s in load(run).signals] == ["constant"] and [s.name for s in load(run, "second").signals] == ["rules"]
 
 
+def test_some_episodes_are_a_fair_sample_and_not_those_that_ended_first(swirl, run):
+    stored = [t.key for t in Store(run, "r")]
+    assert stored != sorted(stored)  # short episodes come first
+    audit(swirl, "signals=[constant]", "n=4")
+    rows = list(csv.DictReader((run / "audit/table.steps.csv").read_text().splitlines()))
+    assert list(dict.fromkeys((row["task"], int(row["sample"])) for row in rows)) == sorted(stored)[:4]
+
+
 # Mistakes
 
 

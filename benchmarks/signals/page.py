@@ -87,8 +87,8 @@ def _code(row: Mapping[str, str]) -> dict[str, str]:
 def filled(words: str, audits: Mapping[str, Audit]) -> str:
     """Returns a text with its figures, ``{run|signal|what}``, as the tables show them; ``-`` for one that no audit has.
 
-    ``what`` is a truth and a measure (``progress.kappa``, ``policy.accuracy``), a rank (``a_star``), ``kind.NAME``, ``calls`` or
-    ``tokens``; a ``+`` at its end adds the interval.
+    ``what`` is a truth and a measure (``progress.kappa``, ``policy.accuracy``), a rank (``a_star``), ``kind.NAME``, ``calls``,
+    ``tokens``, ``steps`` or ``failed``; a ``+`` at its end adds the interval.
     """
     return re.sub(r"\{([^{}|]+)\|([^{}|]+)\|([^{}|]+)\}", lambda match: _shown(audits, *match.groups()), words)
 
@@ -105,6 +105,8 @@ def _shown(audits: Mapping[str, Audit], run: str, name: str, what: str) -> str:
     signals = audits[run].signals if run in audits else ()
     signal = next((signal for signal in signals if signal.name == name), None)
     figure, share = (None, False) if signal is None else _figure(signal, what.rstrip("+"))
+    if isinstance(figure, int):
+        return f"{figure:,}"
     if isinstance(figure, float):
         return f"{figure:,.1f}" if figure < 10 else f"{figure:,.0f}"
     if figure is None or figure.value is None:
@@ -115,7 +117,7 @@ def _shown(audits: Mapping[str, Audit], run: str, name: str, what: str) -> str:
     return f"{shown} ({100 * figure.low:.1f} to {100 * figure.high:.1f})" if share else f"{shown} ({interval(figure)})"
 
 
-def _figure(signal: SignalReport, what: str) -> tuple[Estimate | float | None, bool]:
+def _figure(signal: SignalReport, what: str) -> tuple[Estimate | float | int | None, bool]:
     """Returns a figure of a signal, and whether it is a share to be shown in percent."""
     first, _, second = what.partition(".")
     if first == "kind":
@@ -123,6 +125,9 @@ def _figure(signal: SignalReport, what: str) -> tuple[Estimate | float | None, b
     if first in ("calls", "tokens"):
         cost: float | None = getattr(signal, first)
         return cost, False
+    if first in ("steps", "failed"):
+        count: int = getattr(signal, first)
+        return count, False
     if first in signal.ranks:
         return signal.ranks[first].spearman, False
     if first not in signal.labels:

@@ -20,8 +20,8 @@ figures on this page come from stored audits, made by one command that goes on w
 
 Three runs are of the scripted agent, whose actions go astray in 3 of 10 cases: questions about another entity, repetitions,
 premature answers, malformed actions. The fourth is of the embedded policy after its warm start, a causal LM of 0.1M parameters,
-whose mistakes are its own. The signals `likelihood` and `information_gain` ask SmolLM2-135M on the first 60 episodes of Atlas,
-`llm` on the first 26. On the episodes of the embedded policy `information_gain` asks that policy itself, and `implicit_prm` has
+whose mistakes are its own. The signals `likelihood` and `information_gain` ask SmolLM2-135M on 40 episodes of Atlas, `llm` on 12
+of them. On the episodes of the embedded policy `information_gain` asks that policy itself, and `implicit_prm` has
 learnt from the outcomes of 400 other episodes of it.
 """,
     "oracle": """\
@@ -72,24 +72,22 @@ label of progress the advantage has a kappa of {atlas|monte_carlo advantage|prog
 episodes say nothing: {policy|monte_carlo q|progress.false_bad} of the good steps of the embedded policy lead to no success in
 four, and its advantage labels {policy|monte_carlo advantage|kind.search} of the good searches as such.
 
-**The gain of the gold answer's probability works if the model knows the format.** Under the embedded policy itself
-`information_gain` has a kappa of {policy|information_gain|progress.kappa+} for {policy|information_gain|tokens} tokens per
-step, a tenth of what `monte_carlo` reads, and agrees with the decided values of the policy in
-{policy|information_gain|policy.accuracy} of these few cases. It is fooled by searches on the right entity that bring another fact
-({policy|information_gain|kind.wrong_relation} of them are told) and by repetitions ({policy|information_gain|kind.repeated}).
-Under SmolLM2-135M, which has not been trained on the task, its kappa on Atlas is {atlas|information_gain|progress.kappa+}.
-The logarithm (TRACE) and the probability (IGPO) have the same sign; they differ in the ranks alone.
+**A model that cannot judge can still read.** SmolLM2-135M writes no verdict that can be read ({atlas|llm|failed} of
+{atlas|llm|steps} steps failed, {atlas|llm|tokens} tokens each), and by `likelihood` it finds every step BAD, in an order no
+better than chance: ROC area {atlas|likelihood|progress.auc+}. The same model, asked by `information_gain` how probable the
+gold answer is before and after a step, agrees with progress at a kappa of {atlas|information_gain|progress.kappa+} for
+{atlas|information_gain|tokens} tokens per step. Under the embedded policy itself the kappa is
+{policy|information_gain|progress.kappa+} for {policy|information_gain|tokens} tokens, a tenth of what `monte_carlo` reads,
+and all of the few steps that the policy's values decide are labelled right: {policy|information_gain|policy.accuracy+}. It
+is fooled by searches on the right entity that bring another fact ({policy|information_gain|kind.wrong_relation} of them are
+told) and by repetitions ({policy|information_gain|kind.repeated}). The logarithm (TRACE) and the probability (IGPO) have
+the same sign; they differ in the ranks alone.
 
 **The sign of an implicit reward means nothing, its order does.** `implicit_prm` has learnt from 400 episodes of which few
 were right; nearly all log-ratios are negative, so its kappa is {policy|implicit_prm|progress.kappa}. Its ranks are those of a
 useful signal all the same: ROC area {policy|implicit_prm|progress.auc}, correlation with A\\* {policy|implicit_prm|a_star+},
 where `information_gain` has {policy|information_gain|a_star+} and `monte_carlo advantage` {policy|monte_carlo advantage|a_star+}.
 It has to be normalised in the group before it is used as an advantage, as PRIME and iStar do.
-
-**A language model of 135M parameters is no judge.** `llm` with SmolLM2-135M has a kappa of {atlas|llm|progress.kappa+} on
-Atlas: it calls {atlas|llm|progress.false_good} of the bad steps GOOD and {atlas|llm|progress.false_bad} of the good ones BAD,
-for {atlas|llm|tokens} tokens per step. `likelihood` of the same model has {atlas|likelihood|progress.kappa+} and a ROC area
-of {atlas|likelihood|progress.auc+}. The audit says so in minutes, before a budget is spent on training with it.
 
 **Where the gold plan is known, use it.** `rules` and `evidence` read the same plan as the oracle, so their agreement is a
 check rather than a finding. What is left is telling: on Ledger {ledger|rules|progress.false_good} of the bad steps pass, but
@@ -101,7 +99,7 @@ answers and malformed actions).
 | what is at hand | signal |
 | :--- | :--- |
 | gold plans or evidence for every question | `rules`, or `evidence` where nothing is computed |
-| gold answers, a policy that knows the format | `information_gain` under the policy |
+| gold answers | `information_gain`, under the policy or a small model |
 | outcomes, and a policy that succeeds now and then | `monte_carlo` where its cost is bearable; `implicit_prm`, normalised |
 | a judge model | audit it first; below a kappa of {atlas|noisy flip=0.2|progress.kappa}, one label in five wrong, look on |
 """,

@@ -6,7 +6,6 @@ import csv
 import functools
 import io
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -60,7 +59,8 @@ def audit_run(path: Path, options: AuditOptions) -> tuple[Audit, list[rows.Row]]
     signals = [make_signal(spec, setting.policy, runs.table_name, options.slots) for spec in options.signals]
     _refuse_twice(signals)
     with Store(path) as store:
-        trajectories = list(islice((t for t in store if t.ended != "error" and t.steps), options.n))
+        # In the order of their keys: a run stores short episodes first, and some of these would be no fair sample.
+        trajectories = sorted((t for t in store if t.ended != "error" and t.steps), key=lambda t: t.key)[: options.n]
         if not trajectories:
             raise ConfigError(f"{path} holds no finished episode to audit. Generate some: swirl generate out=...")
         oracle = setting.oracle()
