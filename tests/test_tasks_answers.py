@@ -54,6 +54,13 @@ def write(path, rows):
         ({"answer": "[sic]"}, "[sic]", ()),
         ({"answer": "{x, y}"}, "{x, y}", ()),
         ({"answer": "[1, 2]"}, "[1, 2]", ()),
+        ({"answer": "['Rome', 'Roma']"}, "Rome", ("Roma",)),
+        ({"answer": "{'value': 'Rome', 'aliases': ['Roma']}"}, "Rome", ("Roma",)),
+        ({"answers": '[{"text": "Rome"}, {"text": "Roma"}]'}, "Rome", ("Roma",)),
+        ({"answers_spans": {"spans": ["Rome", "Roma"], "types": ["span", "span"]}}, "Rome", ("Roma",)),
+        ({"output": [{"answer": "Rome", "provenance": []}, {"provenance": [{"title": "Rome"}]}]}, "Rome", ()),
+        ({"solution": "So $x = \\boxed{2}$, thus \\boxed{\\frac{1}{2}}."}, "\\frac{1}{2}", ()),
+        ({"answer": "1 + 1 = <<1+1=2>>2\n#### 1,072"}, "1,072", ()),
     ],
 )
 def test_every_form_of_a_gold_answer_is_read(columns, answer, aliases, tmp_path):
@@ -76,6 +83,69 @@ def test_the_known_sets_read_the_same_forms(name, tmp_path):
 def test_number_sets_read_them_too(tmp_path):
     write(tmp_path / "gsm8k" / "test.jsonl", [{"question": "1+1?", "golden_answers": ["2"]}, {"question": "2+2?", "answer": 4}])
     assert [task.answer for task in make_tasks("gsm8k", data_dir=str(tmp_path))] == ["2", "4"]
+
+
+@pytest.mark.parametrize("text", ["{'text': array(['Rome'], dtype=object)}", "{'a': Timestamp('2020')}", "[array([1])]"])
+def test_a_record_that_was_printed_as_text_is_read_or_refused(text, tmp_path):
+    with pytest.raises(ConfigError, match=r"row 1: answer: expected an answer; got a record that was printed as text"):
+        len(make_tasks("jsonl", path=write(tmp_path / "set.jsonl", [{"question": "a?", "answer": text}])))
+
+
+@pytest.mark.parametrize(
+    ("row", "question"),
+    [
+        ({"Prompt": "Where?", "Answer": "Rome"}, "Where?"),  # FRAMES
+        ({"input": "Where?", "output": [{"answer": "Rome"}]}, "Where?"),  # KILT
+        ({"question": {"text": "Where?", "tokens": []}, "answer": "Rome"}, "Where?"),
+        ({"body": "He has 7.", "question": "How many?", "answer": "7 (apples)"}, "He has 7. How many?"),  # ASDiv
+        ({"Body": "He has 7", "Question": "How many?", "Answer": 7.0}, "He has 7. How many?"),  # SVAMP
+        ({"prompt": [{"role": "user"}], "reward_model": {"ground_truth": "7"}, "extra_info": {"question": "How?"}}, "How?"),
+    ],
+)
+def test_every_form_of_a_question_is_read(row, question, tmp_path):
+    assert make_tasks("jsonl", path=write(tmp_path / "set.jsonl", [row]))[0].question == question
+
+
+def test_columns_are_lost_only_if_they_are_read(tmp_path):
+    row = {"id": "x", "qid": "y", "question": "a?", "query": "b?", "answer": "1 + 1\n#### 2", "passage": "text"}
+    tasks = make_tasks("jsonl", path=write(tmp_path / "set.jsonl", [row]))
+    assert tasks[0].meta == {"qid": "y", "query": "b?", "solution": "1 + 1", "split": "set"}
+    assert [passage.text for passage in tasks.corpus] == ["text"]
+
+
+def test_an_empty_id_is_none(tmp_path):
+    rows = [{"id": "", "question": "a?", "answer": "x"}, {"id": " ", "question": "b?", "answer": "y"}]
+    assert [task.id for task in make_tasks("jsonl", path=write(tmp_path / "set.jsonl", rows))] == ["set-0", "set-1"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"question": "a?", "answer": "x"}]',
+        '[\n {\n  "question": "a?",\n  "answer": "x"\n }\n]',
+        '\ufeff{"question": "a?", "answer": "x"}\r\n\r\n',
+        '{"question": "a?", "answer": "x", "score": NaN}',
+    ],
+)
+def test_files_of_any_ending_are_read_by_what_they_hold(text, tmp_path):
+    for name in ("set.jsonl", "set.json"):
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        assert [task.answer for task in make_tasks("jsonl", path=str(tmp_path / name))] == ["x"]
+
+
+def test_one_row_over_several_lines_is_a_row(tmp_path):
+    (tmp_path / "set.json").write_text(json.dumps({"question": "a?", "answer": "x"}, indent=1))
+    assert [task.answer for task in make_tasks("jsonl", path=str(tmp_path / "set.json"))] == ["x"]
+
+
+def test_answers_in_bytes_and_maps_of_parquet_are_read(tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    maps = pyarrow.array([[("value", "Rome")]], type=pyarrow.map_(pyarrow.string(), pyarrow.string()))
+    for number, answers in enumerate(([b"Rome"], maps)):
+        parquet.write_table(pyarrow.table({"question": ["a?"], "answer": answers}), tmp_path / f"{number}.parquet")
+        assert make_tasks("jsonl", path=str(tmp_path / f"{number}.parquet"))[0].answer == "Rome"
 
 
 def test_an_answer_of_an_unknown_form_is_an_error_and_never_a_printed_dict(tmp_path):

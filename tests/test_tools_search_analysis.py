@@ -38,6 +38,10 @@ def finds(query: str, text: str) -> bool:
         ("Ελλαδα", "ΕΛΛΆΔΑ"),
         ("елка", "Ёлка"),
         ("Ｂｅｙｏｎｃｅ", "Beyoncé"),
+        ("کتاب", "كتاب"),
+        ("ایران", "ايران"),
+        ("القاهره", "القاهرة"),
+        ("احمد", "أحمد"),
     ],
 )
 def test_accents_and_strokes_are_folded(query: str, text: str) -> None:
@@ -54,6 +58,9 @@ def test_accents_and_strokes_are_folded(query: str, text: str) -> None:
         ("L'Oreal", "L´Oréal"),
         ("OBrien", "O'Brien"),
         ("Conor", "Conor＇s"),
+        ("צהל", "צה״ל"),
+        ('צה"ל', "צה״ל"),
+        ("collegi", "col·legi"),
     ],
 )
 def test_apostrophes_are_folded(query: str, text: str) -> None:

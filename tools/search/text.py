@@ -20,7 +20,7 @@ from typing import Literal
 
 from swirl_env.scripts import UNSEGMENTED
 
-TOKENIZER_VERSION = 2
+TOKENIZER_VERSION = 3
 """Part of the index key: to be raised whenever a text may get other terms than before."""
 
 Splitter = Literal["words", "whitespace"]
@@ -37,9 +37,11 @@ ENGLISH_STOP_WORDS = frozenset(
 # 1,000) do not split, as in the word boundaries of Unicode; an underscore does.
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:(?:(?<=[a-z])'(?=[a-z])|(?<=[0-9])[.,](?=[0-9]))[a-z0-9]+)*")
 
-_APOSTROPHES = "’‘‛ʼʻʽʾʿˈ´`′＇ꞌ՚׳"
+_APOSTROPHES = "’‘‛ʼʻʽʾʿˈ´`′＇ꞌ՚׳״·‧"
+"""Marks inside words: of elision and glottal stops, of Hebrew abbreviations (``צה״ל``) and the Catalan ``l·l``."""
 _IGNORED = "\u00ad\u200c\u200d\u2060\ufeff\u0640"
 """Soft hyphen, joiners, byte order mark and the Arabic filler: they change how a word looks, not which word it is."""
+_HEBREW_QUOTE = re.compile('(?<=[\u05d0-\u05ea])"(?=[\u05d0-\u05ea])')
 _TO_PREPARE = re.compile(f"[{_APOSTROPHES}{_IGNORED}_]")
 _PREPARED = {**dict.fromkeys(map(ord, _APOSTROPHES), "'"), **dict.fromkeys(map(ord, _IGNORED)), ord("_"): " "}
 
@@ -48,6 +50,7 @@ _RUN = re.compile(f"[{UNSEGMENTED}]+")
 
 _LATIN_WITH = re.compile(r"LATIN SMALL LETTER (\w) WITH ")
 _PLAIN_LETTERS = {"æ": "ae", "œ": "oe", "þ": "th", "ð": "d", "ŋ": "n", "ı": "i", "ə": "a", "ɛ": "e", "ɔ": "o", "ĸ": "k", "ȷ": "j"}
+_PLAIN_LETTERS |= {"ي": "ی", "ى": "ی", "ك": "ک", "ة": "ه"}  # Arabic and Persian keyboards write the same letters differently
 _ACCENTS = re.compile("[\u0300-\u036f\u1ab0-\u1aff\u1dc0-\u1dff\u0483-\u0487\u0591-\u05bd\u05bf-\u05c7\u064b-\u065f\u0670]")
 
 _MAX_MEMO = 200_000
@@ -101,7 +104,7 @@ def _split(text: str, singles: bool = False) -> list[str]:
         return _ASCII_WORD.findall(text.lower())
     if _TO_PREPARE.search(text):
         text = text.translate(_PREPARED)
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = unicodedata.normalize("NFKC", _HEBREW_QUOTE.sub("'", text)).casefold()
     if not _RUN.search(text):
         return _any_word().findall(text)
     words: list[str] = []

@@ -16,12 +16,16 @@ from swirl_env.errors import ConfigError
 from swirl_env.tasks.files.answers import read_golds
 from swirl_env.tasks.files.rows import Row
 
-_QUESTION = ("question", "Question", "query", "question_text", "problem")
+_QUESTION = ("question", "Question", "query", "question_text", "problem", "Prompt", "prompt", "input")
 ID_COLUMNS = ("id", "_id", "qid", "question_id", "QuestionId", "ID")
-_PASSAGES = ("context", "contexts", "paragraphs", "passages", "entity_pages", "search_results")
+_PASSAGES = ("context", "contexts", "paragraphs", "passages", "passage", "entity_pages", "search_results")
+_BODY = ("Body", "body")
+"""What SVAMP and ASDiv tell before they ask."""
 _DECOMPOSITION = ("decomposition", "question_decomposition")
-_READ = {*_QUESTION, *ID_COLUMNS, *_PASSAGES, *_DECOMPOSITION, "supporting_facts", "supporting_ids"}
-"""Columns that go into the fields of a task, with those of the gold answer; all others go into `Task.meta` as they are."""
+_COLUMNS = (_QUESTION, ID_COLUMNS, _PASSAGES, _BODY)
+"""Groups of columns of which the first that is filled goes into a field of a task; all others go into `Task.meta` as they are."""
+_READ = {*_DECOMPOSITION, "supporting_facts", "supporting_ids"}
+"""Columns that are always read."""
 _NESTED = ("evidences", "supporting_titles", "retrieved_titles", "context_titles", "context_ids")
 """Columns of `Task.meta` that some copies of the sets keep as JSON text."""
 
@@ -63,28 +67,56 @@ def read_question(row: Row, index: int, source: str, name: str = "", all_gold: b
         ConfigError: if the row has no question, or a gold answer of an unknown form.
     """
     row = with_metadata(row)
-    text = _first(row, *_QUESTION)
-    if not isinstance(text, str) or not text.strip():
+    text = _question(row)
+    if not text:
         raise ConfigError(f"{source}, row {index + 1}: expected a text under 'question'; got the keys {sorted(row)}.")
     number = _first(row, *ID_COLUMNS)
+    number = None if number is None or not str(number).strip() else number
     golds, gold_columns = read_golds(row, f"{source}, row {index + 1}")
+    golds, solution = _final_answers(golds)
     titles = tuple(dict.fromkeys([*_strings(row.get("supporting_titles")), *_fact_titles(row.get("supporting_facts"))]))
     paragraphs = read_paragraphs(row, frozenset(map(clean_title, titles)), all_gold)
     return Question(
         id=f"{name}{'-' if name else ''}{index}" if number is None else str(number),
-        question=text.strip(),
+        question=text,
         answer=golds[0] if golds and row.get("answerable") is not False else None,
         aliases=tuple(dict.fromkeys(gold for gold in golds[1:] if gold != golds[0])),
         paragraphs=paragraphs,
         titles=titles,
         ids=tuple(_strings(row.get("supporting_ids"))),
-        meta=_meta(row, gold_columns),
+        meta={**_meta(row, gold_columns), **({"solution": solution} if solution and "solution" not in row else {})},
     )
+
+
+def _question(row: Row) -> str:
+    """Returns the question of a row, "" if it has none; what it tells before it asks comes first."""
+    text = _first(row, *_QUESTION)
+    if isinstance(text, Mapping):  # Natural Questions, ARC
+        text = text.get("text") or text.get("stem")
+    extra = row.get("extra_info")
+    if not isinstance(text, str) and isinstance(extra, Mapping):  # verl keeps the question next to the chat
+        text = extra.get("question")
+    body = _first(row, *_BODY)
+    if not isinstance(text, str) or not isinstance(body, str) or not body.strip():
+        return text.strip() if isinstance(text, str) else ""
+    return join_body(body, text)
+
+
+def join_body(body: str, question: str) -> str:
+    """Returns a question behind what it is about."""
+    body = body.strip()
+    return f"{body}{'' if body.endswith(('.', '?', '!', ',')) else '.'} {question.strip()}"
+
+
+def _final_answers(golds: list[str]) -> tuple[list[str], str]:
+    """Returns the answers without GSM8K's solutions in front of ``####``, and the first solution."""
+    parts = [gold.rpartition("#### ") for gold in golds]
+    return [final for _, _, final in parts], parts[0][0].strip() if parts else ""
 
 
 def has_answer(row: Row) -> bool:
     """Whether a row has a gold answer, also one that is declared unanswerable."""
-    return bool(read_golds(with_metadata(row), "answer")[0])
+    return bool(read_golds(with_metadata(row), "")[0])
 
 
 def read_paragraphs(row: Row, titles: frozenset[str] = frozenset(), all_gold: bool = False) -> tuple[Paragraph, ...]:
@@ -107,7 +139,12 @@ def clean_title(title: str) -> str:
 
 
 def _first(row: Row, *keys: str) -> Any:
-    return next((row[key] for key in keys if row.get(key) is not None), None)
+    key = _first_key(row, *keys)
+    return row[key] if key else None
+
+
+def _first_key(row: Row, *keys: str) -> str:
+    return next((key for key in keys if row.get(key) is not None), "")
 
 
 def _strings(value: object) -> list[str]:
@@ -168,7 +205,8 @@ def _contexts(value: object) -> list[object]:
 
 
 def _meta(row: Row, gold_columns: set[str]) -> dict[str, Any]:
-    meta = other_columns(row, _READ | gold_columns)
+    used = {key for columns in _COLUMNS if (key := _first_key(row, *columns))}
+    meta = other_columns(row, _READ | used | gold_columns)
     for key in _NESTED:
         if key in meta:
             meta[key] = _decoded(meta[key])

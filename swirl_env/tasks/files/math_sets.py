@@ -11,7 +11,7 @@ from fractions import Fraction
 from swirl_env.errors import ConfigError
 from swirl_env.grading import numeric_value
 from swirl_env.tasks.files.answers import read_golds
-from swirl_env.tasks.files.layouts import other_columns
+from swirl_env.tasks.files.layouts import join_body, other_columns
 from swirl_env.tasks.files.question_set import QuestionSet, Table, require_answers
 from swirl_env.tasks.files.rows import Location, Row, read_rows
 from swirl_env.types import CALCULATOR, PlanStep, Task
@@ -232,8 +232,7 @@ class SVAMP(NumberSet):
 def _question(row: Row) -> str:
     if "Body" not in row:
         return str(row["question"]).strip()
-    body = row["Body"].strip()
-    return f"{body}{'' if body.endswith(('.', '?', '!', ',')) else '.'} {row['Question'].strip()}"
+    return join_body(row["Body"], row["Question"])
 
 
 def _plain(number: str) -> str:

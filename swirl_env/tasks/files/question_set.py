@@ -99,11 +99,14 @@ def require_answers(rows: Sequence[Row], has_answer: Callable[[Row], bool], sour
     Raises:
         ConfigError: naming the columns of the file.
     """
-    if not any(has_answer(rows[i]) for i in range(len(rows))):
-        columns = sorted({str(key) for i in range(min(len(rows), 100)) for key in rows[i]})
-        raise ConfigError(
-            f"{source}: expected gold answers, but no row has one in a known column; the columns are {columns}. {fix}"
-        )
+    for i in range(len(rows)):
+        try:
+            if has_answer(rows[i]):
+                return
+        except ConfigError as error:
+            raise ConfigError(str(error) if str(source) in str(error) else f"{source}, row {i + 1}: {error}") from error
+    columns = sorted({str(key) for i in range(min(len(rows), 100)) for key in rows[i]})
+    raise ConfigError(f"{source}: expected gold answers, but no row has one in a known column; the columns are {columns}. {fix}")
 
 
 class QuestionSet(ABC, Generic[OptionsT]):

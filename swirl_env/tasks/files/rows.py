@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
 import gzip
 import itertools
+import json
 import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -63,8 +65,8 @@ class JsonRows(Sequence[Row]):
 
     def __getitem__(self, index: Any) -> Any:
         try:
-            row = msgspec.json.decode(self._raw[index])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            row = _decoded(self._raw[index])
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{self._source}, row {index + 1}: expected a JSON object; {error}.") from error
         if not isinstance(row, dict):
             raise ConfigError(f"{self._source}, row {index + 1}: expected a JSON object, got {type(row).__name__}.")
@@ -77,13 +79,31 @@ class JsonRows(Sequence[Row]):
         ids: list[str | None] = []
         for raw in self._raw:
             try:
-                row = decoder.decode(raw)
+                values = msgspec.structs.astuple(decoder.decode(raw))
             except (msgspec.DecodeError, UnicodeDecodeError):
-                ids.append(None)
-            else:
-                values = msgspec.structs.astuple(row)
-                ids.append(next((str(value) for value in values if value is not None), None))
+                values = _slow_ids(raw, names)
+            ids.append(next((str(value) for value in values if value is not None and str(value).strip()), None))
         return ids
+
+
+def _decoded(raw: bytes | msgspec.Raw) -> object:
+    """Returns a JSON value; NaN and Infinity, which Python writes and JSON does not have, are read too."""
+    try:
+        return msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        text = bytes(raw)
+        if b"NaN" in text or b"Infinity" in text:
+            with contextlib.suppress(ValueError):
+                return json.loads(text)
+        raise
+
+
+def _slow_ids(raw: bytes | msgspec.Raw, names: Sequence[str]) -> tuple[object, ...]:
+    try:
+        row = _decoded(raw)
+    except (ValueError, RecursionError):
+        return ()
+    return tuple(row.get(name) for name in names) if isinstance(row, dict) else ()
 
 
 class Shards(Sequence[Row]):
@@ -132,7 +152,7 @@ def read_ids(rows: Sequence[Row], names: Sequence[str]) -> list[str | None]:
 
 
 def _id_in(row: Row, names: Sequence[str]) -> str | None:
-    return next((str(row[name]) for name in names if row.get(name) is not None), None)
+    return next((str(row[name]) for name in names if row.get(name) is not None and str(row[name]).strip()), None)
 
 
 def _file_rows(location: Location) -> Sequence[Row]:
@@ -146,7 +166,8 @@ def _file_rows(location: Location) -> Sequence[Row]:
         except (OSError, EOFError, zlib.error) as error:
             raise ConfigError(f"{path}: expected a gzipped file; {error}.") from error
     data = data.removeprefix(b"\xef\xbb\xbf")
-    listed = _listed(data, location.path) if ".json" in path.suffixes else None
+    whole = ".json" in path.suffixes or data.lstrip()[:1] == b"["
+    listed = _listed(data, location.path) if whole else None
     return JsonRows([line for line in data.splitlines() if line.strip()] if listed is None else listed, location.path)
 
 
@@ -170,7 +191,7 @@ def _listed(data: bytes, source: str) -> list[msgspec.Raw] | None:
             except msgspec.DecodeError as error:
                 raise ConfigError(f"{source}: expected a list of questions under {key!r}; {error}.") from error
     if "question" in whole or "Question" in whole:
-        return None
+        return [msgspec.Raw(data)]
     raise ConfigError(f"{source}: expected a list of questions, or one under 'data'; got the keys {sorted(whole)[:8]}.")
 
 
