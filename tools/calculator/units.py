@@ -247,6 +247,8 @@ def powers_of(words: str) -> dict[str, int]:
         way, time = RATES[parts[0]]
         return {way: 1, time: -1}
     if parts[0] == "dozen":
+        if "dozen" in parts[1:]:
+            raise CalcError("It is unclear what the dozens count: write the number instead.")
         return {"dozen": 1} | ({_one_form("".join(parts[1:])): 1} if len(parts) > 1 else {})
     return {_one_form("".join(parts)): 1}  # "pine cones" are pinecones, "T-shirts" tshirts
 
