@@ -37,7 +37,8 @@ _SOLVE = re.compile(
     re.I,
 )
 _FOR = re.compile(r",? for ([A-Za-z]\w*) ?\Z")
-_LABEL = re.compile(r" ?([A-Za-z]+(?:[ _']+[A-Za-z]+)+) ?[=:](?= ?[\d(.\-+$])| ?([A-Za-z]{2,}) ?:(?= ?[\d(.\-+$])")
+_LABEL = re.compile(r" ?([A-Za-z]+(?:[ '][A-Za-z_]+)+) ?[=:](?= ?[\d(.\-+$])| ?([A-Za-z_]{2,}) ?:(?= ?[\d(.\-+$])")
+_SIDE_BY_SIDE = re.compile(r"=[^=<>!]*\d [A-Za-z]\w* ?=(?![=<>])")
 _SYSTEM = re.compile(r",|\band\b")
 _LABEL_WORDS = frozenset(("sum", "product", "total_of", "add", "number", "max", "min", "maximum", "minimum"))
 """Names of functions that say in a label only what follows it."""
@@ -85,10 +86,16 @@ def plan(text: str) -> Goal:
         raise CalcError("There are too many statements.", "limit")
     nodes: list[Node] = []
     unknowns: tuple[str, ...] = ()
+    assigned: set[str] = set()
     for line in lines:
         line, wanted = _read_question(line.removesuffix(" ="))
         unknowns += wanted
-        nodes += [parse(part) for part in _split(line)]
+        if _SIDE_BY_SIDE.search(line):
+            raise CalcError("Equations stand side by side: put commas between them.")
+        for part in _split(line):
+            nodes.append(parse(part, assigned))
+            if _is_equation(nodes[-1]) and type(nodes[-1][1]) is str:
+                assigned.add(nodes[-1][1])
     names = set().union(*map(variables, nodes))
     nodes = [as_variables(node, names) for node in nodes]
     if unknowns:

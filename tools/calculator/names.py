@@ -41,13 +41,13 @@ ALIASES: dict[str, str] = {
     **{"Product": "product", "derivative": "diff", "Derivative": "diff", "differentiate": "diff", "integral": "integrate"},
     **{"Integral": "integrate", "antiderivative": "integrate", "lim": "limit", "Limit": "limit", "solveset": "solve"},
     **{"linsolve": "solve", "roots": "solve", "factorise": "factor", "factorize": "factor", "ratsimp": "cancel"},
-    **{"N": "evalf", "n": "evalf", "is_prime": "isprime", "phi_euler": "totient", "rad": "radians", "deg": "degrees"},
+    **{"N": "evalf", "is_prime": "isprime", "phi_euler": "totient", "rad": "radians", "deg": "degrees"},
     **{"squareroot": "sqrt", "cuberoot": "cbrt", "factors": "factorint", "fact": "factorial", "fib": "fibonacci"},
     **{"absolute": "abs", "real_root": "root", "nthroot": "root", "taylor": "series", "simplified": "simplify"},
 }
 """What else a function is called."""
 
-SHORT_ONLY_CALLED = frozenset("C P N n rad deg sum total_of prime number factors product min max floor".split())
+SHORT_ONLY_CALLED = frozenset("C P N rad deg sum total_of prime number factors product min max floor".split())
 """Names that mean a function only if a parenthesis follows: otherwise they are variables, units or plain words."""
 
 WITHOUT_BRACKETS = frozenset(

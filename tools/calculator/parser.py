@@ -14,8 +14,10 @@ after a number that may be a variable, a unit or a scale. What becomes of them i
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from difflib import get_close_matches
 from fractions import Fraction
+from itertools import pairwise
 
 from swirl_env.tools.calculator.names import (
     ALIASES,
@@ -49,6 +51,9 @@ _STARTERS = frozenset("([{√∞") | {"\\frac", "\\binom", "\\sqrt", "\\lfloor",
 _CLOSERS = {"(": ")", "[": "]", "{": "}"}
 _WORDS = "Words are not part of an expression: write numbers, variables and operators."
 
+_LETTERS = frozenset("CNP")
+"""Functions of one letter."""
+
 MAX_DEPTH = 50
 """Levels of brackets, calls and powers inside one another."""
 MAX_CHAIN = 200
@@ -59,13 +64,17 @@ _COUNTS = NUMBER_WORDS | SCALES.keys() | {"half", "quarter", "dozen"}
 _SHOWN = frozenset("+-*/^%!()[]{},=|.")
 
 
-def parse(text: str) -> Node:
+def parse(text: str, assigned: Collection[str] = ()) -> Node:
     """Reads one statement.
+
+    Args:
+        text: the statement.
+        assigned: names that have a value by now, and so are no functions.
 
     Raises:
         CalcError: if it is no expression, with the reason.
     """
-    parser = Parser(tokens(text))
+    parser = Parser(tokens(text), assigned)
     node = parser.relation()
     if parser.token:
         raise CalcError(parser.unexpected())
@@ -75,8 +84,12 @@ def parse(text: str) -> Node:
 class Parser:
     """Recursive descent over a list of tokens; `token` is the next one, empty at the end."""
 
-    def __init__(self, tokens: list[str]) -> None:
+    def __init__(self, tokens: list[str], assigned: Collection[str] = ()) -> None:
         self.tokens = tokens
+        self.variables: Collection[str] = assigned
+        """Names that are no functions."""
+        if not _LETTERS.isdisjoint(tokens):  # N(N + 1): a letter that also stands alone is no function
+            self.variables = {a for a, b in pairwise([*tokens, ""]) if a in _LETTERS and b != "("}.union(assigned)
         self.place = 0
         self.token = tokens[0] if tokens else ""
         self.depth = 0
@@ -501,7 +514,12 @@ class Parser:
             operand = self.power()
             self.depth -= 1
             return ("*", MULTIPLES[lower], operand) if lower in MULTIPLES else ("*", operand, ("inv", PORTIONS[lower]))
-        if is_function(name) and self.token != "=" and (self.token == "(" or token not in SHORT_ONLY_CALLED):
+        if (
+            is_function(name)
+            and token not in self.variables
+            and self.token != "="
+            and (self.token == "(" or token not in SHORT_ONLY_CALLED)
+        ):
             self.enter()
             node = self.function(name)
             self.depth -= 1
@@ -620,7 +638,7 @@ class Parser:
         if name not in METHODS or self.token != "(":
             raise CalcError("Attributes and methods are not part of an expression: write plain arithmetic or algebra.")
         self.pile()
-        canonical = ALIASES.get(name, name)
+        canonical = "evalf" if name == "n" else ALIASES.get(name, name)
         return call(canonical, [node, *self.call_arguments(canonical)])
 
     def read_special(self, token: str) -> Node:

@@ -188,6 +188,7 @@ _TABLE: list[tuple[str, str]] = [
     (r"\bdivided by\b", " ÷ "),
     (r"\bmultiplied by\b", " * "),
     (r"\b(?:raised )?to the power (?:of )?", " ^ "),
+    (r"\bequals\b", " = "),
     (r"\bplus\b", " + "),
     (r"\bminus\b", " - "),
     (r"(?<!\\)\btimes\b", r" \\times "),
@@ -195,7 +196,6 @@ _TABLE: list[tuple[str, str]] = [
     (r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bsquared\b(?! (?!mod|x\b)[A-Za-z])", "^2 "),
     (r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bcubed\b(?! (?!mod|x\b)[A-Za-z])", "^3 "),
     (r" ?\b(?:percent|per cent|pct)\b", "% "),
-    (r"\bequals\b", " = "),
     (r"(?<=[\w)]) per (?=[A-Za-z])", " / "),
 ]
 """Words that models write for operators. A phrase that is not here stays as it is and is refused, never guessed.
@@ -208,7 +208,9 @@ _PHRASES = [(re.compile(pattern, re.I), meaning) for pattern, meaning in _TABLE]
 def _spell_operators(line: str) -> str:
     """Takes the question off an expression and writes phrases as operators; of signs that ask for the value one "=" is left."""
     asked = _ASK.match(line)
-    line = (line[asked.end() :] if asked else line).lstrip(" =").rstrip(" .?")
+    line = (line[asked.end() :] if asked else line).lstrip(" =").rstrip(" ?")
+    if not line.endswith(".."):  # dots at the end of a decimal go on
+        line = line.rstrip(" .?")
     stem = line.removesuffix(" is").removesuffix(" equals").rstrip(" =?_≈")
     return _without_phrases(stem) + (" =" if len(stem) < len(line) else "")
 
