@@ -217,7 +217,7 @@ class Parser:
         self.take()
         if token == "of":
             # "25% of 40" binds tighter than a product; "3/4 of 24" is the same either way, "6/3/4 of 24" is not.
-            alone = len(factors) == 2 or self.tokens[self.place - 5] == "of"  # "1/2 of 1/3 of 12"
+            alone = len(factors) == 2 or self.tokens[self.place - 5 : self.place - 4] == ["of"]  # "1/2 of 1/3 of 12"
             fraction = alone and _is_inverse(factors[-1]) and type(factors[-2]) is int
             if not fraction and not _is_part(factors[-1]):
                 raise CalcError("'of' needs a fraction or a percentage right before it, as in: 25% of 80.")
