@@ -21,7 +21,8 @@ class Igpo:
 
     The rewards of a question's episodes are normalised together and then summed from t on (`swirl_env.algos.credit.accumulated`).
     The paper wraps the gold answer into a sentence that ends the reasoning; here it stands where the run's format has answers. P
-    is read from the policy before the update and carries no gradient, as in the paper.
+    is read from the policy before the update and carries no gradient, as in the paper. The code's reward of -2 for an answer with
+    unbalanced tags is left out: such an action is no answer here.
 
     Args:
         questions_per_update: questions of a batch.
