@@ -17,7 +17,7 @@ import msgspec
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from swirl_env.benchmarks import compare, curves
+from swirl_env.benchmarks import compare, curves, pages
 from swirl_env.config.options import BenchOptions, EpisodeOptions, episode_defaults, read
 from swirl_env.config.overrides import command, override, overrides
 from swirl_env.errors import ConfigError, DataNotFound, Interrupted, MissingExtra, StoreError, UnknownName
@@ -140,6 +140,7 @@ def run(options: BenchOptions) -> None:
     if training:
         curves.draw(training, f"{_questions(options)}: held-out success", path / "curves.png")
     _print(path, results, collected, options)
+    pages.write_and_print(path, pages.compared_keys(options))
 
 
 def run_row(row: Row, options: BenchOptions, count: str) -> Result:

@@ -325,6 +325,10 @@ def test_bench_compares_algorithms(swirl, monkeypatch):
         assert [row["sampled"], row["trained"]] == [[spent["sampled_tokens"]], [spent["trained_tokens"]]]
     assert Path("b/curves.png").read_bytes().startswith(b"\x89PNG")
     assert "warm start" in out and ("Not above the warm start" in out or "Every algorithm ended above" in out)
+    (section,) = json.loads(Path("b/report/report.json").read_text())["sections"]
+    shown = {cell["label"].partition(",")[0]: cell["figures"]["success"]["values"] for cell in section["cells"]}
+    assert shown == {row["name"]: row["success"] for row in held[1:]}
+    assert "report: b/report/report.html" in out and "episodes: b/view.html" in out
     times = {path: os.stat(path).st_mtime_ns for path in Path("b").glob("train-*/policy/*")}
     assert swirl("bench", *few, "resume=true")[0] == 0
     assert times == {path: os.stat(path).st_mtime_ns for path in times}

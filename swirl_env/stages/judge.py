@@ -45,7 +45,8 @@ def _judge_folder(path: Path, judge: Judge, name: str, options: JudgeOptions) ->
     again = f"; {failed:,} hold failed verdicts, the same command asks for those again" if failed else ""
     print(f"{new:,} episodes judged, {total:,} in the table {table} of {path}{again}")
     words = (override("out", str(path)), override("verdicts", table))
-    print(f"next: {command('filter', *words)}   or   {command('eval', *words)}")
+    report = command("report", path)
+    print(f"next: {command('filter', *words)}   or   {command('eval', *words)}   or, to compare judges,   {report}")
 
 
 def _table(store: Store, name: str, force: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from swirl_env.config.overrides import command, override
 from swirl_env.config.plain_arguments import parse
 from swirl_env.episodes.terminal import render_state
 from swirl_env.episodes.transcript import initial_state, next_state
@@ -12,6 +13,9 @@ from swirl_env.errors import ConfigError, StoreError, unknown_name
 from swirl_env.stages import folders, runs
 from swirl_env.store import Store
 from swirl_env.types import Trajectory
+
+_OTHERS = ("outcome", "rules")
+"""Judges that need no model."""
 
 USAGE = """\
 usage: swirl show DIR TASK_ID [SAMPLE] [verdicts=JUDGE]
@@ -30,8 +34,18 @@ def run(argv: Sequence[str]) -> int:
     if len(words) not in (2, 3) or not (len(words) == 2 or words[2].isdecimal()):
         raise ConfigError("Expected a run folder, a task id and perhaps a sample number: swirl show DIR TASK_ID [SAMPLE].")
     path = folders.one_with_episodes(Path(words[0]))
-    print(render(_find(Store(path, "r"), words[1], int(words[2]) if len(words) == 3 else None, options.get("verdicts"))))
+    store = Store(path, "r")
+    print(render(_find(store, words[1], int(words[2]) if len(words) == 3 else None, options.get("verdicts"))))
+    print(f"\nnext: {_next(store)}")
     return 0
+
+
+def _next(store: Store) -> str:
+    """Returns the commands that ask a judge that has not judged the run, or compare those that have."""
+    judged = {table.rpartition("-")[0] for table in store.judges()}
+    other = next((judge for judge in _OTHERS if judge not in judged), None)
+    compare = f"{command('report', store.path)}   to compare judges"
+    return compare if other is None else f"{command('judge', override('out', str(store.path)), f'judge={other}')}   or   {compare}"
 
 
 def _find(store: Store, task_id: str, sample: int | None, verdicts: str | None) -> Trajectory:

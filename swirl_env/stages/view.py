@@ -33,8 +33,7 @@ def run(argv: Sequence[str]) -> int:
         return 0
     if not words:
         raise ConfigError("Expected a run folder to show: swirl view DIR [DIR ...].")
-    chosen = [run for word in words for run in _runs(Path(word))]
-    stores = [(str(path), Store(path, "r")) for path in dict.fromkeys(chosen)]
+    stores = episode_stores(list(map(Path, words)))
     target = Path(options.get("out", Path(words[0]) / "view.html"))
     if not target.parent.is_dir():
         raise ConfigError(f"The folder of out={target} does not exist: {target.parent}.")
@@ -49,6 +48,16 @@ def run(argv: Sequence[str]) -> int:
     if options.get("serve"):
         _serve(target, options.get("port", 8000))
     return 0
+
+
+def episode_stores(paths: Sequence[Path]) -> list[tuple[str, Store]]:
+    """Returns name and store of each run of episodes that folders stand for, rollouts that training runs keep included.
+
+    Raises:
+        StoreError: if a folder holds none.
+    """
+    stores = dict.fromkeys(run for path in paths for run in _runs(path))
+    return [(str(run), Store(run, "r")) for run in stores]
 
 
 def _runs(folder: Path) -> list[Path]:

@@ -118,7 +118,7 @@ def _section(results: Sequence[Result], label: str, by: Sequence[str], folders_a
     varying = [key for key in dict.fromkeys(key for one in keys for key in one) if len({_text(one.get(key)) for one in keys}) > 1]
     cells = tuple(
         Cell(name, {key: one[key] for key in varying if key in one}, one, tuple(group))
-        for name, one, group in zip(_labels(keys), keys, groups, strict=True)
+        for name, one, group in zip(_labels(keys, by), keys, groups, strict=True)
     )
     return Section(label, results[0].kind, questions, cells, tuple(_dates(results)))
 
@@ -183,11 +183,12 @@ def _grouped(results: Iterable[Result], key: Callable[[Result], object]) -> list
     return list(groups.values())
 
 
-def _labels(configs: Sequence[dict[str, Any]]) -> list[str]:
-    """Returns a short name for each of several configurations: values of the fewest keys that tell them apart, names first."""
-    keys = sorted(dict.fromkeys(key for one in configs for key in one), key=lambda key: (key != "kind", not _is_name(key)))
-    naming = [key for key in keys if _is_name(key) and any(one.get(key) for one in configs)]
-    rest = [key for key in keys if key not in naming and key != "kind"]
+def _labels(configs: Sequence[dict[str, Any]], by: Sequence[str] = ()) -> list[str]:
+    """Returns a short name for each of several configurations: all names that differ, and the fewest other keys that do."""
+    keys = sorted(dict.fromkeys(key for one in configs for key in one if key != "kind"), key=lambda key: _place(key, by))
+    names = [key for key in keys if _is_name(key) and any(one.get(key) is not None for one in configs)]
+    naming = [key for key in names if len({_text(one.get(key)) for one in configs}) > 1] or names[:1]
+    rest = [key for key in keys if key not in naming]
 
     def distinct(extra: Sequence[str] = ()) -> int:
         return len({tuple(_text(one.get(key)) for key in (*naming, *extra)) for one in configs})
@@ -197,6 +198,10 @@ def _labels(configs: Sequence[dict[str, Any]]) -> list[str]:
         naming.append(best)
         rest.remove(best)
     return [", ".join(_word(key, one[key]) for key in naming if one.get(key) is not None) or "all runs" for one in configs]
+
+
+def _place(key: str, by: Sequence[str]) -> int:
+    return next((i for i, one in enumerate(by) if is_covered(key, [one])), len(by))
 
 
 def _is_name(key: str) -> bool:

@@ -83,8 +83,9 @@ def _commands(report: Report) -> Iterator[Command]:
             task, sample = result.wrong
             yield Command(command("show", result.path, task, sample), "a wrong answer, step by step")
             break
-    if episodes:
-        yield Command(command("view", *(result.path for result in episodes)), "all episodes as a page")
+    holding = [folder for folder in report.folders if any(Path(r.path).is_relative_to(Path(folder)) for r in episodes)]
+    if holding:
+        yield Command(command("view", *holding), "all episodes as a page")
     if any(not dashboard.finished for dashboard in report.dashboards):
         yield Command(command("report", *report.folders), "how the run has gone on")
     yield Command(command("eval", override("out", results[0].path)), "one run in full")
