@@ -186,6 +186,12 @@ def test_a_line_that_is_being_written_is_left_out(swirl):
     assert code == 0 and "3 updates" in out, err
 
 
+def test_hostile_names_do_nothing_in_the_terminal(swirl):
+    train_run("run\x1b[31m", 0.5, algo={"name": "\x1b]0;owned\x07\u202eevil[bold]"})
+    code, out, _ = swirl("report", "run\x1b[31m", "out=mine")
+    assert code == 0 and "[bold]" in out and not {"\x1b", "\x07", "\u202e"} & set(out)
+
+
 def test_judges_and_their_agreement(swirl):
     make_run("run", 6)
     with Store("run") as store:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from swirl_env.config.plain_arguments import parse
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, printable
 from swirl_env.stages import folders, tables
 from swirl_env.stages.folders import Kind
 from swirl_env.view.report import tables as rows
@@ -41,7 +41,7 @@ def run(argv: Sequence[str]) -> int:
     page = write_report(report, Path(options["out"]) if "out" in options else _folder_next_to(Path(words[0])))
     show(report)
     print(f"the report is in {page}; figures and pictures next to it")
-    print("   or   ".join([f"next: open {page} in a browser", *(one.text for one in report.commands[:2])]))
+    print("   or   ".join([f"next: open {page} in a browser", *(printable(one.text) for one in report.commands[:2])]))
     return 0
 
 
@@ -93,23 +93,28 @@ def _runs(folder: Path) -> Iterator[tuple[Path, Kind]]:
 def show(report: Report) -> None:
     """Prints the tables of a report."""
     for block in report.blocks:
+        label = block.section.label
         finished = [result for cell in block.section.cells for result in cell.results if result.finished]
         if finished:
-            tables.show(rows.cell_rows(block), f"{KINDS[block.section.kind]}, {block.section.label}")
+            _show(rows.cell_rows(block), f"{KINDS[block.section.kind]}, {label}")
         if block.comparisons:
-            tables.show(rows.comparison_rows(block.comparisons), f"{block.section.label}: pairs, points of percent", words=2)
+            _show(rows.comparison_rows(block.comparisons), f"{label}: pairs, points of percent", words=2)
     for kind, over in report.overall.items():
         if over:
-            tables.show(rows.overall_rows(over), f"{KINDS[kind]}: over all sets of questions")
-    for text, table in (("Judges", rows.judge_rows(report)), ("Agreement of judges", rows.agreement_rows(report))):
-        if table and (text != "Judges" or len(table) > len(report.results())):
-            tables.show(table, text, words=2)
+            _show(rows.overall_rows(over), f"{KINDS[kind]}: over all sets of questions")
+    judges, agreement = rows.judge_rows(report), rows.agreement_rows(report)
+    if agreement:
+        _show(judges, "Judges", words=2)
+        _show(agreement, "Agreement of judges", words=2)
     for dashboard in report.dashboards:
         if not dashboard.finished:
             last = "   ".join(f"{panel.name} {panel.points[-1][1]:.4g}" for panel in dashboard.panels)
             budget = f" of {dashboard.budget:,.0f}" if dashboard.budget else ""
-            print(
-                f"{dashboard.path}: {dashboard.updates:,} updates, {dashboard.sampled_tokens:,.0f}{budget} sampled tokens. {last}"
-            )
+            tokens = f"{dashboard.updates:,} updates, {dashboard.sampled_tokens:,.0f}{budget} sampled tokens"
+            print(printable(f"{dashboard.path}: {tokens}. {last}"))
     for note in report.notes:
-        print(f"note: {note}")
+        print(f"note: {printable(note)}")
+
+
+def _show(table: list[rows.Row], title: str, words: int = 1) -> None:
+    tables.show(rows.clean(table), printable(title), words=words)

@@ -203,4 +203,4 @@ def _picture(name: str, title: str, about: str, group: str, height: float, draw:
         figure.savefig(png, format="png", dpi=180, facecolor="white")
         figure.set_layout_engine("none")  # the layout stays as it is; computing it again costs half of the time
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
-    return Picture(name, title, about, group, png.getvalue(), svg.getvalue())
+    return Picture(name, title, printable(about), group, png.getvalue(), svg.getvalue())

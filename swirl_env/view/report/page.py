@@ -40,7 +40,7 @@ def render(report: Report, pictures: Sequence[Picture]) -> str:
         compared=report.compared,
         notes=list(map(printable, report.notes)),
         sections=list(_parts(report, pictures)),
-        commands=report.commands,
+        commands=[(one.about, printable(one.text)) for one in report.commands],
     )
 
 
@@ -56,8 +56,8 @@ def _parts(report: Report, pictures: Sequence[Picture]) -> Iterator[Part]:
     judges, agreement = tables.judge_rows(report), tables.agreement_rows(report)
     if judges:
         text = "Share of steps that each judge calls GOOD. Kappa is agreement above chance (Cohen 1960)."
-        rows = [Table("Agreement of judges", _clean(agreement), 2)] if agreement else []
-        yield Part("Judges", [text], [*rows, Table("Judges", _clean(judges), 2)], [], open=1)
+        rows = [Table("Agreement of judges", tables.clean(agreement), 2)] if agreement else []
+        yield Part("Judges", [text], [*rows, Table("Judges", tables.clean(judges), 2)], [], open=1)
     dashboard = [picture for picture in pictures if not picture.group]
     if dashboard:
         texts = [
@@ -70,22 +70,22 @@ def _parts(report: Report, pictures: Sequence[Picture]) -> Iterator[Part]:
 
 
 def _shown(title: str, rows: Any) -> Table:
-    return Table(title, _clean(tables.overall_rows(rows)))
+    return Table(title, tables.clean(tables.overall_rows(rows)))
 
 
 def _section(block: Block, pictures: list[Picture]) -> Part:
     section = block.section
     title = f"{KINDS[section.kind]}: {printable(section.label)}"
-    shown = [Table("Cells", _clean(tables.cell_rows(block)))] if any(block.summaries) else []
+    shown = [Table("Cells", tables.clean(tables.cell_rows(block)))] if any(block.summaries) else []
     if block.comparisons:
-        shown.append(Table("Pairs of cells, points of percent", _clean(tables.comparison_rows(block.comparisons)), 2))
+        shown.append(Table("Pairs of cells, points of percent", tables.clean(tables.comparison_rows(block.comparisons)), 2))
     rows = [
         {name: _plain(value) for name, value in row.items() if name not in ("section", "kind")}
         for row in tables.run_values_of(block)
     ]
     columns = list(dict.fromkeys(name for row in rows for name in row))
     runs = [{name: row.get(name, "-") for name in columns} for row in rows]
-    return Part(title, [], [*shown, Table("Runs", _clean(runs), 3)], pictures, open=len(shown))
+    return Part(title, [], [*shown, Table("Runs", tables.clean(runs), 3)], pictures, open=len(shown))
 
 
 def _plain(value: object) -> str:
@@ -100,8 +100,3 @@ def _plain(value: object) -> str:
         if isinstance(value, float)
         else str(value)
     )
-
-
-def _clean(rows: list[tables.Row]) -> list[tables.Row]:
-    """Returns rows without control characters and marks of direction, which would be invisible or turn a line around."""
-    return [{printable(column): printable(cell) for column, cell in row.items()} for row in rows]

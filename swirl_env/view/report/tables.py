@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from swirl_env.errors import printable
 from swirl_env.evaluate import Estimate
 from swirl_env.view.report.cells import Cell, Section, seed_of
 from swirl_env.view.report.comparisons import Comparison, Overall, Summary
@@ -18,6 +19,11 @@ from swirl_env.view.report.statistics import Interval
 
 Row = dict[str, str]
 """Column -> text."""
+
+
+def clean(rows: list[Row]) -> list[Row]:
+    """Returns rows without control characters and marks of direction, which act in terminals and turn lines around."""
+    return [{printable(column): printable(cell) for column, cell in row.items()} for row in rows]
 
 
 def cell_rows(block: Block) -> list[Row]:
