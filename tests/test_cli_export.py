@@ -66,6 +66,36 @@ def test_prm_rows_end_before_the_first_step_without_a_label(swirl, tmp_path):
     assert {len(row["labels"]) for row in rows(tmp_path / "whole.jsonl")} == {len(t.steps) for t in Store("run", "r")}
 
 
+TURN = {"role": "string", "content": "string"}
+COLUMNS = {
+    "sft": {"messages": [TURN]},
+    "dpo": {"prompt": [TURN], "chosen": [TURN], "rejected": [TURN]},
+    "prm": {"prompt": "string", "completions": ["string"], "labels": ["bool"]},
+}
+"""What TRL's documentation asks of conversational language modelling, preferences and stepwise supervision."""
+
+
+def plain(feature):
+    """Returns a column's type as names in lists and mappings."""
+    if isinstance(feature, dict):
+        return {name: plain(inner) for name, inner in feature.items()}
+    inner = getattr(feature, "feature", None)
+    return feature.dtype if inner is None else [plain(inner)]
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_the_columns_are_those_that_trl_documents(swirl, tmp_path, name):
+    datasets = pytest.importorskip("datasets")
+    make_run("run", Undecided(), samples=6)
+    assert swirl("export", "run", f"to={name}", "out=rows.jsonl")[0] == 0
+    table = datasets.Dataset.from_json(str(tmp_path / "rows.jsonl"), cache_dir=str(tmp_path / "cache"))
+    assert plain(dict(table.features)) == COLUMNS[name]
+    for row in table if name == "dpo" else ():
+        assert row["chosen"][0]["role"] == row["rejected"][0]["role"] == "assistant" and row["prompt"][-1]["role"] != "assistant"
+    for row in table if name == "prm" else ():
+        assert len(row["completions"]) == len(row["labels"]) > 0
+
+
 @pytest.mark.parametrize(
     ("name", "file"), [("chat", "run-chat.jsonl"), ("parquet", "run-episodes.parquet"), ("hf", "run-dataset")]
 )

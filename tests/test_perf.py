@@ -10,7 +10,10 @@ NEEDS_WEIGHTS = {"train", "generate", "likelihood"}
 """Benchmarks of real language models, too slow for a test even when tiny."""
 
 
-@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - NEEDS_WEIGHTS))
+NEEDS_A_BROWSER = {"viewer"}
+
+
+@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - NEEDS_WEIGHTS - NEEDS_A_BROWSER))
 def test_every_benchmark_runs_and_writes_its_figures(name, tmp_path, capsys):
     path = tmp_path / "deep" / "figures.json"
     assert perf.main([name, "--quick", "--json", str(path)]) == 0
@@ -21,6 +24,17 @@ def test_every_benchmark_runs_and_writes_its_figures(name, tmp_path, capsys):
     assert any(r.bar and r.met is not None for r in report.rows)
     shown = capsys.readouterr().out
     assert name in shown and "p99" in shown and str(path) in shown
+
+
+@pytest.mark.slow
+def test_the_viewer_is_measured_by_the_browser_itself(tmp_path, capsys):
+    path = tmp_path / "viewer.json"
+    code = perf.main(["viewer", "--quick", "--json", str(path)])
+    if code == 2:
+        pytest.skip(capsys.readouterr().err)
+    report = msgspec.json.decode(path.read_bytes(), type=Report)
+    assert code == 0 and {r.unit for r in report.rows} == {"ms", "MB"} and all(r.p50 > 0 for r in report.rows)
+    assert [r.bar for r in report.rows if r.bar].count("each < 100 ms") == 2
 
 
 def test_rows_are_percentiles_in_their_unit():

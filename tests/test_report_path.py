@@ -41,7 +41,8 @@ def test_from_the_benchmark_to_the_comparison_of_judges(swirl):
     assert pair["steps"] == 6, "the outcome judge labels the last step of each episode"
 
 
-def test_every_command_that_a_report_prints_works(swirl):
+def test_every_command_that_a_report_prints_works(swirl, monkeypatch):
+    monkeypatch.setattr("swirl_env.view.report.files.pictures", lambda report: [])  # seconds each, and drawn above
     swirl("generate", "task=atlas", "agent.noise=0.4", "-m", "n=4", "seed=0,1,2", "out=sweep")
     code, out, _ = swirl("report", "sweep")
     assert code == 0

@@ -3,7 +3,7 @@ const $ = (id) => document.getElementById(id);
 const ROW_HEIGHT = 44;
 const [RUN, TASK, SAMPLE, QUESTION, ENDED, CORRECT, LABELS, STEPS, ERRORS] = Array(9).keys();
 const HIDDEN = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
-let index, shown = [], current = 0, open = null;
+let index, places = null, shown = [], current = 0, open = null;
 const pieces = new Map();
 
 // Control characters and marks of direction would be invisible or turn the line around: they are shown as escapes.
@@ -56,9 +56,9 @@ function refresh() {
     }
     shown.push(number);
   }
-  const by = (key) => shown.sort((a, b) => key(index.rows[a]) - key(index.rows[b]) || a - b);
+  const by = (key) => { const keys = index.rows.map(key); shown.sort((a, b) => keys[a] - keys[b] || a - b); };
   const sort = $("sort").value;
-  if (sort === "task") shown.sort((a, b) => index.rows[a][TASK].localeCompare(index.rows[b][TASK], "en", { numeric: true }) || a - b);
+  if (sort === "task") by((_, number) => taskPlaces()[number]);
   if (sort === "wrong") by((row) => row[CORRECT] === false ? 0 : row[CORRECT] === null ? 1 : 2);
   if (sort === "steps") by((row) => -row[STEPS]);
   if (sort === "bad") by((row) => -count(row[LABELS], "B"));
@@ -67,6 +67,18 @@ function refresh() {
   select(Math.min(current, Math.max(0, shown.length - 1)), false);
   $("list").scrollTop = Math.min($("list").scrollTop, shown.length * ROW_HEIGHT);
   draw();
+}
+
+// Comparing ten thousand ids as people read them ("q2" before "q10") takes a while: done once, not with every letter typed.
+function taskPlaces() {
+  if (!places) {
+    const ids = index.rows.map((row) => row[TASK].toLowerCase().replace(/\d+/g, (digits) => digits.padStart(12, "0")));
+    const order = ids.map((_, number) => number);
+    order.sort((a, b) => ids[a] < ids[b] ? -1 : ids[a] > ids[b] ? 1 : a - b);
+    places = [];
+    order.forEach((number, place) => { places[number] = place; });
+  }
+  return places;
 }
 
 function draw() {

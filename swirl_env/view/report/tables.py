@@ -153,6 +153,20 @@ def agreement_rows(report: Report) -> list[Row]:
     ]
 
 
+def dashboard_rows(report: Report) -> list[Row]:
+    """Returns a row per training run: how far it has come."""
+    return [
+        {
+            "run": one.path,
+            "state": "ended" if one.finished else "no final evaluation yet",
+            "updates": f"{one.updates:,}",
+            "sampled tokens": f"{one.sampled_tokens:,.0f}",
+            "of at most": "-" if one.budget is None else f"{one.budget:,.0f}",
+        }
+        for one in report.dashboards
+    ]
+
+
 def run_values(report: Report) -> Iterator[dict[str, Any]]:
     """Yields a row of plain values per run, so that every figure can be computed again from them."""
     for block in report.blocks:
