@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env import cli
-from swirl_env.algos.run_logs import TIMING, read_log
 from swirl_env.config.options import BenchOptions
 from swirl_env.config.overrides import choice, overrides, tool_choices
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
 from swirl_env.registry import names
 from swirl_env.stages.progress import progress
 from swirl_env.stages.tables import percent_over_seeds
+from swirl_env.view.report.training import learning_curve, seconds_spent
 
 WARM = "warm start"
 _HEAVY = ["swirl_env.stages.train", "transformers.models.llama.modeling_llama"]
@@ -67,20 +67,11 @@ class Arm:
     @property
     def seconds(self) -> float:
         """Seconds of training, evaluations left out; a resumed run starts counting again."""
-        past = last = 0.0
-        for row in read_log(self.folder, TIMING):
-            past, last = past + (last if row["seconds"] < last else 0.0), row["seconds"]
-        return past + last
+        return seconds_spent(self.folder)
 
     def curve(self) -> list[tuple[int, float]]:
         """Returns (sampled tokens, success at temperature 1) from the warm start to the end."""
-        results = self.evaluation()
-        points = {row["sampled_tokens"]: row["eval_success"] for row in read_log(self.folder) if "eval_success" in row}
-        whole = [(at["spent"]["sampled_tokens"], at) for at in results["at"].values()]
-        whole += [(results["spent"]["sampled_tokens"], results["after"])]
-        whole += [(0, results["before"])] if results["before"] else []
-        points |= {tokens: results["sampled"]["accuracy"]["value"] for tokens, results in whole}
-        return sorted(points.items())
+        return [(int(point.sampled_tokens), point.success) for point in learning_curve(self.folder, self.evaluation())]
 
 
 def arms(options: BenchOptions) -> list[Arm]:

@@ -25,7 +25,7 @@ QUESTIONS = {
 """Kind of run -> keys that say what it was measured on."""
 COMPARED = ("algo", "agent", "run")
 """Keys that are compared if the folders do not say which ones were swept."""
-_HARMLESS = ("eval.every", "eval.quick", "eval.at", "eval.before", "trainer.updates")
+_HARMLESS = ("keep_rollouts", "eval.every", "eval.quick", "eval.at", "eval.before", "trainer.updates")
 """Keys that change nothing about what a run ends with (``trainer.updates`` repeats ``updates``)."""
 _PLUGINS = ("task", "agent", "judge", "algo", "tool")
 _MOST = 6

@@ -52,8 +52,9 @@ def learning_curve(folder: Path, results: Mapping[str, Any]) -> tuple[Point, ...
     for spent, measured in whole:
         success, label = (measured["sampled"][name]["value"] for name in ("accuracy", "process"))
         if success is not None:
-            time = 0.0 if not spent["updates"] else seconds.get(spent["updates"])
-            points[spent["sampled_tokens"]] = Point(spent["sampled_tokens"], spent["trained_tokens"], time, success, label)
+            updates = spent.get("updates")
+            time = 0.0 if updates == 0 else seconds.get(updates)
+            points[spent["sampled_tokens"]] = Point(spent["sampled_tokens"], spent.get("trained_tokens"), time, success, label)
     return tuple(points[tokens] for tokens in sorted(points))
 
 
@@ -98,11 +99,11 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("loss", ("loss",)),
     ("mean reward of trained steps", ("reward",)),
     ("success of rollouts", ("success",)),
-    ("GOOD share of rollouts", ("good_share", "good", "label")),
     ("held-out success", ("eval_success",)),
     ("held-out GOOD share", ("eval_label",)),
     ("KL to the first policy", ("kl",)),
-    ("share of clipped tokens", ("clip_fraction", "clipped")),
+    ("share of clipped tokens", ("clip_fraction",)),
+    ("mean ratio to the sampling policy", ("ratio",)),
     ("gradient norm", ("grad_norm",)),
     ("surprise, nats per token", ("surprise",)),
     ("unusable steps", ("unusable_steps",)),
