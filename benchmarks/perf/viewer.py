@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ def _private(process: int) -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) * 1024 / 1e6
 
 
-def _rows(measured: dict[str, Sequence[float]]) -> list[Row]:
+def _rows(measured: Mapping[str, Sequence[float]]) -> list[Row]:
     def times(name: str, what: str, bar: float = 0.0) -> Row:
         values = [value * MS for value in measured[name]]
         slowest = max(measured[name])

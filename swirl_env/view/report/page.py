@@ -60,9 +60,9 @@ def _parts(report: Report, pictures: Sequence[Picture]) -> Iterator[Part]:
         yield Part("Judges", [text], [*rows, Table("Judges", tables.clean(judges), 2)], [], open=1)
     dashboard = [picture for picture in pictures if not picture.group]
     if dashboard:
-        rows = Table("Runs in training", tables.clean(tables.dashboard_rows(report)))
-        few = any(not one.finished for one in report.dashboards)
-        yield Part("Training", [], [rows], dashboard, open=1 if few else 0)
+        training = Table("Runs in training", tables.clean(tables.dashboard_rows(report)))
+        live = any(not one.finished for one in report.dashboards)
+        yield Part("Training", [], [training], dashboard, open=1 if live else 0)
 
 
 def _shown(title: str, rows: Any) -> Table:
