@@ -217,6 +217,37 @@ def test_judges_and_their_agreement(swirl):
     assert code == 0 and good == pytest.approx(np.mean([label == "GOOD" for label in theirs]))
 
 
+def test_judges_that_give_one_label_have_no_agreement_above_chance(swirl):
+    make_run("run", 3)
+    with Store("run") as store:
+        for trajectory in list(store):
+            for judge in ("a-1", "b-1"):
+                store.append_verdicts(judge, trajectory.key, [Verdict.good() for _ in trajectory.steps])
+    code, _, err = swirl("report", "run")
+    pairs = {(p["first"], p["second"]): p for p in read("run-report")["sections"][0]["cells"][0]["runs"][0]["agreement"]}
+    assert code == 0 and pairs["a-1", "b-1"]["kappa"] is None and pairs["a-1", "b-1"]["share"] == 1.0, err
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("evaluation.json", "[]"),
+        ("evaluation.json", '{"after": {"sampled": 3}}'),
+        ("evaluation.json", '{"after"'),
+        ("metrics.jsonl", "nonsense\n"),
+        ("metrics.jsonl", '{"update": 1}\n'),
+        ("metrics.jsonl", '["update"]\n'),
+        ("timing.jsonl", '{"update": "x", "seconds": 1}\n'),
+        ("config.yaml", "algo: [}\n"),
+    ],
+)
+def test_damaged_files_are_named_in_one_sentence(swirl, file, content):
+    train_run("run", 0.5)
+    (Path("run") / file).write_text(content)
+    code, _, err = swirl("report", "run")
+    assert code == 2 and f"run/{file} is damaged" in err and err.count("\n") == 1, err
+
+
 def test_runs_of_episodes_are_paired_by_question(swirl):
     fakes = ["task=fakes:SumTasks", "tool=[fakes:EchoTool]", "judge=fakes:CallJudge", "n=8", "samples=1"]
     swirl("generate", *fakes, "agent=fakes:EchoAgent", "out=a")

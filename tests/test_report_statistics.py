@@ -96,9 +96,3 @@ def test_many_pairs_need_little_memory():
     low, high = s.paired_interval(values)
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert (high - low) / 2 == pytest.approx(half, rel=0.05)
-
-
-def test_kappa_of_literal_tables():
-    assert s.kappa([[20, 5], [10, 15]]) == pytest.approx(0.4)  # p_o 0.7, p_e 0.5
-    assert s.kappa([[5, 0], [0, 5]]) == 1.0
-    assert s.kappa([[0, 0], [0, 0]]) is None and s.kappa([[7, 0], [0, 0]]) is None

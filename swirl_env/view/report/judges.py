@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import msgspec
+import numpy as np
 
+from swirl_env.audit.agreement import kappa
 from swirl_env.store import Store
 from swirl_env.types import Trajectory, Verdict
-from swirl_env.view.report.statistics import kappa
 
 EPISODE = "the episodes"
 """Name of the verdicts that the episodes were stored with, if no judge's table repeats them."""
@@ -90,7 +91,20 @@ class Judgements:
             steps = sum(map(sum, table))
             if steps:
                 share = (both_good + both_bad) / steps
-                pairs.append(Agreement(first, second, steps, both_good, only_first, only_second, both_bad, share, kappa(table)))
+                above_chance = float(kappa(np.array([table], dtype=np.float64))[0])
+                pairs.append(
+                    Agreement(
+                        first,
+                        second,
+                        steps,
+                        both_good,
+                        only_first,
+                        only_second,
+                        both_bad,
+                        share,
+                        None if np.isnan(above_chance) else above_chance,
+                    )
+                )
         return tuple(pairs)
 
 

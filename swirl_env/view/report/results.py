@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from swirl_env.errors import StoreError
 from swirl_env.evaluate import Estimate, Evaluation, evaluate
 from swirl_env.stages import folders, runs
 from swirl_env.stages.run_config import flat
@@ -66,7 +67,11 @@ def read_result(path: Path, kind: folders.Kind, verdicts: str | None = None) -> 
     """
     config = flat(runs.config_of(path))
     if kind == "training":
-        return _training(path, config)
+        try:
+            return _training(path, config)
+        except (KeyError, TypeError, AttributeError, msgspec.ValidationError) as error:
+            file = path / "evaluation.json"
+            raise StoreError(f"{file} is damaged: {error}. Resume the run, or leave it out of the report.") from error
     return _episodes(path, config or {"run": str(path)}, verdicts)
 
 

@@ -146,23 +146,3 @@ def _bootstrap(samples: Sequence[Floats], statistic: Callable[..., Any], size: i
         rng=np.random.default_rng(seed),
     )
     return Interval(float(result.confidence_interval.low), float(result.confidence_interval.high))
-
-
-def kappa(counts: ArrayLike) -> float | None:
-    """Returns Cohen's kappa of two judges: agreement above chance, 1 for full agreement, 0 for none above chance.
-
-    ``kappa = (p_o - p_e) / (1 - p_e)`` with p_o the share of equal labels and p_e the one expected from the judges' own
-    frequencies (Cohen 1960, Educational and Psychological Measurement 20).
-
-    Args:
-        counts: [labels, labels], how often one judge gave the row's label and the other the column's.
-
-    Returns:
-        kappa; None if nothing was labelled twice, or both judges gave one and the same label throughout.
-    """
-    table = np.asarray(counts, dtype=np.float64)
-    total = table.sum()
-    if not total:
-        return None
-    expected = float(table.sum(0) @ table.sum(1)) / total**2
-    return None if expected == 1 else float((np.trace(table) / total - expected) / (1 - expected))

@@ -10,7 +10,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from swirl_env.algos.run_logs import TIMING, read_log
+from swirl_env.algos.run_logs import METRICS, TIMING, read_log
+from swirl_env.errors import StoreError
 
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
@@ -42,7 +43,7 @@ def learning_curve(folder: Path, results: Mapping[str, Any]) -> tuple[Point, ...
     """
     seconds = seconds_by_update(folder)
     points: dict[float, Point] = {}
-    for row in read_log(folder):
+    for row in _metrics(folder):
         if row.get("eval_success") is not None:
             tokens, trained = row["sampled_tokens"], row.get("trained_tokens")
             points[tokens] = Point(tokens, trained, seconds.get(row["update"]), row["eval_success"], row.get("eval_label"))
@@ -56,6 +57,27 @@ def learning_curve(folder: Path, results: Mapping[str, Any]) -> tuple[Point, ...
             time = 0.0 if updates == 0 else seconds.get(updates)
             points[spent["sampled_tokens"]] = Point(spent["sampled_tokens"], spent.get("trained_tokens"), time, success, label)
     return tuple(points[tokens] for tokens in sorted(points))
+
+
+def _rows(folder: Path, name: str, *numbers: str) -> list[Row]:
+    """Returns the rows of a log, each with the numbers that are named.
+
+    Raises:
+        StoreError: naming the file, if a row is none.
+    """
+    try:
+        rows: list[Any] = read_log(folder, name)
+    except ValueError as error:
+        raise StoreError(f"{folder / name} is damaged: {error}. Resume the run, or leave it out.") from error
+    for number, row in enumerate(rows, 1):
+        lacking = [key for key in numbers if not isinstance(row, dict) or not isinstance(row.get(key), int | float)]
+        if lacking:
+            raise StoreError(f"{folder / name} is damaged: row {number} has no number {lacking[0]!r}. Leave the run out.")
+    return rows
+
+
+def _metrics(folder: Path) -> list[Row]:
+    return _rows(folder, METRICS, "update", "sampled_tokens")
 
 
 def mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[Floats, Floats]:
@@ -77,7 +99,7 @@ def seconds_by_update(folder: Path) -> dict[int, float]:
     """Returns the seconds of training up to each update, evaluations left out; a resumed run starts counting again."""
     seconds: dict[int, float] = {}
     past = last = 0.0
-    for row in read_log(folder, TIMING):
+    for row in _rows(folder, TIMING, "update", "seconds"):
         past, last = past + (last if row["seconds"] < last else 0.0), row["seconds"]
         seconds[row["update"]] = past + last
     return seconds
@@ -113,7 +135,7 @@ PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
 
 def panels(folder: Path) -> list[Panel]:
     """Returns the dashboard of a run, finished or not: each metric that it logs, and tokens per second."""
-    rows = read_log(folder)
+    rows = _metrics(folder)
     shown = [Panel(name, _series(rows, keys)) for name, keys in PANELS]
     shown.append(Panel("tokens per second", _rate(rows, seconds_by_update(folder))))
     return [panel for panel in shown if panel.points and (panel.name not in _QUIET or any(y for _, y in panel.points))]
@@ -131,9 +153,8 @@ def _series(rows: Iterable[Row], keys: tuple[str, ...]) -> tuple[tuple[float, fl
 
 def _rate(rows: list[Row], seconds: Mapping[int, float]) -> tuple[tuple[float, float], ...]:
     """Returns tokens sampled and trained per second over the last `_WINDOW` updates before each one."""
-    spent = [
-        (seconds[row["update"]], row["sampled_tokens"] + row["trained_tokens"], row) for row in rows if row["update"] in seconds
-    ]
+    timed = [row for row in rows if row["update"] in seconds]
+    spent = [(seconds[row["update"]], row["sampled_tokens"] + row.get("trained_tokens", 0), row) for row in timed]
     rates: list[tuple[float, float]] = []
     for i, (now, tokens, row) in enumerate(spent):
         then, before = spent[i - _WINDOW][:2] if i >= _WINDOW else (0.0, 0)
