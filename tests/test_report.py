@@ -142,6 +142,15 @@ def test_what_changes_nothing_is_not_refused_and_days_are_noted(swirl):
     assert code == 0 and "model.date differs between runs: 2026-11-27, 2026-11-28" in out, err
 
 
+def test_many_cells_are_compared_with_the_best_one(swirl):
+    for number in range(13):
+        train_run(f"sweep/trainer.lr={number}", 0.1 + 0.01 * (7 * number % 13), trainer={"lr": float(number)})
+    code, out, err = swirl("report", "sweep")
+    pairs = read()["sections"][0]["comparisons"]
+    assert code == 0 and "each is compared with the best one" in out, err
+    assert len(pairs) == 12 and {pair["first"] for pair in pairs} == {"lr=11.0"} and min(p["difference"] for p in pairs) > 0
+
+
 def test_one_run_never_counts_twice(swirl):
     train_run("a", 0.5)
     train_run("b", 0.5)

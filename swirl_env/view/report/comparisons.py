@@ -84,9 +84,13 @@ class Comparison(msgspec.Struct, frozen=True):
     improvement_interval: Interval | None
 
 
+MOST_IN_PAIRS = 12
+"""Most cells of which each is compared with every other; of more, each is compared with the best."""
+
+
 def comparisons(section: Section) -> Iterator[Comparison]:
-    """Yields each pair of cells of a section that has something to pair."""
-    for first, second in itertools.combinations(section.cells, 2):
+    """Yields the pairs of cells of a section that have something to pair."""
+    for first, second in _cells_in_pairs(section):
         unit, pairs = _pairs(first, second, section.main_figure)
         if not pairs:
             continue
@@ -107,6 +111,17 @@ def comparisons(section: Section) -> Iterator[Comparison]:
             improvement=probability_of_improvement([new], [old]) if enough else None,
             improvement_interval=improvement_interval([new], [old]) if enough else None,
         )
+
+
+def _cells_in_pairs(section: Section) -> Iterator[tuple[Cell, Cell]]:
+    if len(section.cells) <= MOST_IN_PAIRS:
+        yield from itertools.combinations(section.cells, 2)
+        return
+    means = {cell.label: float(np.mean(values)) for cell in section.cells if (values := cell.values(section.main_figure))}
+    best = next((cell for cell in section.cells if means and cell.label == max(means, key=lambda label: means[label])), None)
+    if best is None:
+        return
+    yield from ((best, cell) for cell in section.cells if cell is not best)
 
 
 def _pairs(first: Cell, second: Cell, figure: str) -> tuple[str, list[tuple[float, float]]]:

@@ -55,7 +55,8 @@ class Judgements:
 
     def watch(self, store: Store, table: str | None) -> Iterator[Trajectory]:
         """Yields the episodes with the verdicts of a table (None for their own) and counts those of all judges."""
-        for plain, trajectory in zip(store, store.with_verdicts(table), strict=True):
+        pairs = ((t, t) for t in store) if table is None else zip(store, store.with_verdicts(table), strict=True)
+        for plain, trajectory in pairs:
             if plain.ended != "error":
                 self._count(self._verdicts(plain))
             yield trajectory

@@ -10,7 +10,16 @@ import msgspec
 from swirl_env.config.overrides import command, override
 from swirl_env.stages.folders import Kind
 from swirl_env.view.report.cells import Section
-from swirl_env.view.report.comparisons import Comparison, Overall, Summary, collapsed, comparisons, overall, summaries
+from swirl_env.view.report.comparisons import (
+    MOST_IN_PAIRS,
+    Comparison,
+    Overall,
+    Summary,
+    collapsed,
+    comparisons,
+    overall,
+    summaries,
+)
 from swirl_env.view.report.results import Result
 from swirl_env.view.report.training import Panel, panels
 
@@ -114,6 +123,8 @@ def _notes(blocks: Sequence[Block]) -> Iterator[str]:
             )
         yield from (f"collapsed: {sentence}" for sentence in collapsed(block.section))
         yield from block.section.notes
+        if len(block.section.cells) > MOST_IN_PAIRS:
+            yield f"{block.section.label}: more than {MOST_IN_PAIRS} cells, so each is compared with the best one alone"
         unfinished = [result.path for cell in block.section.cells for result in cell.results if not result.finished]
         if unfinished:
             yield f"without results yet, in no figure: {', '.join(unfinished)}"
