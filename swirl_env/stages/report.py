@@ -37,7 +37,7 @@ def run(argv: Sequence[str]) -> int:
     if not words:
         raise ConfigError("Expected a run folder, or several: swirl report DIR [DIR ...].")
     by = [key.strip() for key in options["by"].split(",") if key.strip()] if "by" in options else None
-    report = read_report(words, by, options.get("verdicts"))
+    report = read_report(words, by, options.get("verdicts"), typed=argv)
     page = write_report(report, Path(options["out"]) if "out" in options else _folder_next_to(Path(words[0])))
     show(report)
     print(f"the report is in {page}; figures and pictures next to it")
@@ -50,13 +50,16 @@ def _folder_next_to(path: Path) -> Path:
     return path.with_name(f"{path.name}-report")
 
 
-def read_report(asked: Sequence[str], by: Sequence[str] | None = None, verdicts: str | None = None) -> Report:
+def read_report(
+    asked: Sequence[str], by: Sequence[str] | None = None, verdicts: str | None = None, typed: Sequence[str] = ()
+) -> Report:
     """Reads run folders and compares them.
 
     Args:
         asked: run folders, or folders of runs.
         by: compared keys; None for those that sweeps swept, else `COMPARED`.
         verdicts: judge whose verdicts count.
+        typed: arguments of the command, for the commands that the report prints; empty for the folders alone.
 
     Raises:
         StoreError: if a folder holds no run.
@@ -71,7 +74,9 @@ def read_report(asked: Sequence[str], by: Sequence[str] | None = None, verdicts:
     results = [read_result(path, kind, verdicts) for path, kind in paths.values()]
     keys = list(by or dict.fromkeys(swept) or [key for key in COMPARED if key != "run"])
     keys += ["run"] if any("run" in result.config for result in results) else []
-    return build(asked, keys, compare(results, keys, asked))
+    again = list(typed or asked)
+    sections = compare(results, keys, [word for word in again if not word.startswith("by=")])
+    return build(asked, keys, sections, again)
 
 
 def _runs(folder: Path) -> Iterator[tuple[Path, Kind]]:

@@ -76,13 +76,13 @@ def swept_keys(folder: Path, runs: Iterable[Path]) -> list[str]:
     return [key for key in dict.fromkeys(names) if not SEED.fullmatch(key) and not is_covered(key, ours)]
 
 
-def compare(results: Sequence[Result], by: Sequence[str], folders_asked: Sequence[str]) -> list[Section]:
+def compare(results: Sequence[Result], by: Sequence[str], words: Sequence[str]) -> list[Section]:
     """Returns the sections of a report.
 
     Args:
         results: the runs.
         by: the compared keys, or sections of keys (``algo``).
-        folders_asked: the folders on the command line, for the command in a refusal.
+        words: arguments of the command, for the one in a refusal.
 
     Raises:
         ConfigError: if runs on the same questions differ in more than the compared keys and their seeds, or one run is there
@@ -95,7 +95,7 @@ def compare(results: Sequence[Result], by: Sequence[str], folders_asked: Sequenc
             raise unknown_name("key of these runs", key, {*known, *(one.rpartition(".")[0] for one in known if "." in one)})
     groups = _grouped(results, lambda result: _questions(result, by))
     labels = _labels([_questions(group[0], by) for group in groups])
-    return [_section(group, label, by, folders_asked) for group, label in zip(groups, labels, strict=True)]
+    return [_section(group, label, by, words) for group, label in zip(groups, labels, strict=True)]
 
 
 def _questions(result: Result, by: Sequence[str]) -> dict[str, Any]:
@@ -104,8 +104,8 @@ def _questions(result: Result, by: Sequence[str]) -> dict[str, Any]:
     return {"kind": result.kind, **dict(sorted(mine.items()))}
 
 
-def _section(results: Sequence[Result], label: str, by: Sequence[str], folders_asked: Sequence[str]) -> Section:
-    _refuse_differences(results, by, folders_asked)
+def _section(results: Sequence[Result], label: str, by: Sequence[str], words: Sequence[str]) -> Section:
+    _refuse_differences(results, by, words)
     questions = _questions(results[0], by)
 
     def compared(result: Result) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _dates(results: Sequence[Result]) -> Iterable[str]:
             yield f"{key} differs between runs: {', '.join(days)}"
 
 
-def _refuse_differences(results: Sequence[Result], by: Sequence[str], folders_asked: Sequence[str]) -> None:
+def _refuse_differences(results: Sequence[Result], by: Sequence[str], words: Sequence[str]) -> None:
     also = (*by, *QUESTIONS[results[0].kind], *_HARMLESS)
     keys = sorted({key for result in results for key in result.config})
     differing: dict[str, str] = {}
@@ -149,7 +149,7 @@ def _refuse_differences(results: Sequence[Result], by: Sequence[str], folders_as
         wanted = dict.fromkeys([*by, *(top if top in _PLUGINS else key for key, top in zip(differing, tops, strict=True))])
         raise ConfigError(
             f"The runs differ in more than {' and '.join(by)}: {'; '.join(some)}{more}. Leave out the runs that do not belong, "
-            f"or compare these keys too: {command('report', *folders_asked, 'by=' + ','.join(wanted))}"
+            f"or compare these keys too: {command('report', *words, 'by=' + ','.join(wanted))}"
         )
 
 

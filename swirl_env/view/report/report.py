@@ -71,8 +71,15 @@ class Report(msgspec.Struct, frozen=True):
         return [result for block in self.blocks for cell in block.section.cells for result in cell.results]
 
 
-def build(asked: Sequence[str], by: Sequence[str], sections: Sequence[Section]) -> Report:
-    """Computes the statistics of a report."""
+def build(asked: Sequence[str], by: Sequence[str], sections: Sequence[Section], again: Sequence[str]) -> Report:
+    """Computes the statistics of a report.
+
+    Args:
+        asked: the folders.
+        by: the compared keys.
+        sections: the runs, sorted.
+        again: arguments of the command that makes the report again.
+    """
     blocks = tuple(
         Block(section, tuple(summaries(cell) for cell in section.cells), tuple(comparisons(section))) for section in sections
     )
@@ -80,10 +87,10 @@ def build(asked: Sequence[str], by: Sequence[str], sections: Sequence[Section]) 
     trained = [result for section in sections for cell in section.cells for result in cell.results if result.kind == "training"]
     dashboards = tuple(_dashboard(result) for result in trained)
     report = Report(tuple(asked), tuple(by), blocks, by_kind, dashboards, tuple(_notes(blocks)))
-    return msgspec.structs.replace(report, commands=tuple(_commands(report)))
+    return msgspec.structs.replace(report, commands=tuple(_commands(report, again)))
 
 
-def _commands(report: Report) -> Iterator[Command]:
+def _commands(report: Report, again: Sequence[str]) -> Iterator[Command]:
     """Yields what to run next: look at a wrong answer, at all episodes, judge again, see how a live run goes on."""
     results = report.results()
     episodes = [result for result in results if result.kind == "episodes"]
@@ -96,7 +103,7 @@ def _commands(report: Report) -> Iterator[Command]:
     if holding:
         yield Command(command("view", *holding), "all episodes as a page")
     if any(not dashboard.finished for dashboard in report.dashboards):
-        yield Command(command("report", *report.folders), "how the run has gone on")
+        yield Command(command("report", *again), "how the run has gone on")
     yield Command(command("eval", override("out", results[0].path)), "one run in full")
 
 
