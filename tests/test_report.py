@@ -187,12 +187,22 @@ def test_a_live_run_has_a_dashboard_and_takes_part_in_no_figure(swirl, pictures)
         assert (Path("live-report") / f"training-{name}.svg").is_file()
 
 
+def test_updates_on_what_was_sampled_once_are_all_in_the_dashboard(swirl):
+    from swirl_env.view.report.training import panels
+
+    train_run("round", 0.5, finished=False, updates=4)
+    rows = [json.loads(line) for line in Path("round/metrics.jsonl").read_text().splitlines()]
+    Path("round/metrics.jsonl").write_text("".join(json.dumps({**row, "sampled_tokens": 900}) + "\n" for row in rows))
+    (loss,) = [panel for panel in panels(Path("round")) if panel.name == "loss"]
+    assert loss.points == ((4000, -0.1), (8000, -0.2), (12000, pytest.approx(-0.3)), (16000, -0.4))
+
+
 def test_a_line_that_is_being_written_is_left_out(swirl):
     train_run("live", 0.5, finished=False)
     with Path("live/metrics.jsonl").open("a") as file:
         file.write('{"update": 4, "loss"')
     code, out, err = swirl("report", "live")
-    assert code == 0 and "3 updates" in out, err
+    assert code == 0 and "3 updates, 3,000 of 3,000 sampled tokens" in out, err
 
 
 def test_hostile_names_do_nothing_in_the_terminal(swirl):

@@ -102,10 +102,10 @@ def _dashboard(report: Report) -> Iterator[Picture]:
             for panel in dashboard.panels:
                 if panel.name == name:
                     lines.setdefault(cell_of[dashboard.path], []).append(panel.points)
-        about = f"{name} over sampled tokens: " + "; ".join(_ends(label, curves) for (_, label), curves in lines.items())
+        about = f"{name} over training tokens: " + "; ".join(_ends(label, curves) for (_, label), curves in lines.items())
         file = "training-" + re.sub(r"[^a-z]+", "-", name.lower()).strip("-")
         series = [(i, label, curves) for (i, label), curves in lines.items()]
-        draw = _drawer(series, "sampled tokens", name, marked=name.startswith("held-out"))
+        draw = _drawer(series, "training tokens", name, marked=name.startswith("held-out"))
         yield _picture(file, f"{name[0].upper()}{name[1:]}", about, "", 2.7, draw)
 
 

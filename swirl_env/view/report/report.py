@@ -21,7 +21,7 @@ from swirl_env.view.report.comparisons import (
     summaries,
 )
 from swirl_env.view.report.results import Result
-from swirl_env.view.report.training import Panel, panels
+from swirl_env.view.report.training import Panel, panels, progress
 
 KINDS: dict[Kind, str] = {"training": "Trained policies", "episodes": "Runs of episodes"}
 
@@ -32,7 +32,7 @@ class Dashboard(msgspec.Struct, frozen=True):
     path: str
     finished: bool
     updates: int
-    sampled_tokens: float
+    sampled_tokens: int
     budget: float | None
     """Sampled tokens after which it ends, None for no such limit."""
     panels: tuple[Panel, ...]
@@ -108,10 +108,9 @@ def _commands(report: Report, again: Sequence[str]) -> Iterator[Command]:
 
 
 def _dashboard(result: Result) -> Dashboard:
+    updates, sampled = progress(Path(result.path))
     shown = tuple(panels(Path(result.path)))
-    last = max((points[-1][0] for points in (panel.points for panel in shown)), default=0.0)
-    updates = max((len(panel.points) for panel in shown if panel.name == "loss"), default=0)
-    return Dashboard(result.path, result.finished, updates, last, result.config.get("budget"), shown)
+    return Dashboard(result.path, result.finished, updates, sampled, result.config.get("budget"), shown)
 
 
 def _notes(blocks: Sequence[Block]) -> Iterator[str]:

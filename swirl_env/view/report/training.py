@@ -45,7 +45,7 @@ def learning_curve(folder: Path, results: Mapping[str, Any]) -> tuple[Point, ...
     points: dict[float, Point] = {}
     for row in _metrics(folder):
         if row.get("eval_success") is not None:
-            tokens, trained = row["sampled_tokens"], row.get("trained_tokens")
+            tokens, trained = row["sampled_tokens"], row["trained_tokens"]
             points[tokens] = Point(tokens, trained, seconds.get(row["update"]), row["eval_success"], row.get("eval_label"))
     whole = [(at["spent"], at) for at in results.get("at", {}).values()]
     whole += [(results["spent"], results["after"])] if results.get("after") else []
@@ -77,7 +77,7 @@ def _rows(folder: Path, name: str, *numbers: str) -> list[Row]:
 
 
 def _metrics(folder: Path) -> list[Row]:
-    return _rows(folder, METRICS, "update", "sampled_tokens")
+    return _rows(folder, METRICS, "update", "sampled_tokens", "trained_tokens")
 
 
 def mean_curve(curves: Sequence[Sequence[tuple[float, float]]]) -> tuple[Floats, Floats]:
@@ -110,8 +110,14 @@ def seconds_spent(folder: Path) -> float:
     return round(max(seconds_by_update(folder).values(), default=0.0), 1)
 
 
+def progress(folder: Path) -> tuple[int, int]:
+    """Returns how many updates a run has made, and how many tokens it has sampled."""
+    rows = _metrics(folder)
+    return (int(rows[-1]["update"]), int(rows[-1]["sampled_tokens"])) if rows else (0, 0)
+
+
 class Panel(msgspec.Struct, frozen=True):
-    """One metric of a training run over sampled tokens."""
+    """One metric of a training run over training tokens, which grow with every update; many may share what was sampled once."""
 
     name: str
     points: tuple[tuple[float, float], ...]
@@ -147,17 +153,17 @@ _QUIET = ("KL to the first policy", "unusable steps")
 
 def _series(rows: Iterable[Row], keys: tuple[str, ...]) -> tuple[tuple[float, float], ...]:
     return tuple(
-        (float(row["sampled_tokens"]), float(row[key])) for row in rows for key in keys if isinstance(row.get(key), int | float)
+        (float(row["trained_tokens"]), float(row[key])) for row in rows for key in keys if isinstance(row.get(key), int | float)
     )
 
 
 def _rate(rows: list[Row], seconds: Mapping[int, float]) -> tuple[tuple[float, float], ...]:
     """Returns tokens sampled and trained per second over the last `_WINDOW` updates before each one."""
     timed = [row for row in rows if row["update"] in seconds]
-    spent = [(seconds[row["update"]], row["sampled_tokens"] + row.get("trained_tokens", 0), row) for row in timed]
+    spent = [(seconds[row["update"]], row["sampled_tokens"] + row["trained_tokens"], row) for row in timed]
     rates: list[tuple[float, float]] = []
     for i, (now, tokens, row) in enumerate(spent):
         then, before = spent[i - _WINDOW][:2] if i >= _WINDOW else (0.0, 0)
         if now > then:
-            rates.append((float(row["sampled_tokens"]), (tokens - before) / (now - then)))
+            rates.append((float(row["trained_tokens"]), (tokens - before) / (now - then)))
     return tuple(rates)
