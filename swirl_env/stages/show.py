@@ -45,7 +45,9 @@ def _next(store: Store) -> str:
     judged = {table.rpartition("-")[0] for table in store.judges()}
     other = next((judge for judge in _OTHERS if judge not in judged), None)
     compare = f"{command('report', store.path)}   to compare judges"
-    return compare if other is None else f"{command('judge', override('out', str(store.path)), f'judge={other}')}   or   {compare}"
+    if other is None:
+        return compare
+    return f"{command('judge', override('out', str(store.path)), f'judge={other}')}   or   {compare}"
 
 
 def _find(store: Store, task_id: str, sample: int | None, verdicts: str | None) -> Trajectory:
