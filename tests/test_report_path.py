@@ -50,6 +50,14 @@ def test_every_command_that_a_report_prints_works(swirl, monkeypatch):
     assert {"show", "view", "judge", "report"} <= {argv[0] for argv in done}
 
 
+def test_the_wrong_answer_is_one_of_an_agent_that_gives_right_ones_too(swirl):
+    words = ["agent=random", "agent=scripted agent.noise=0.4"]
+    for name, agent in zip(("a", "b"), words, strict=True):
+        assert swirl("generate", "task=ledger", *agent.split(), "n=8", f"out=runs/{name}")[0] == 0
+    code, out, _ = swirl("report", "runs/a", "runs/b")
+    assert code == 0 and printed("show", out)[1] == "runs/b"
+
+
 def test_a_benchmark_whose_rows_cannot_be_compared_says_so_and_ends_well(swirl, monkeypatch):
     monkeypatch.setattr("swirl_env.benchmarks.pages.compared_keys", lambda options: ["algo"])
     code, out, err = swirl("bench", "part=agents", "n=2", "only=[ledger-scripted]", "out=b")

@@ -94,11 +94,11 @@ def _commands(report: Report, again: Sequence[str]) -> Iterator[Command]:
     """Yields what to run next: look at a wrong answer, at all episodes, judge again, see how a live run goes on."""
     results = report.results()
     episodes = [result for result in results if result.kind == "episodes"]
-    for result in episodes:
-        if result.wrong is not None:
-            task, sample = result.wrong
-            yield Command(command("show", result.path, task, sample), "a wrong answer, step by step")
-            break
+    # A wrong answer of an agent that gives right ones, too, tells more than one of an agent that never does.
+    wrong = [(not result.value(result.main_figure), i, result.wrong) for i, result in enumerate(episodes) if result.wrong]
+    if wrong:
+        _, number, (task, sample) = min(wrong)
+        yield Command(command("show", episodes[number].path, task, sample), "a wrong answer, step by step")
     holding = [folder for folder in report.folders if any(Path(r.path).is_relative_to(Path(folder)) for r in episodes)]
     if holding:
         yield Command(command("view", *holding), "all episodes as a page")
