@@ -132,6 +132,9 @@ def test_a_policy_runs_in_the_setting_of_its_training_and_the_command_line_goes_
     }
     code, out, err = swirl("eval", "-m", "trained=run", "judge=rules", "agent.temperature=0,1", "n=2", "out=d")
     assert code == 0 and "2 runs in d" in out, err
+    code, out, err = swirl("eval", "trained=run", "task=ledger", "judge=rules", "n=2", "out=e")
+    assert code == 0 and {t.settings.tools for t in Store("e", "r")} == {("math_exp",)}, err
+    assert "Did you mean trained=run?" in error_of(swirl("eval", "trained=run/policy", "out=f"))
     code, out, err = swirl("generate", "out=c", "resume=true", "n=3")
     assert code == 0 and len(Store("c", "r")) == 3, err
 

@@ -44,7 +44,9 @@ def expand_trained(stage: str, argv: Sequence[str]) -> list[str]:
 def _words(path: Path, others: Sequence[str], keys: set[str]) -> list[str]:
     """Returns the arguments that a training run stands for, without those that the command line replaces."""
     if folders.kind_of(path) != "training":
-        raise StoreError(f"{KEY}={path}: expected the folder of a training run, with its config.yaml and policy/.")
+        nearby = [folder for folder in (path.parent, path.parent.parent) if folders.kind_of(folder) == "training"]
+        hint = f" Did you mean {KEY}={nearby[0]}?" if nearby else ""
+        raise StoreError(f"{KEY}={path}: expected the folder of a training run, with its config.yaml and policy/.{hint}")
     if not (path / "policy").is_dir():
         raise StoreError(f"{path} has no policy/ yet: the run has not ended. Go on with it: swirl train out={path} resume=true")
     config = read_config(path) or {}
@@ -55,4 +57,6 @@ def _words(path: Path, others: Sequence[str], keys: set[str]) -> list[str]:
     free = {"out": str(path), "resume": False, "save_every": 0, "trackers": [], "objective": None}
     words = [readable(word) for word in setting_words(to_options(path, {**config, **free}, TrainOptions))]
     replaced = {word.partition("=")[0] for word in words if "." not in word.partition("=")[0] and word not in others} & keys
+    if "task" in replaced:
+        replaced.add("tool")  # another task brings tools of its own
     return [word for word in words if (key := word.partition("=")[0]) not in keys and key.partition(".")[0] not in replaced]
