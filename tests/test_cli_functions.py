@@ -118,3 +118,11 @@ def test_what_cannot_serve_is_named(swirl, chosen, says):
 def test_a_prompt_function_that_raises_is_one_line_above_its_traceback(swirl):
     code, _, err = swirl("generate", *words(task="TASKS", agent="short", prompt="raises"), "tool=[]", "out=run")
     assert code == 2 and "swirl: The prompt function raised KeyError on task 'a': 'boom'" in err, err
+
+
+@pytest.mark.parametrize(("name", "kind"), [("shout", "tool"), ("power", "tool"), ("agent", "agent"), ("TASKS", "task")])
+def test_the_contract_suite_takes_them_too(swirl, name, kind):
+    code, out, err = swirl("check", f"plain_functions:{name}", f"kind={kind}")
+    assert code == 0 and "promises kept" in out, out + err
+    if name == "shout":
+        assert "say what the function is, kind=tool" in error_of(swirl("check", f"plain_functions:{name}"))

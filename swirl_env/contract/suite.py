@@ -132,7 +132,10 @@ def _build(kind: str | None, spec: Spec, options: dict[str, Any]) -> Unchecked:
         offered["corpus"] = samples.corpus()
     if kind == "format":
         offered["tools"] = samples.TAGS
+    if registry.is_ready(kind or "plugin", factory):
+        return registry.make(kind or "plugin", named)
     lacking = sorted(registry.required(factory) - named.keys() - offered.keys())
-    if lacking:
-        raise ConfigError(f"{name!r} needs a value for {', '.join(lacking)}; give it as an option, {lacking[0]}=...")
+    if lacking and not (kind is not None and not options and registry.serves(kind, factory)):
+        hint = "" if kind is not None or isinstance(factory, type) else "; or say what the function is, kind=tool"
+        raise ConfigError(f"{name!r} needs a value for {', '.join(lacking)}; give it as an option, {lacking[0]}=...{hint}")
     return registry.make(kind or "plugin", named, **offered)
