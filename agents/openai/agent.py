@@ -20,10 +20,10 @@ from swirl_env.agents.openai.messages import (
     completed,
     functions_of,
     messages_of,
-    reasoning_of,
     stops_of,
     text_of,
 )
+from swirl_env.agents.openai.replies import Reply, read_reply, sampled
 from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.errors import ConfigError
 from swirl_env.texts import Text, read_text
@@ -32,6 +32,7 @@ from swirl_env.types import Action, State
 TokenIds = Literal["auto", "require", "off"]
 _ID_FIELDS = ("return_token_ids", "include_stop_str_in_output")
 """Fields by which vLLM is asked for token ids; most other servers ignore them, some refuse them."""
+_PATH = "/chat/completions"
 _DEFAULT_URL = "https://api.openai.com/v1"
 
 
@@ -155,13 +156,14 @@ class OpenAIAgent:
     async def _ask(self, endpoints: Endpoints, state: State, stop: bool) -> Action:
         request = self._request(state, stop)
 
-        async def send(client: openai.AsyncOpenAI) -> Any:
-            return await client.chat.completions.create(**request)
+        async def send(client: openai.AsyncOpenAI) -> Reply:
+            # Typed requests and replies of the client library take half of its time; what is read here is checked here.
+            return read_reply(await client.post(_PATH, cast_to=object, body=request))
 
         try:
             reply = await endpoints.request(send, self._check_reply)
         except Refused as error:
-            asked = _ID_FIELDS[0] in request.get("extra_body", {})
+            asked = _ID_FIELDS[0] in request
             if self.token_ids != "auto" or not asked or not any(field in str(error) for field in _ID_FIELDS):
                 raise
             self._asks_for_ids = False  # this server knows none of it: text alone, from now on
@@ -199,46 +201,26 @@ class OpenAIAgent:
             request["stop"] = stops
         if functions := functions_of(state.settings):
             request["tools"] = functions
-        extra: dict[str, Any] = {}
         if self._asks_for_ids:
-            request["logprobs"] = True
             # Ids are of use only with the stop string among them.
-            extra = dict.fromkeys(_ID_FIELDS, True)
-        if extra or self.extra_body:
-            request["extra_body"] = {**extra, **self.extra_body}
-        return request
+            request |= {"logprobs": True, **dict.fromkeys(_ID_FIELDS, True)}
+        return request | self.extra_body
 
-    def _check_reply(self, reply: Any) -> None:
-        """Refuses a reply that holds no message, so that it is asked for again."""
-        message = reply.choices[0].message if getattr(reply, "choices", None) else None
-        if message is None or not (isinstance(message.content, str) or reasoning_of(message) or message.tool_calls):
-            raise ValueError("the reply holds no message")
-        if self.token_ids == "require" and not _sampled(reply)[0]:
+    def _check_reply(self, reply: Reply) -> None:
+        if self.token_ids == "require" and not sampled(reply)[0]:
             raise ConfigError(
                 "The server returned no token ids, which token_ids=require asks for. vLLM returns them; for others use "
                 "token_ids=auto."
             )
 
-    def _action(self, reply: Any, state: State) -> Action:
+    def _action(self, reply: Reply, state: State) -> Action:
         choice = reply.choices[0]
-        text = text_of(choice.message, state.settings)
-        ids, logprobs, prompt_ids = _sampled(reply) if self._asks_for_ids else ((), (), ())
+        text = text_of(reply.message, state.settings)
+        ids, logprobs, prompt_ids = sampled(reply) if self._asks_for_ids else ((), (), ())
         whole = completed(text, choice.finish_reason, state.settings)
         if whole != text and ids:
             ids, logprobs, prompt_ids = (), (), ()  # the closing tag was cut off: the ids are not those of the text
         return Action(whole, ids, logprobs, prompt_ids, truncated=choice.finish_reason == "length")
-
-
-def _sampled(reply: Any) -> tuple[tuple[int, ...], tuple[float, ...], tuple[int, ...]]:
-    """Returns sampled ids [T], their log-probabilities [T] and the prompt's ids [S]; all empty if any is missing."""
-    choice = reply.choices[0]
-    ids = getattr(choice, "token_ids", None)
-    prompt = getattr(reply, "prompt_token_ids", None) or getattr(choice, "prompt_token_ids", None)
-    content = getattr(getattr(choice, "logprobs", None), "content", None) or []
-    logprobs = tuple(float(entry.logprob) for entry in content)
-    if not ids or not prompt or len(logprobs) != len(ids) or not all(map(math.isfinite, logprobs)):
-        return (), (), ()
-    return tuple(map(int, ids)), logprobs, tuple(map(int, prompt))
 
 
 class _LoopThread:

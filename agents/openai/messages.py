@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from swirl_env.agents.openai.replies import Message, reasoning_of
 from swirl_env.arguments import loads
 from swirl_env.episodes.formats.native import arguments_text
 from swirl_env.protocols import ActionFormat, OffersFunctions
@@ -73,13 +74,7 @@ def _structured(state: State, fmt: ActionFormat, functions: OffersFunctions) -> 
     return messages
 
 
-def reasoning_of(message: Any) -> str | None:
-    """Returns the reasoning that a server parsed out of a message; vLLM and SGLang name the field differently."""
-    text = getattr(message, "reasoning_content", None) or getattr(message, "reasoning", None)
-    return text if isinstance(text, str) else None
-
-
-def text_of(message: Any, settings: Settings) -> str:
+def text_of(message: Message, settings: Settings) -> str:
     """Returns a message as the model wrote it, with its reasoning and its first tool call put back where servers cut them out."""
     text = message.content if isinstance(message.content, str) else ""
     if reasoning := reasoning_of(message):
@@ -93,20 +88,20 @@ def text_of(message: Any, settings: Settings) -> str:
     return text + make_format(settings.format, settings.tools).call(call.name, _query(call.arguments))
 
 
-def _call_text(name: str, arguments: str) -> str:
+def _call_text(name: str, arguments: str | dict[str, Any]) -> str:
     """Returns a structured call in tags; arguments that are no JSON stay as they are, so that they are corrected."""
-    value = loads(arguments)
+    value = loads(arguments) if isinstance(arguments, str) else arguments
     written = arguments_text(value) if isinstance(value, dict) else arguments
     return f'<tool_call>\n{{"name": {arguments_text(name)}, "arguments": {written}}}\n</tool_call>'
 
 
-def _query(arguments: str) -> str:
+def _query(arguments: str | dict[str, Any]) -> str:
     """Returns the one string argument of a tool call, or all arguments as they came."""
-    try:
-        values = list(json.loads(arguments).values())
-    except (ValueError, AttributeError, RecursionError):
-        return arguments
-    return values[0] if len(values) == 1 and isinstance(values[0], str) else arguments
+    value = loads(arguments) if isinstance(arguments, str) else arguments
+    values = list(value.values()) if isinstance(value, dict) else []
+    if len(values) == 1 and isinstance(values[0], str):
+        return values[0]
+    return arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
 
 
 def completed(text: str, finish_reason: str | None, settings: Settings) -> str:

@@ -40,6 +40,7 @@ BENCHMARKS = {
     "train": Benchmark("train:train", 8, "K steps in one pass, and the memory of the loss"),
     "credit": Benchmark("credit:credit", 8, "an update of every credit rule next to one of reinforce"),
     "viewer": Benchmark("viewer:viewer", 20, "the page of 10,000 episodes in headless Chromium"),
+    "server": Benchmark("server:server", 4, "episodes of the openai agent next to a server that is never idle"),
     "store": Benchmark("store:store", 100, "50,000 trajectories written, read and filtered"),
 }
 """Name -> benchmark. Each takes ``size`` and returns a `Report`."""
