@@ -211,6 +211,51 @@ def test_judge_again_makes_a_new_table_and_the_newest_counts(swirl):
     assert "evaluation.counting-1.json" in swirl("eval", "out=run", "verdicts=counting-1")[1]
 
 
+class Flaky(Counting):
+    """Fails on the steps that `failing` numbers, in the order in which they are asked about."""
+
+    fingerprint = "flaky-1"
+    failing: frozenset[int] = frozenset()
+
+    def judge(self, steps):
+        first = Counting.asked
+        super().judge(steps)
+        numbers = range(first, first + len(steps))
+        return [Verdict.failed("away") if n in on_path().Flaky.failing else Verdict.good() for n in numbers]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_judging_again_asks_about_failed_steps_alone(swirl, batch, monkeypatch):
+    monkeypatch.setattr(on_path().Counting, "asked", 0)
+    monkeypatch.setattr(on_path().Flaky, "failing", frozenset(range(3, 30, 3)) | {31})
+    swirl(
+        "generate",
+        "task=fakes:SumTasks",
+        "task.n=12",
+        "tool=fakes:EchoTool",
+        "judge=none",
+        "agent=test_cli_folders:Calls",
+        "max_steps=3",
+        "n=12",
+        "out=run",
+    )
+    judge = ["judge", "out=run", "judge=test_cli_folders:Flaky", f"batch={batch}"]
+    assert swirl(*judge)[0] == 0 and on_path().Counting.asked == 36
+    table = Path("run/verdicts/flaky-1.jsonl")
+    before = table.read_bytes()
+    assert before.count(b'"failed"') == 10
+    monkeypatch.setattr(on_path().Flaky, "failing", frozenset())
+    assert swirl(*judge)[0] == 0 and on_path().Counting.asked == 46  # exactly the ten
+    after = table.read_bytes()
+    assert (
+        after.startswith(before)
+        and [v.status for vs in Store("run", "r").verdicts("flaky-1").values() for v in vs] == ["scored"] * 36
+    )
+    assert "0 episodes judged" in swirl(*judge)[1] and on_path().Counting.asked == 46
+    assert "12 episodes judged" in swirl("judge", "out=run", "judge=test_cli_folders:Counting")[1]  # a second judge
+    assert table.read_bytes() == after
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_an_interrupted_judge_has_stored_what_it_judged(swirl, batch, monkeypatch):
     monkeypatch.setattr(on_path().Stops, "batches", 0)

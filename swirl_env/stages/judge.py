@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -63,7 +62,9 @@ def _table(store: Store, name: str, force: bool) -> str:
 
 
 def judge_run(store: Store, judge: Judge, table: str, options: JudgeOptions) -> tuple[int, int]:
-    """Judges the episodes that a table lacks, or holds failed verdicts on; every batch is stored before the next is judged.
+    """Judges the episodes that a table lacks, and again the steps on which it holds failed verdicts.
+
+    Every batch is stored before the next is judged.
 
     Args:
         store: the run folder, open for writing.
@@ -81,7 +82,7 @@ def judge_run(store: Store, judge: Judge, table: str, options: JudgeOptions) -> 
     try:
         with progress("judge", len(wanted)) as advance:
             for group in batches(waiting, options.batch):
-                for trajectory, verdicts in zip(group, _verdicts(judge, group), strict=True):
+                for trajectory, verdicts in zip(group, _verdicts(judge, group, known), strict=True):
                     store.append_verdicts(table, trajectory.key, verdicts)
                     failed += any(verdict.status == "failed" for verdict in verdicts)
                     done += 1
@@ -106,10 +107,25 @@ def batches(trajectories: Iterable[Trajectory], steps: int) -> Iterator[list[Tra
         yield group
 
 
-def _verdicts(judge: Judge, group: Sequence[Trajectory]) -> Iterator[list[Verdict]]:
-    """Yields the verdicts on each trajectory, asked for in one batch."""
-    steps = [list(subtrajectories(trajectory)) for trajectory in group]
-    flat = [step for of_one in steps for step in of_one]
-    verdicts = iter(run_judge(judge, flat) if flat else [])
-    for of_one in steps:
-        yield list(islice(verdicts, len(of_one)))
+def _verdicts(
+    judge: Judge, group: Sequence[Trajectory], known: Mapping[tuple[str, int], Sequence[Verdict]]
+) -> Iterator[list[Verdict]]:
+    """Yields the verdicts on each trajectory; those that it lacks, or that failed, are asked for in one batch."""
+    before = [_earlier(trajectory, known) for trajectory in group]
+    steps = [
+        step
+        for trajectory, earlier in zip(group, before, strict=True)
+        for step, verdict in zip(subtrajectories(trajectory), earlier, strict=True)
+        if verdict is None
+    ]
+    verdicts = iter(run_judge(judge, steps) if steps else [])
+    for earlier in before:
+        yield [next(verdicts) if verdict is None else verdict for verdict in earlier]
+
+
+def _earlier(trajectory: Trajectory, known: Mapping[tuple[str, int], Sequence[Verdict]]) -> list[Verdict | None]:
+    """Returns what a table says of each step; None if it says nothing, or that the judge failed."""
+    verdicts = known.get(trajectory.key, ())
+    if len(verdicts) != len(trajectory.steps):
+        return [None] * len(trajectory.steps)
+    return [None if verdict.status == "failed" else verdict for verdict in verdicts]
