@@ -22,7 +22,8 @@ class ChatServer:
         reply: request -> text of the message, or the whole message.
         fault: number of the request -> name of a fault, or None for a good reply.
         delay_s: number of the request -> seconds before the reply.
-        ids: whether token ids, prompt ids and log-probabilities are returned when asked for (one id per character).
+        ids: whether token ids, prompt ids and log-probabilities are returned when asked for (one id per character); or a
+            function of messages and text that returns the ids of both.
         refuse: fields that the server answers with HTTP 400, as OpenAI does for fields that it does not know.
     """
 
@@ -125,9 +126,10 @@ class ChatServer:
         choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
         completion = {"id": "c", "object": "chat.completion", "created": 0, "model": request["model"], "choices": [choice]}
         if self.ids and request.get("return_token_ids"):
-            choice["token_ids"] = [ord(char) for char in text]
-            completion["prompt_token_ids"] = [1, 2, 3]
-            choice["logprobs"] = {"content": [{"token": c, "logprob": -0.5, "bytes": None, "top_logprobs": []} for c in text]}
+            of_characters = [1, 2, 3], [ord(char) for char in text]
+            prompt, ids = self.ids(request["messages"], text) if callable(self.ids) else of_characters
+            choice["token_ids"], completion["prompt_token_ids"] = ids, prompt
+            choice["logprobs"] = {"content": [{"token": "", "logprob": -0.5, "bytes": None, "top_logprobs": []} for _ in ids]}
         return completion
 
     async def _send(self, writer, status, content, headers=()):

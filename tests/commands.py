@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+from conftest import ROOT
+
 from swirl_env.config.stages import STAGES
 
 
@@ -37,3 +39,10 @@ def printed_commands(text):
     """Returns the arguments of every command in what a stage printed, as a shell would read them."""
     pattern = rf"\bswirl (?=(?:{'|'.join(STAGES)}) )(.*?)(?=   |\n|$)"
     return [shlex.split(command) for command in re.findall(pattern, text)]
+
+
+def page_commands(page, heading):
+    """Returns the arguments of the commands in the first block of code below a heading of a page of the documentation."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8").partition(f"\n## {heading}\n")[2]
+    block = re.search(r"^(?: {4}.*\n)+", text, re.MULTILINE)[0]
+    return [shlex.split(line) for line in block.splitlines()]

@@ -14,11 +14,13 @@ pytest.importorskip("openai")
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi (pip install 'transformers[serving]')")
 load = pytest.importorskip("swirl_env.agents.transformers.load")
 
+from commands import page_commands  # noqa: E402
 from swirl_env.errors import SwirlError  # noqa: E402
 from swirl_env.store import Store  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 KEY = "sk-key-of-the-real-server-test"
+SHORT = ("agent.max_new_tokens=6", "max_steps=1", "prompt=question")
 
 
 @pytest.fixture(scope="module")
@@ -52,36 +54,30 @@ def server(tmp_path_factory):
             process.wait(timeout=30)
 
 
-def test_generate_and_judge_against_a_real_server(server, swirl, data_dir, monkeypatch):
+def test_the_pages_commands_against_a_real_server(server, swirl, data_dir, monkeypatch):
     url, model = server
     monkeypatch.setenv("SWIRL_TEST_KEY", KEY)
-    served = f"name: openai, model: '{model}', base_url: '{url}', api_key_env: SWIRL_TEST_KEY"
-    code, out, err = swirl(
-        "generate",
-        "agent=openai",
-        f"agent.model={model}",
-        f"agent.base_url={url}",
-        "agent.api_key_env=SWIRL_TEST_KEY",
-        "agent.max_new_tokens=12",
-        "task=gsm8k",
-        f"task.data_dir={data_dir}",
-        "max_steps=1",
-        "prompt=question",
-        "n=16",
-        "out=run",
-    )
-    assert code == 0, out + err
-    assert "16 episodes" in out
-    episodes = list(Store("run", "r"))
+    serve, *commands = page_commands("models.md", "Models behind a server")
+    assert serve[:2] == ["transformers", "serve"]
+    small = {
+        "generate": [f"task.data_dir={data_dir}", "agent.api_key_env=SWIRL_TEST_KEY", *SHORT],
+        "llm": ["judge.agent.api_key_env=SWIRL_TEST_KEY", "judge.agent.max_new_tokens=8"],
+    }
+    for _, stage, *words in commands:
+        words = [word.replace("http://localhost:8000/v1", url).replace("MODEL", model) for word in words]
+        more = small.get(stage) or (small["llm"] if "judge=llm" in words else [])
+        code, out, err = swirl(stage, *words, *more)
+        # Whether so small a model ever ends with a verdict is chance; without one the command says so and stores what failed.
+        assert code == 0 or "The judge failed on every step" in err, (words, out, err)
+        if stage == "generate":
+            assert "16 episodes" in out
+    run = Store("runs/served", "r")
+    episodes = list(run)
     assert len({t.key for t in episodes}) == 16 and not [t for t in episodes if t.ended == "error"]
     assert all(t.steps[0].action.text for t in episodes)
-    code, out, err = swirl("judge", "out=run", "judge=llm", f"judge.agent={{{served}, max_new_tokens: 8}}")
-    # Whether so small a model ever ends with a verdict is chance; without one the command says so and stores what failed.
-    assert code == 0 or "The judge failed on every step" in err, out + err
-    (table,) = [name for name in Store("run", "r").judges() if name.startswith("llm")]
-    verdicts = Store("run", "r").verdicts(table)
-    assert len(verdicts) == 16
-    for verdict in (verdict for key in verdicts for verdict in verdicts[key]):
+    tables = {name.partition("-")[0]: run.verdicts(name) for name in run.judges()}
+    assert tables.keys() == {"llm", "likelihood"} and all(len(table) == 16 for table in tables.values())
+    for verdict in (verdict for table in tables.values() for key in table for verdict in table[key]):
         assert verdict.status == "scored" or (verdict.status == "failed" and verdict.reward is None)
-    for file in Path("run").rglob("*"):
+    for file in Path("runs").rglob("*"):
         assert not file.is_file() or KEY.encode() not in file.read_bytes(), file

@@ -76,7 +76,7 @@ def report(out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]]) -
         rows: the evaluations, in the order of the table; those without results are left out.
         spent: `Log.spent`.
     """
-    parts = [tables.markdown([_evaluation_cells(row, held) for row in rows if (held := _held(out, row)) is not None])]
+    parts = [tables.markdown([_evaluation_cells(row, held) for row in rows if (held := evaluation_of(out, row)) is not None])]
     for temperature in dict.fromkeys(row.temperature for row in rows):
         title = "Success in %, and what it is above (+) or below (-) the warm start: mean over the same questions ± 95 %."
         parts.append(f"{title} T={temperature:g}.\n\n{tables.markdown(transfer(out, rows, temperature))}")
@@ -101,7 +101,7 @@ def transfer(out: Path, rows: Sequence[Row], temperature: float) -> list[dict[st
 
 def outcomes(out: Path, row: Row | None) -> dict[str, float]:
     """Returns task id -> 1.0 for a right answer, else 0.0, of an evaluation; empty where there is none yet."""
-    if row is None or _held(out, row) is None:
+    if row is None or evaluation_of(out, row) is None:
         return {}
     return {t.task.id: float(bool(t.outcome.correct)) for t in Store(out / row.folder, "r") if t.ended != "error"}
 
@@ -128,7 +128,8 @@ def _difference(mine: Mapping[str, float], before: Mapping[str, float]) -> str:
     return f" ({100 * mean:+.1f} ± {100 * half:.1f})"
 
 
-def _held(out: Path, row: Row) -> Evaluation | None:
+def evaluation_of(out: Path, row: Row) -> Evaluation | None:
+    """Returns the figures of an evaluation; None if it was not made yet."""
     file = out / row.folder / "evaluation.json"
     if not file.is_file():
         return None

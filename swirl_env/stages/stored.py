@@ -30,14 +30,21 @@ def load_stored(options: TrainOptions, engine: Engine) -> list[Trajectory]:
     for folder in options.stored:
         if folders.kind_of(Path(folder)) != "episodes":
             raise folders.no_run(Path(folder))
-        store = Store(folder, "r")
-        mine = list(store if options.selection is None else store.select(options.selection))
+        mine = _chosen(Store(folder, "r"), options)
         if not mine:
             raise ConfigError(f"{folder} holds no trajectory{_selected(options.selection)} to train on.")
         if not options.allow_other_settings:
             _refuse_others(folder, mine, options, engine)
         trajectories += mine
     return trajectories
+
+
+def _chosen(store: Store, options: TrainOptions) -> list[Trajectory]:
+    """Returns the trajectories of a run that the options ask for, with the verdicts that they ask for."""
+    table = None if options.verdicts is None else runs.table_of(store, options.verdicts)
+    if options.selection is None:
+        return list(store.with_verdicts(table))
+    return list(store.select(options.selection, table))
 
 
 def _selected(selection: str | None) -> str:

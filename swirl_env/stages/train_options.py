@@ -70,6 +70,7 @@ class TrainOptions(RunOptions, frozen=True, kw_only=True):
     updates: Count | None
     stored: list[str]
     selection: str | None
+    verdicts: str | None
     allow_other_settings: bool
     out: Folder
     save_every: Natural

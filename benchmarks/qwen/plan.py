@@ -1,0 +1,185 @@
+"""What is run with the 0.5B model: stages as words of the command line, and the evaluations that belong on the page."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from swirl_env.benchmarks.small_model.report import BASE, WARM, Row
+
+GSM8K_PROMPT = """\
+Solve the word problem at the end. Each of your messages does one of two things:
+- it calls math_exp with one arithmetic expression, for example {"name": "math_exp", "arguments": {"query": "12 * 4 + 3"}}
+- or it ends with the final number: <answer>51</answer>
+The result of a call comes back as QUERY -> RESULT. You have {steps} in all.
+
+Example question: A box holds 12 rows of 4 eggs. 3 eggs are added, then a third of all eggs is sold. How many are left?
+Your message: {"name": "math_exp", "arguments": {"query": "12 * 4 + 3"}}
+Result: 12 * 4 + 3 -> 51
+Your message: {"name": "math_exp", "arguments": {"query": "51 - 51 / 3"}}
+Result: 51 - 51 / 3 -> 34
+Your message: <answer>34</answer>
+
+Question: {question}
+"""
+HOTPOTQA_PROMPT = """\
+Answer the question at the end. Each of your messages does one of two things:
+- it calls search_query with a few words, for example {"name": "search_query", "arguments": {"query": "Emma novel author"}}
+- or it ends with the answer, as short as possible: <answer>Jane Austen</answer>
+The result of a call comes back as QUERY -> PASSAGES. You have {steps} in all. Do not send the same query twice.
+
+Example question: In which county was the author of Emma born?
+Your message: {"name": "search_query", "arguments": {"query": "Emma novel author"}}
+Result: Emma novel author -> Emma is a novel written by Jane Austen.
+Your message: {"name": "search_query", "arguments": {"query": "Jane Austen born"}}
+Result: Jane Austen born -> Jane Austen was born in Steventon, Hampshire.
+Your message: <answer>Hampshire</answer>
+
+Question: {question}
+"""
+PROMPTS = {"gsm8k": GSM8K_PROMPT, "hotpotqa": HOTPOTQA_PROMPT}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One command."""
+
+    name: str
+    words: tuple[str, ...]
+    """What follows ``swirl``."""
+    row: Row | None = None
+    """The evaluation that it makes; None for other stages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A set of questions."""
+
+    words: tuple[str, ...]
+    train: str
+    test: str
+
+
+SETS = {
+    "gsm8k": Setting(("task=gsm8k", "task.planned=true", "max_steps=8"), "train", "test"),
+    "hotpotqa": Setting(("task=hotpotqa", "tool.search.top_k=2", "max_steps=5"), "train", "dev500"),
+}
+ARMS: dict[str, tuple[str, ...]] = {
+    "swirl, rules": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=rules"),
+    "swirl, llm": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=llm", "judge.agent={llm}"),
+    "swirl, likelihood": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=likelihood", "judge.model={model}"),
+    "rft": ("algo=rft", "algo.filter=outcome", "judge=rules"),
+    "grpo": ("algo=grpo", "judge=rules"),
+    "step_outcome": ("algo=return_to_go", "algo.gamma=0", "algo.outcome_weight=2", "judge=rules"),
+}
+"""Arm -> what makes it. All begin at the warm start, with the same budget of sampled tokens."""
+JUDGES = {"likelihood": ARMS["swirl, likelihood"][3:], "llm": ARMS["swirl, llm"][3:]}
+"""Judges by the 0.5B model itself that are compared with the rules, step by step."""
+
+
+def plan(options: argparse.Namespace) -> Iterator[Stage]:
+    """Yields the stages in their order: the base model first, the arms last."""
+    for name in SETS:
+        yield _evaluation(options, BASE, name)
+    for judge, words in JUDGES.items():
+        folder = Path(options.out, "eval", _folder(BASE, "gsm8k"))
+        yield Stage(f"{judge} judges the base model", ("judge", *_filled(options, words), f"out={folder}", "batch=16"))
+    for name in SETS:
+        yield _own_rollouts(options, name)
+    yield _warm_start(options)
+    for name in SETS:
+        yield _evaluation(options, WARM, name)
+    for name in SETS:
+        for arm in ARMS:
+            yield _arm(options, arm, name)
+            for test in SETS:
+                yield _evaluation(options, f"{arm} on {name}", test)
+
+
+def rows_of(options: argparse.Namespace) -> list[Row]:
+    """Returns all evaluations, done or not, in their order."""
+    return [stage.row for stage in plan(options) if stage.row is not None]
+
+
+def write_prompts(options: argparse.Namespace) -> None:
+    """Writes the prompts to files that the commands name."""
+    for name, text in PROMPTS.items():
+        path = _prompt(options, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def _prompt(options: argparse.Namespace, name: str) -> Path:
+    return Path(options.out, "prompts", f"{name}.txt")
+
+
+def _setting(options: argparse.Namespace, name: str, split: str) -> tuple[str, ...]:
+    return (*SETS[name].words, f"task.split={split}", "format=native", f"prompt={_prompt(options, name)}")
+
+
+def _agent(options: argparse.Namespace, temperature: float, adapter: Path | None) -> tuple[str, ...]:
+    more = () if adapter is None else (f"agent.adapter={adapter}",)
+    base = (
+        "agent=transformers",
+        f"agent.model={options.model}",
+        f"agent.dtype={options.dtype}",
+        f"agent.device={options.device}",
+    )
+    how = (f"agent.temperature={temperature:g}", f"agent.max_new_tokens={options.max_new_tokens}")
+    return (*base, *how, f"agent.batch_size={options.batch_size}", f"agent.prefix_cache={options.prefix_cache}", *more)
+
+
+def _evaluation(options: argparse.Namespace, policy: str, name: str) -> Stage:
+    folder = _folder(policy, name)
+    adapter = None if policy == BASE else _policy_folder(options, policy) / "policy"
+    words = ("eval", *_setting(options, name, SETS[name].test), *_agent(options, 0.0, adapter), f"n={options.held_out}")
+    row = Row(policy, name, 0.0, f"eval/{folder}")
+    return Stage(f"{policy}, tested on {name}", (*words, f"slots={options.batch_size}", *_out(options, "eval", folder)), row)
+
+
+def _own_rollouts(options: argparse.Namespace, name: str) -> Stage:
+    words = ("generate", *_setting(options, name, SETS[name].train), *_agent(options, 1.0, None), "judge=rules")
+    many = (f"n={options.own * options.samples}", f"samples={options.samples}", f"slots={options.batch_size}")
+    return Stage(f"own rollouts on {name}", (*words, *many, *_out(options, "own", name)))
+
+
+def _warm_start(options: argparse.Namespace) -> Stage:
+    """Rejection: supervised fine-tuning on those of the base model's own rollouts whose answer is right."""
+    folders = ",".join(str(Path(options.out, "own", name)) for name in SETS)
+    algo = ("algo=rft", "algo.states=stored", "algo.filter=outcome", "algo.episodes_per_update=8", f"stored=[{folders}]")
+    words = ("train", *_setting(options, "gsm8k", "train"), *algo, "allow_other_settings=true", f"updates={options.warm_updates}")
+    return Stage(WARM, (*words, *_training(options), "budget=null", "trainer.lr=2e-4", *_out(options, "warm")))
+
+
+def _arm(options: argparse.Namespace, arm: str, name: str) -> Stage:
+    folder = _policy_folder(options, f"{arm} on {name}")
+    start = f"model.adapter={Path(options.out, 'warm', 'policy')}"
+    skip = f"task.skip={options.own}"  # questions of which no rollout was seen yet
+    words = ("train", *_setting(options, name, SETS[name].train), skip, *_filled(options, ARMS[arm]), *_training(options), start)
+    return Stage(f"{arm} on {name}", (*words, f"budget={options.budget}", f"out={folder}", "resume=true"))
+
+
+def _training(options: argparse.Namespace) -> tuple[str, ...]:
+    model = (f"policy={options.model}", f"model.dtype={options.dtype}", f"model.device={options.device}")
+    sampling = (f"model.max_new_tokens={options.max_new_tokens}", f"model.batch_size={options.batch_size}")
+    memory = ("trainer.micro_tokens=4096", f"model.prefix_cache={options.prefix_cache}")
+    return (*model, *sampling, *memory, "lora.rank=16", "eval.episodes=0", "save_every=5", f"seed={options.seed}")
+
+
+def _filled(options: argparse.Namespace, words: tuple[str, ...]) -> tuple[str, ...]:
+    llm = f"{{name: transformers, model: '{options.model}', dtype: {options.dtype}, temperature: 0, max_new_tokens: 96}}"
+    return tuple(word.replace("{llm}", llm).replace("{model}", options.model) for word in words)
+
+
+def _policy_folder(options: argparse.Namespace, policy: str) -> Path:
+    return Path(options.out, "warm" if policy == WARM else policy.replace(", ", "-").replace(" on ", "-"))
+
+
+def _folder(policy: str, name: str) -> str:
+    return f"{policy.replace(', ', '-').replace(' ', '-')}-on-{name}"
+
+
+def _out(options: argparse.Namespace, *parts: str) -> tuple[str, ...]:
+    return (f"out={Path(options.out, *parts)}", "resume=true")
