@@ -4,7 +4,7 @@
     python -m swirl_env.benchmarks.qwen --out runs/qwen --data-dir FOLDER --page docs/results/qwen-0.5b.md
 
 Runs the stages as ``swirl ...`` commands, each printed as it can be typed by hand. Killed at any time, it goes on with the same
-command. After each stage the figures of the page are written anew from the stored runs; what was not run is said to be.
+command. After each stage the figures of the page are written again from the stored runs; what was not run is said to be.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--samples", type=int, default=2, help="rollouts per question for the warm start")
     add("--warm-updates", type=int, default=30, help="updates of the warm start, of 8 episodes each")
     add("--budget", type=int, default=30_000, help="sampled tokens of each arm")
-    add("--batch-size", type=int, default=24, help="states generated together")
+    add("--batch-size", type=int, default=64, help="states generated together")
     add("--max-new-tokens", type=int, default=112)
     add("--prefix-cache", type=int, default=65_536, help="tokens whose keys and values are kept between steps")
     add("--seed", type=int, default=0)

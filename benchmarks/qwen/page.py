@@ -104,8 +104,8 @@ def _judges(folder: Path) -> str:
                 "GOOD %, rules": _share([rule for rule, _ in both]),
                 "GOOD %, judge": _share([judge for _, judge in both]),
                 "agreement %": _share([rule == judge for rule, judge in both]),
-                "GOOD found %": _share([judge for rule, judge in both if rule]),
-                "BAD found %": _share([not judge for rule, judge in both if not rule]),
+                "GOOD recognised %": _share([judge for rule, judge in both if rule]),
+                "BAD recognised %": _share([not judge for rule, judge in both if not rule]),
             }
         )
     title = "Judges by the 0.5B model itself, step by step against the rules, on the base model's episodes:"

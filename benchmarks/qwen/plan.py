@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from swirl_env.benchmarks.small_model.report import BASE, WARM, Row
 
@@ -55,17 +56,31 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A set of questions."""
+    """A set of questions, and which of them are for what; no question is in two of the three parts."""
 
     words: tuple[str, ...]
-    train: str
-    test: str
+    own: tuple[str, ...]
+    """Questions on which the base model's own rollouts are drawn, for the warm start."""
+    train: tuple[str, ...]
+    """Questions of the arms."""
+    test: tuple[str, ...]
+    """Held-out questions: the first of a split."""
 
 
-SETS = {
-    "gsm8k": Setting(("task=gsm8k", "task.planned=true", "max_steps=8"), "train", "test"),
-    "hotpotqa": Setting(("task=hotpotqa", "tool.search.top_k=2", "max_steps=5"), "train", "dev500"),
-}
+def settings(options: argparse.Namespace) -> dict[str, Setting]:
+    """Returns the question sets by name. Of HotpotQA's training questions only 100 come with their passages."""
+    gsm8k = ("task=gsm8k", "task.planned=true", "max_steps=8")
+    hotpotqa = ("task=hotpotqa", "tool.search.top_k=2", "max_steps=5")
+    later = ("task.split=train", f"task.skip={options.own}")
+    rest = ("task.split=dev500", f"task.skip={options.held_out}")
+    return {
+        "gsm8k": Setting(gsm8k, ("task.split=train",), later, ("task.split=test",)),
+        "hotpotqa": Setting(hotpotqa, ("task.split=train100",), rest, ("task.split=dev500",)),
+    }
+
+
+SETS = ("gsm8k", "hotpotqa")
+OWN_AT_MOST = {"gsm8k": 7_000, "hotpotqa": 100}
 ARMS: dict[str, tuple[str, ...]] = {
     "swirl, rules": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=rules"),
     "swirl, llm": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=llm", "judge.agent={llm}"),
@@ -115,8 +130,9 @@ def _prompt(options: argparse.Namespace, name: str) -> Path:
     return Path(options.out, "prompts", f"{name}.txt")
 
 
-def _setting(options: argparse.Namespace, name: str, split: str) -> tuple[str, ...]:
-    return (*SETS[name].words, f"task.split={split}", "format=native", f"prompt={_prompt(options, name)}")
+def _setting(options: argparse.Namespace, name: str, part: Literal["own", "train", "test"]) -> tuple[str, ...]:
+    questions = settings(options)[name]
+    return (*questions.words, *getattr(questions, part), "format=native", f"prompt={_prompt(options, name)}")
 
 
 def _agent(options: argparse.Namespace, temperature: float, adapter: Path | None) -> tuple[str, ...]:
@@ -134,14 +150,14 @@ def _agent(options: argparse.Namespace, temperature: float, adapter: Path | None
 def _evaluation(options: argparse.Namespace, policy: str, name: str) -> Stage:
     folder = _folder(policy, name)
     adapter = None if policy == BASE else _policy_folder(options, policy) / "policy"
-    words = ("eval", *_setting(options, name, SETS[name].test), *_agent(options, 0.0, adapter), f"n={options.held_out}")
+    words = ("eval", *_setting(options, name, "test"), *_agent(options, 0.0, adapter), f"n={options.held_out}")
     row = Row(policy, name, 0.0, f"eval/{folder}")
     return Stage(f"{policy}, tested on {name}", (*words, f"slots={options.batch_size}", *_out(options, "eval", folder)), row)
 
 
 def _own_rollouts(options: argparse.Namespace, name: str) -> Stage:
-    words = ("generate", *_setting(options, name, SETS[name].train), *_agent(options, 1.0, None), "judge=rules")
-    many = (f"n={options.own * options.samples}", f"samples={options.samples}", f"slots={options.batch_size}")
+    words = ("generate", *_setting(options, name, "own"), *_agent(options, 1.0, None), "judge=rules")
+    many = (f"n={min(options.own, OWN_AT_MOST[name]) * options.samples}", f"samples={options.samples}", f"slots={options.batch_size}")
     return Stage(f"own rollouts on {name}", (*words, *many, *_out(options, "own", name)))
 
 
@@ -149,15 +165,14 @@ def _warm_start(options: argparse.Namespace) -> Stage:
     """Rejection: supervised fine-tuning on those of the base model's own rollouts whose answer is right."""
     folders = ",".join(str(Path(options.out, "own", name)) for name in SETS)
     algo = ("algo=rft", "algo.states=stored", "algo.filter=outcome", "algo.episodes_per_update=8", f"stored=[{folders}]")
-    words = ("train", *_setting(options, "gsm8k", "train"), *algo, "allow_other_settings=true", f"updates={options.warm_updates}")
+    words = ("train", *_setting(options, "gsm8k", "own"), *algo, "allow_other_settings=true", f"updates={options.warm_updates}")
     return Stage(WARM, (*words, *_training(options), "budget=null", "trainer.lr=2e-4", *_out(options, "warm")))
 
 
 def _arm(options: argparse.Namespace, arm: str, name: str) -> Stage:
     folder = _policy_folder(options, f"{arm} on {name}")
     start = f"model.adapter={Path(options.out, 'warm', 'policy')}"
-    skip = f"task.skip={options.own}"  # questions of which no rollout was seen yet
-    words = ("train", *_setting(options, name, SETS[name].train), skip, *_filled(options, ARMS[arm]), *_training(options), start)
+    words = ("train", *_setting(options, name, "train"), *_filled(options, ARMS[arm]), *_training(options), start)
     return Stage(f"{arm} on {name}", (*words, f"budget={options.budget}", f"out={folder}", "resume=true"))
 
 
