@@ -157,7 +157,8 @@ def _evaluation(options: argparse.Namespace, policy: str, name: str) -> Stage:
 
 def _own_rollouts(options: argparse.Namespace, name: str) -> Stage:
     words = ("generate", *_setting(options, name, "own"), *_agent(options, 1.0, None), "judge=rules")
-    many = (f"n={min(options.own, OWN_AT_MOST[name]) * options.samples}", f"samples={options.samples}", f"slots={options.batch_size}")
+    n = min(options.own, OWN_AT_MOST[name]) * options.samples
+    many = (f"n={n}", f"samples={options.samples}", f"slots={options.batch_size}")
     return Stage(f"own rollouts on {name}", (*words, *many, *_out(options, "own", name)))
 
 

@@ -1,0 +1,91 @@
+"""The benchmark of the 0.5B model: its stages are commands that compose, and its page tells what was run from what was not."""
+
+import json
+
+import pytest
+
+pytest.importorskip("torch", reason="training needs torch")
+
+from stored import episode
+from swirl_env.benchmarks.qwen.__main__ import main, parse
+from swirl_env.benchmarks.qwen.page import BEGIN, END, write_figures
+from swirl_env.benchmarks.qwen.plan import ARMS, PROMPTS, SETS, plan, rows_of
+from swirl_env.env import build_engine
+from swirl_env.evaluate import evaluate
+from swirl_env.store import Store
+from swirl_env.types import Answer, ToolCall, Verdict
+
+
+def stages(*argv):
+    return list(plan(parse(["--model", "m", *argv])))
+
+
+def words(stage):
+    return dict(word.partition("=")[::2] for word in stage.words[1:])
+
+
+def test_arms_begin_at_the_warm_start_with_one_budget_and_are_tested_on_both_sets():
+    named = {stage.name: words(stage) for stage in stages("--out", "x", "--budget", "900")}
+    for arm in ARMS:
+        for name in SETS:
+            options = named[f"{arm} on {name}"]
+            assert (options["model.adapter"], options["budget"]) == ("x/warm/policy", "900")
+            for test in SETS:
+                assert named[f"{arm} on {name}, tested on {test}"]["agent.adapter"] == f"{options['out']}/policy"
+    folders = [words(stage)["out"] for stage in stages() if stage.words[0] != "judge"]
+    assert len(folders) == len(set(folders))
+
+
+def test_no_question_is_in_two_parts():
+    named = {stage.name: words(stage) for stage in stages("--held-out", "50", "--own", "70")}
+    assert named["own rollouts on gsm8k"]["n"] == "140" and named["grpo on gsm8k"]["task.skip"] == "70"
+    assert named["own rollouts on hotpotqa"]["task.split"] == "train100"
+    assert named["grpo on hotpotqa"]["task.skip"] == "50" == named["base, tested on hotpotqa"]["n"]
+
+
+def test_every_command_composes(swirl):
+    for stage in stages():
+        code, out, err = swirl(*stage.words, "--cfg", "job")
+        assert code == 0, (stage.words, err)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_the_worked_example_of_a_prompt_is_read_by_the_format(name):
+    engine = build_engine("ledger", tools=["calculator"], format="native", prompt=PROMPTS[name])
+    messages = [line.partition("Your message: ")[2] for line in PROMPTS[name].splitlines() if "Your message: " in line]
+    parsed = [engine.format.parse(text.replace("search_query", "math_exp")) for text in messages]
+    assert [type(one) for one in parsed] == [ToolCall, ToolCall, Answer]
+
+
+def test_the_page_keeps_its_text_and_says_what_was_not_run(tmp_path):
+    page, out = tmp_path / "page.md", tmp_path / "runs"
+    page.write_text(f"# Title\n{BEGIN}\nold\n{END}\nAfter.\n")
+    rows = rows_of(parse(["--model", "m", "--out", str(out)]))
+    base = next(row for row in rows if row.policy == "base")
+    with Store(out / base.folder) as store:
+        for n in range(4):
+            store.append(episode(f"q{n}", correct=n > 0, labels=("GOOD", "BAD")))
+            store.append_verdicts("llm-1", (f"q{n}", 0), [Verdict.good(), Verdict.failed("?") if n else Verdict.good()])
+    (out / base.folder / "evaluation.json").write_text(json.dumps(evaluate(Store(out / base.folder, "r")).to_dict()))
+    write_figures(page, out, rows, [], 40)
+    text = page.read_text()
+    assert text.startswith("# Title\n") and text.endswith("\nAfter.\n") and "old" not in text
+    lines = [line for line in text.splitlines() if line.startswith("| base | gsm8k ")]
+    assert "| 75.0 |" in lines[0] and text.count("not run yet") == len(rows) - 1
+    (judge,) = [line for line in text.splitlines() if line.startswith("| llm |")]
+    assert judge.split(" | ")[1:3] == ["8", "37.5"] and "80.0" in judge  # 8 steps, 3 failed; 4 of 5 agree
+    write_figures(page, out, rows, [], 40)
+    assert page.read_text() == text
+
+
+def test_a_page_without_marks_is_left_alone(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("mine")
+    with pytest.raises(ValueError, match="no marks"):
+        write_figures(page, tmp_path, rows_of(parse(["--model", "m"])), [], 1)
+    assert page.read_text() == "mine"
+
+
+def test_a_dry_run_writes_nothing(tmp_path, capsys):
+    assert main(["--model", "m", "--dry-run", "--out", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().out.startswith("swirl eval task=gsm8k") and not (tmp_path / "run").exists()
