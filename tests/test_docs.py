@@ -112,7 +112,7 @@ def test_every_plugin_of_the_guide_is_tested():
 
 
 def test_every_page_is_in_the_navigation_and_no_line_is_long():
-    listed = set(re.findall(r"^ +- ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) | {"index.md"}
+    listed = set(re.findall(r"^ +- ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) | {"index.md"}
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert pages == listed
     for name in (*(f"docs/{page}" for page in pages), "CONTRIBUTING.md"):

@@ -45,7 +45,7 @@ def test_no_question_is_in_two_parts():
 
 def test_every_command_composes(swirl):
     for stage in stages():
-        code, out, err = swirl(*stage.words, "--cfg", "job")
+        code, _, err = swirl(*stage.words, "--cfg", "job")
         assert code == 0, (stage.words, err)
 
 
