@@ -15,6 +15,7 @@ from test_env_sessions import Counting  # noqa: E402
 
 from swirl_env.algos.batch import TokenStep  # noqa: E402
 from swirl_env.algos.run import Limits, Run  # noqa: E402
+from swirl_env.algos.sampling import check_branching  # noqa: E402
 from swirl_env.algos.train_config import TrainConfig  # noqa: E402
 from swirl_env.algos.trainer import Trainer  # noqa: E402
 from swirl_env.contract import assert_contract  # noqa: E402
@@ -205,3 +206,14 @@ def teach(run, texts):
     steps = [TokenStep(p, renderer.text_ids(text), (), i) for i, (p, text) in enumerate((p, t) for p in prompts for t in texts)]
     for _ in range(10):
         run.trainer.update(steps, [1.0] * len(steps), [True] * len(steps))
+
+
+def test_open_sessions_are_refused_in_several_processes_since_they_live_in_one(tmp_path):
+    tool = Counting()
+    run = started(tmp_path, tools=[tool], max_steps=5)
+    state = counted(run, 1)
+    run.processes.world = 2
+    with pytest.raises(ConfigError, match="live in one process only"):
+        check_branching(run.engine, [run.engine.begin(ColourTasks()[1]), state], run.processes)
+    check_branching(run.engine, [run.engine.begin(ColourTasks()[1])], run.processes)
+    run.engine.abandon([state])
