@@ -27,8 +27,8 @@ _COMMAS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d*+)?(?!\d)"
 _BLANKS = r"\d{1,3}(?:[\u202f']\d{3})+(?:[.,]\d++)?(?!\d)"
 _POINTS = r"\d{1,3}(?:(?:\.\d{3})+,\d++|(?:\.\d{3}){2,})(?!\d)"
 _DECIMAL = rf"(?:{_POINTS}|{_COMMAS}|{_BLANKS}|\d++(?:\.\d*+)?|\.\d++)"
-_POWER = r"(?:\{\s*(?P<exp2>[-+]?\d++)\s*\}|(?P<exp3>[-+]?\d++)|(?P<exp4>[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]++))"
-_EXPONENT = rf"(?:[eE](?P<exp>[-+]?\d++)|\s*[×x*·]\s*10\s*(?:\^|\*\*)?\s*{_POWER})"
+_POWER = r"(?:(?:\^|\*\*)\s*(?:\{\s*(?P<exp2>[-+]?\d++)\s*\}|(?P<exp3>[-+]?\d++))|(?P<exp4>[⁺⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]++))"
+_EXPONENT = rf"(?:[eE](?P<exp>[-+]?\d++)|\s*[×x*·]\s*10\s*{_POWER})"
 _SCALE_WORDS = "hundred|(?:dozen|thousand|million|billion|trillion|lakh|crore)s?|[bmt]n"
 _NUMBER = re.compile(
     rf"(?:(?P<whole>\d++)\s+(?:and\s+)?(?=\d+\s*/\s*\d))?"
@@ -76,7 +76,7 @@ _PARTS = re.compile(
 """Words that, directly after a number, make it another number."""
 _HEDGES = frozenset(
     "or either neither nor not never cannot without except than least most between approximately approx roughly nearly "
-    "almost circa maybe perhaps possibly probably wrong incorrect false unlike anything unequal hardly barely "
+    "almost circa maybe perhaps possibly probably likely presumably wrong incorrect false unlike anything unequal hardly barely "
     "undefined nan infinity infinite etc".split()
 )
 """Alternatives, negations, comparisons and approximations: they change a number wherever they stand."""
@@ -111,6 +111,7 @@ _FILLERS = frozenset("a an the just exactly only well far even".split())
 _OPEN_ENDED = re.compile(
     r"\band\s+(?:up|upwards?|over|above|below|under|older|younger|counting|more|less|fewer|change|some|so\s+on|a\s+(?:bit|little|few)|"
     r"a\s+(?:quarter|third|fourth|fifth|eighth|tenth)|one|two|three|four|five|six|seven|eight|nine|ten)\b|\bper\s+mil(?:le|l)?\b|"
+    r"\b(?:could|might|may)\s+be\b|\bto\s+(?:one|two|three|four|five|six|seven|eight|nine|ten)\b|"
     r"\braised\s+to\b|\bto\s+the\s+\w+(?:th|rd|nd|st)\b|\b(?:by|into|over)\s+(?:one|two|three|four|five|six|seven|eight|nine|ten)\b"
 )
 _TOTALS = frozenset(
