@@ -268,6 +268,23 @@ def test_an_interrupted_judge_has_stored_what_it_judged(swirl, batch, monkeypatc
     assert code == 0 and f"{8 - asked} episodes judged, 8 in the table" in out
 
 
+@pytest.mark.parametrize("name", ["a\x1b]0;owned\x07b", "a\u202eb", "a\nb", "a\x9b31mb'c\\d"])
+def test_names_of_cells_that_somebody_sent_reach_no_table_raw(swirl, name):
+    for cell in ("a", name):
+        Path("sweep", cell).mkdir(parents=True)
+        assert swirl("generate", "task=ledger", "n=2", f"out=sweep/{cell}")[0] == 0
+    Path("sweep/multirun.yaml").touch()
+    Path("sweep", f"{name}-failed").mkdir()
+    Path("sweep", f"{name}-failed", "failed.txt").write_text(f"why {name}\n")
+    code, out, err = swirl("eval", "out=sweep")
+    assert code == 0 and out.replace("\n", "").isprintable() and "failed: " in out, err
+
+
+@pytest.mark.parametrize("argv", [["generate", "task=ledger", "n=1", "out=null"], ["eval", "task=ledger", "n=1", "out=null"]])
+def test_a_run_without_a_folder_is_refused(swirl, argv):
+    assert "out=null: a run needs a folder" in error_of(swirl(*argv))
+
+
 MEASURED = '{"sampled": {"episodes": 3}, "greedy": 4}'
 DAMAGED = ["{", "[]", "3", '{"after": 3}', '{"after": {"sampled": 3}}', '{"at": 3}', '{"also": {"easy": []}}', '{"spent": []}']
 DAMAGED += ["[" * 9999, f'{{"before": {MEASURED}}}', f'{{"at": {{"5": {MEASURED}}}}}']

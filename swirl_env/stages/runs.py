@@ -39,7 +39,9 @@ def settle(options: R, keys: Collection[str] | None = None) -> R:
         StoreError: if the folder holds a run already and ``resume`` is not set, or is no folder of ours.
         ConfigError: if a run would be continued with another configuration, or runs code that was not asked for.
     """
-    path = Path(options.out or "")
+    if options.out is None:
+        raise ConfigError("out=null: a run needs a folder. Name it, out=..., or leave out= away.")
+    path = Path(options.out)
     stored = _check_begin(path, options)
     options = pin_dates(options, stored if options.resume else None)
     if stored is None or not options.resume:

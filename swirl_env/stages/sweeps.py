@@ -10,7 +10,7 @@ import msgspec
 
 from swirl_env.config.failures import failure_of
 from swirl_env.config.overrides import command, override
-from swirl_env.errors import StoreError
+from swirl_env.errors import StoreError, printable
 from swirl_env.evaluate import Estimate, Evaluation, evaluate
 from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.store import Store
@@ -63,9 +63,9 @@ def _list_unfinished(path: Path, unfinished: Sequence[Path]) -> None:
     """Prints the cells without results, each that failed with its reason."""
     failed, _ = failed_cells(path)
     for run, reason in failed.items():
-        print(f"failed: {run.relative_to(path)}: {reason}")
+        print(printable(f"failed: {run.relative_to(path)}: {reason}"))
     if others := [str(run.relative_to(path)) for run in unfinished if run not in failed]:
-        print(f"without results: {', '.join(others)}")
+        print(printable(f"without results: {', '.join(others)}"))
 
 
 def _without_table(path: Path, runs_without: Sequence[Path]) -> list[Cell]:

@@ -13,6 +13,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
+from swirl_env.errors import printable
 from swirl_env.evaluate import Estimate, Evaluation, t975
 
 PLAIN = 200
@@ -116,7 +117,7 @@ _SPARE = ("tool errors", "F1", "tokens", "valid actions", "steps", "seconds", "k
 
 def _table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], title: str, words: int, sections: Sequence[int]) -> Table:
     table = Table(
-        title=Text(title) if title else None,
+        title=Text(printable(title)) if title else None,
         title_justify="left",
         title_style="bold",
         box=SIMPLE_HEAD,
@@ -128,7 +129,7 @@ def _table(rows: Sequence[Mapping[str, str]], columns: Sequence[str], title: str
         head = f"{first.removesuffix(' by')}\n{last}" if i >= words and first else column
         table.add_column(head, justify="left" if i < words else "right", no_wrap=True)
     for i, row in enumerate(rows):
-        table.add_row(*(escape(row[column]) for column in columns), end_section=i in sections)
+        table.add_row(*(escape(printable(row[column])) for column in columns), end_section=i in sections)
     return table
 
 
