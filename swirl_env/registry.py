@@ -18,7 +18,7 @@ from typing import Any, cast
 from swirl_env.adapters import adapted
 from swirl_env.errors import ConfigError, MissingExtra, PluginError, SwirlError, UnknownName, unknown_name
 from swirl_env.protocols import ActionFormat, Agent, Grader, Judge, TaskSource, Tool
-from swirl_env.types import Task
+from swirl_env.types import Settings, Task
 
 KINDS = {
     **{"tool": "tools", "judge": "judges", "agent": "agents", "task": "tasks", "format": "formats", "algo": "algos"},
@@ -280,6 +280,13 @@ def make_format(name: str, tools: Sequence[str], schemas: tuple[tuple[str, str],
     """
     parameters = {tag: json.loads(schema) for tag, schema in schemas}
     return cast("ActionFormat", make("format", {"name": name, "tools": tools}, parameters=parameters))
+
+
+def format_of(settings: Settings) -> ActionFormat:
+    """Returns the format of an episode, with the arguments of its tools as far as the settings know them."""
+    functions = [item["function"] for item in json.loads(settings.functions or "[]")]
+    schemas = tuple((function["name"], json.dumps(function["parameters"])) for function in functions)
+    return make_format(settings.format, settings.tools, schemas)
 
 
 def _with(spec: Spec, options: dict[str, Any]) -> Spec:

@@ -18,6 +18,7 @@ from test_agents_real_tokenizers import CONTROLS, load
 
 import tiny_lm
 from swirl_env.agents.transformers.renderer import Renderer
+from swirl_env.agents.transformers.stopping import Stopper
 from swirl_env.arguments import loads
 from swirl_env.episodes.formats import HermesFormat, NativeFormat
 from swirl_env.episodes.transcript import initial_state, next_state, observe
@@ -189,3 +190,16 @@ def test_a_template_without_tools_is_refused(template):
 def test_the_plain_template_is_refused():
     with pytest.raises(ConfigError, match="format=hermes"):
         Renderer(tiny_lm.tokenizer(), template="plain").of(NATIVE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_generation_stops_with_the_last_brace_of_a_call_without_tags(name):
+    load(name)
+    of_state = renderer_of(begin("native"), name)
+    bare = '{"name": "route", "parameters": {"to": "Oslo", "stops": [{"a": 1}]}}'
+    for text, end in ((bare, len(bare)), (f"<think>{bare}</think>\n{bare}", 2 * len(bare) + 16), ("<answer>5</answer>", 18)):
+        stopped = Stopper(of_state.codec).test(NATIVE, False)
+        ids = of_state.tokenizer.encode(f"{text}\nResult: 4", add_special_tokens=False)
+        count = next(n for n in range(1, len(ids) + 1) if stopped(ids[:n]))
+        assert of_state.decode(ids[:count]).rstrip() == text and len(text) == end

@@ -10,7 +10,7 @@ from swirl_env.agents.openai.replies import Message, reasoning_of
 from swirl_env.arguments import loads
 from swirl_env.episodes.formats.native import arguments_text
 from swirl_env.protocols import ActionFormat, OffersFunctions
-from swirl_env.registry import make_format
+from swirl_env.registry import format_of, make_format
 from swirl_env.types import Role, Settings, State, ToolCall
 
 ToolRole = Literal["user", "tool"]
@@ -20,13 +20,6 @@ def functions_of(settings: Settings) -> list[dict[str, Any]]:
     """Returns the tools that the server offers to the model (``tools`` of a request); none if the prompt offers them."""
     functions: list[dict[str, Any]] = json.loads(settings.functions) if settings.functions else []
     return functions
-
-
-def format_of(settings: Settings) -> ActionFormat:
-    """Returns the format of an episode, with the arguments of its tools as far as the settings know them."""
-    functions = [item["function"] for item in functions_of(settings)]
-    schemas = tuple((function["name"], json.dumps(function["parameters"])) for function in functions)
-    return make_format(settings.format, settings.tools, schemas)
 
 
 def stops_of(settings: Settings) -> list[str]:

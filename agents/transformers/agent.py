@@ -212,7 +212,8 @@ class TransformersAgent:
             self.stats["too_long"] += action.error == "length"
             if state.settings.history == "full" and state.steps and state.steps[-1].action.prompt_ids:
                 last = state.steps[-1].action
-                before = last.prompt_ids + last.token_ids
+                # What was written past the first complete call is no part of the state.
+                before = last.prompt_ids + self.renderer.of(state.settings).sampled_ids(last, state.turns[-2].text)
                 self.stats["prefix_breaks"] += prompt.ids[: len(before)] != before
 
     @property

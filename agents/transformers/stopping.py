@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from swirl_env.agents.transformers.text import TextCodec
 from swirl_env.episodes.reasoning import CLOSE, reasoning_end
 from swirl_env.errors import ConfigError
-from swirl_env.registry import make_format
-from swirl_env.types import Settings
+from swirl_env.registry import format_of, make_format
+from swirl_env.types import Malformed, Settings
 
 
 class Stopper:
@@ -33,10 +33,17 @@ class Stopper:
         if not stops:
             return lambda ids: False
         longest = max(map(len, (*stops, CLOSE)))
+        parse = format_of(settings).parse if settings.functions else None  # calls without tags end with no stop string
         thinking, read = opened, 0
 
         def ended(ids: list[int]) -> bool:
             nonlocal thinking, read
+            if (
+                parse is not None
+                and any(self._holds(mark, ids[-1]) for mark in "}])")
+                and not isinstance(parse(self.codec.decode(ids), opened), Malformed)
+            ):
+                return True
             # Few tokens hold the end of a tag, so few are looked at more closely.
             if not any(self._holds(mark[-1], ids[-1]) for mark in (*stops, CLOSE)):
                 return False
