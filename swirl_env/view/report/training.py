@@ -65,12 +65,9 @@ def _rows(folder: Path, name: str, *numbers: str) -> list[Row]:
     Raises:
         StoreError: naming the file, if a row is none.
     """
-    try:
-        rows: list[Any] = read_log(folder, name)
-    except ValueError as error:
-        raise StoreError(f"{folder / name} is damaged: {error}. Resume the run, or leave it out.") from error
+    rows = read_log(folder, name)
     for number, row in enumerate(rows, 1):
-        lacking = [key for key in numbers if not isinstance(row, dict) or not isinstance(row.get(key), int | float)]
+        lacking = [key for key in numbers if not isinstance(row.get(key), int | float)]
         if lacking:
             raise StoreError(f"{folder / name} is damaged: row {number} has no number {lacking[0]!r}. Leave the run out.")
     return rows
