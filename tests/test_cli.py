@@ -148,7 +148,14 @@ def test_nothing_is_left_beside_the_run_folder(swirl, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} <= {"runs", "cache"}
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name.startswith("generate-")
-    assert {p.name for p in run.iterdir()} == {"config.yaml", "trajectories", "verdicts", "selections", ".lock"}
+    assert {p.name for p in run.iterdir()} == {
+        "config.yaml",
+        "environment.json",
+        "trajectories",
+        "verdicts",
+        "selections",
+        ".lock",
+    }
 
 
 def test_bench_writes_one_table(swirl, tmp_path):
