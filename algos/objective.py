@@ -26,7 +26,7 @@ class LossInputs:
     logprobs: Tensor
     """[T] log pi now, with gradient."""
     behaviour: Tensor | None
-    """[T] log-probs at generation; None if a step of the batch has none."""
+    """[T] log-probs at generation; None if any step of the batch lacks them."""
     reference: Tensor | None
     """[T] log pi_ref; None without a KL term."""
     step: Tensor
