@@ -189,16 +189,18 @@ def test_killed_at_any_moment_it_ends_with_the_same_bits(cache, tmp_path):
 
 
 def test_ctrl_c_says_how_to_go_on(cache, tmp_path):
-    process = start(tmp_path, "algo=return_to_go", JUDGE, "setting=easy", *SHORT, "out=run")
+    run = ["algo=return_to_go", JUDGE, "setting=easy", *SHORT, "save_every=7", "out=run"]
+    process = start(tmp_path, *run)
     while not metrics(tmp_path / "run"):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
-    code, _, err = finish(start(tmp_path, "algo=return_to_go", JUDGE, "setting=easy", *SHORT, "out=run", "resume=true"))
+    code, _, err = finish(start(tmp_path, *run, "resume=true"))
     assert code == 2 and "Another process is writing to run" in err
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     assert code == 130 and "Traceback" not in err
-    go_on = f"swirl train out=run resume=true {JUDGE}"  # code of one's own is named again
+    # What was set and decides no result is repeated, and code of one's own is named again.
+    go_on = f"swirl train out=run resume=true save_every=7 {JUDGE}"
     assert err.splitlines()[-1] == f"swirl: interrupted. To go on from the last checkpoint: {go_on}"
 
 

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 
 from swirl_env.config.options import RunOptions, with_recorded_texts
-from swirl_env.config.overrides import choice, command, command_line_words, override, tool_choices
+from swirl_env.config.overrides import choice, command, command_line_keys, command_line_words, override, tool_choices
 from swirl_env.config.plugins import GROUPS, with_texts
 from swirl_env.errors import ConfigError, StoreError
 from swirl_env.stages.run_yaml import read_yaml, write_yaml
@@ -155,8 +155,14 @@ def _programs(config: Mapping[str, object]) -> list[str]:
 
 
 def resume_command(stage: str, options: RunOptions) -> str:
-    """Returns the command that goes on with a run; it repeats what runs code: ``module:Attr`` names, programs of tools."""
-    return command(stage, override("out", options.out), "resume=true", *code_words(to_config(options)))
+    """Returns the command that goes on with a run.
+
+    It repeats what config.yaml does not hold or does not answer for: options that were set and decide no result (trackers,
+    how often to save), and what runs code (``module:Attr`` names, programs of tools).
+    """
+    set_keys = {_top(key) for key in command_line_keys()} & set(options.FREE) - {"out", "resume"}
+    words = [override(key, getattr(options, key)) for key in options.FREE if key in set_keys]
+    return command(stage, override("out", options.out), "resume=true", *words, *code_words(to_config(options)))
 
 
 def code_words(config: Config) -> list[str]:
