@@ -74,6 +74,7 @@ OPTIONS = {
     "slate": ["algo.episodes_per_update=4", "algo.samples=2"],
     "pivot": ["algo.questions=8", "algo.profile=2", "algo.states_per_update=4", "algo.samples=2"],
     "turn_ppo": ["algo.episodes_per_update=8"],
+    "episode_reward": ["algo.episodes_per_update=8"],
     "step_dpo": ["algo.episodes_per_update=4"],
     **{name: ["algo.questions_per_update=2", "algo.samples=4"] for name in GROUPED},
 }
@@ -90,7 +91,7 @@ def test_every_algorithm_trains_a_policy_that_loads(name, swirl, cache):
         assert "Nothing was trained on: in 2 updates all advantages were 0" in err and not Path("run/policy").exists()
         return
     assert code == 0, err
-    assert out.splitlines()[-1].startswith("next: swirl generate agent=transformers agent.model=run/policy ")
+    assert out.splitlines()[-1] == f"next: swirl eval trained=run {JUDGE}"
     assert "policy/" in out.splitlines()[-2]
     agent = TransformersAgent("run/policy", max_new_tokens=24)
     (episode,) = collect(agent, SETTINGS["easy"].engine("test"), 1)
@@ -210,7 +211,7 @@ def test_adapters_are_trained_and_saved_alone(swirl, cache):
     shutil.copytree(base, "model")
     few = ["algo=return_to_go", "algo.episodes_per_update=8", JUDGE, "setting=easy", *SHORT, "updates=2", "trainer.kl=0.1"]
     code, out, err = swirl("train", "policy=model", "lora.rank=2", "lora.targets=[q_proj,v_proj]", *few, "out=run")
-    assert code == 0 and "agent.model=model agent.adapter=run/policy" in out, err
+    assert code == 0 and out.splitlines()[-1] == f"next: swirl eval trained=run {JUDGE}", err
     assert (Path("run/policy") / "adapter_model.safetensors").exists() and not Path("run/policy/model.safetensors").exists()
     agent = TransformersAgent("model", adapter="run/policy", max_new_tokens=24)
     plain = TransformersAgent("model", max_new_tokens=24)
