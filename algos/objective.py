@@ -112,7 +112,7 @@ class PolicyLoss:
             ConfigError: if a ratio is asked for and the log-probs at generation are not known.
         """
         config, logp, gain = self._config, inputs.logprobs, inputs.advantages.to(inputs.logprobs)
-        n, rest = len(gain), {"reduction": inputs.reduction}
+        n = len(gain)
         generation = None if inputs.behaviour is None else inputs.behaviour.to(logp)
         if config.needs_ratios and generation is None:
             raise ConfigError(f"{config.ratios_of} needs the log-probs at generation of every token; these steps have none.")
@@ -125,7 +125,7 @@ class PolicyLoss:
         else:
             loss = ppo_clip(
                 logp, old, inputs.step, gain, inputs.count,
-                clip=config.low, clip_high=config.high, level=config.ratio, weight=weight, **rest,
+                clip=config.low, clip_high=config.high, level=config.ratio, weight=weight, reduction=inputs.reduction,
             )  # fmt: skip
         if old is None or not (config.needs_ratios or config.optimizer_steps > 1):
             return loss, {}

@@ -69,7 +69,7 @@ class Renderer:
         if template == "chat" and not getattr(tokenizer, "chat_template", None):
             raise ConfigError("This tokenizer has no chat template. Use template='plain', or a model that was taught one.")
         self.tokenizer, self.system = tokenizer, system
-        self.template = template
+        self.template: TemplateName = template
         self.template_options = dict(template_options or {})
         self.date = _day(date)
         self._template: Template = PlainTemplate(system)

@@ -165,7 +165,7 @@ class Parser:
         node = self.sum()
         if depth or self.tokens[self.place - 1] != "%" or self.tokens[start] in _CLOSERS or self.tokens[self.place - 2] in ")]}":
             return node
-        if type(node) is not tuple or node[0] != "+" or len(node) > 3 or not _is_number(node[1]):
+        if type(node) is not tuple or len(node) != 3 or node[0] != "+" or not _is_number(node[1]):
             return node
         percent = node[2][1] if node[2][0] == "neg" else node[2]
         if percent[0] != "%" or type(percent[1]) not in (int, Fraction):

@@ -83,7 +83,7 @@ def build(asked: Sequence[str], by: Sequence[str], sections: Sequence[Section], 
     blocks = tuple(
         Block(section, tuple(summaries(cell) for cell in section.cells), tuple(comparisons(section))) for section in sections
     )
-    by_kind = {kind: tuple(overall([s for s in sections if s.kind == kind])) for kind in KINDS}
+    by_kind: dict[Kind, tuple[Overall, ...]] = {kind: tuple(overall([s for s in sections if s.kind == kind])) for kind in KINDS}
     trained = [result for section in sections for cell in section.cells for result in cell.results if result.kind == "training"]
     dashboards = tuple(_dashboard(result) for result in trained)
     report = Report(tuple(asked), tuple(by), blocks, by_kind, dashboards, tuple(_notes(blocks)))
