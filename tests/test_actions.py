@@ -1,7 +1,7 @@
 """The action parsers: total over all strings, decided by the first complete element, linear in length."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from swirl_env.episodes.formats import HermesFormat, XmlFormat
@@ -34,12 +34,12 @@ def blank_reasoning(text):
 
 def xml_oracle(text):
     """A second reading of the rule, by brute force: the shortest prefix that holds some <t>...</t> outside think blocks."""
-    text = blank_reasoning(text)
+    shown = blank_reasoning(text)
     for end in range(len(text) + 1):
         for tag in (*TOOLS, "answer"):
-            if text[:end].endswith(f"</{tag}>"):
-                start = text[: end - len(tag) - 3].rfind(f"<{tag}>")
-                if "\1" in text[max(start, 0) : end]:
+            if shown[:end].endswith(f"</{tag}>"):
+                start = shown[: end - len(tag) - 3].rfind(f"<{tag}>")
+                if "\1" in shown[max(start, 0) : end]:
                     continue
                 if start >= 0:
                     return tag, text[start + len(tag) + 2 : end - len(tag) - 3].strip(), start, end
@@ -47,6 +47,8 @@ def xml_oracle(text):
 
 
 @given(TAGGED)
+@example("<math_exp>\1</math_exp>")
+@example("<answer>\2\1</answer>")
 @settings(max_examples=500)
 def test_xml_agrees_with_brute_force(text):
     parsed, expected = XML.parse(text), xml_oracle(text)

@@ -10,6 +10,7 @@ from fakes import EchoTool, SumTasks
 from swirl_env.contract import assert_contract
 from swirl_env.env import build_engine
 from swirl_env.episodes.formats import NativeFormat
+from swirl_env.errors import ConfigError
 from swirl_env.types import Action, Answer, Malformed, ToolCall
 
 TOOLS = ("search_query", "math_exp")
@@ -94,6 +95,70 @@ def test_the_first_complete_element_decides():
     assert isinstance(FORMAT.parse(f"<think>{BARE}</think>"), Malformed)
     assert isinstance(FORMAT.parse(BARE, opened=True), Malformed)
     assert isinstance(FORMAT.parse(f"{BARE}</think>\n<answer>4</answer>", opened=True), Answer)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"answer": "34"}, "34"),
+        ({"answer": 34}, "34"),
+        ({"answer": " Jane Austen \n"}, "Jane Austen"),
+        ({"value": 3.5}, "3.5"),
+        ({"answer": True}, "true"),
+        ('{"answer": "34"}', "34"),
+        ("34", "34"),
+        (34, "34"),
+        ({"answer": "{34}"}, "{34}"),
+        ({"answer": "a\ud800"}, "a\ufffd"),
+    ],
+)
+@pytest.mark.parametrize("form", ["<tool_call>{}</tool_call>", "{}", "[TOOL_CALLS][{}]", "<|python_tag|>{}"])
+def test_a_call_of_answer_is_an_answer(arguments, text, form):
+    written = form.replace("{}", json.dumps({"name": "answer", "arguments": arguments}))
+    answer = FORMAT.parse(f"So:\n{written}\n{BARE}")
+    assert isinstance(answer, Answer) and answer.text == text
+
+
+@pytest.mark.parametrize(
+    "text", ['[TOOL_CALLS]answer[ARGS]{"answer": "5"}', 'answer{"answer": "5"}', '<|python_tag|>answer.call(answer="5")']
+)
+def test_a_call_of_answer_is_read_in_the_notations_of_a_name(text):
+    answer = FORMAT.parse(text)
+    assert isinstance(answer, Answer) and answer.text == "5" and text[: answer.end] == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"answer": ["a", "b"]}, "no text alone"),
+        ({"answer": "5", "unit": "km"}, "no text alone"),
+        ({"answer": None}, "empty"),
+        ({"answer": " "}, "empty"),
+        ({}, "empty"),
+        (None, "empty"),
+    ],
+)
+def test_an_answer_that_is_no_text_is_corrected(arguments, reason):
+    parsed = FORMAT.parse(json.dumps({"name": "answer", "arguments": arguments}))
+    assert isinstance(parsed, Malformed) and reason in parsed.reason
+
+
+def test_the_answer_is_offered_among_the_functions_and_no_tool_may_have_its_name():
+    offered = FORMAT.functions([EchoTool()])
+    assert [item["function"]["name"] for item in offered] == ["echo", "answer"]
+    with pytest.raises(ConfigError, match="Give the tool another tag"):
+        NativeFormat(("echo", "answer"))
+
+
+def test_the_prompt_says_how_results_come_back():
+    for fmt, says in (
+        ("native", "The result of a call comes back and"),
+        ("hermes", "QUERY -> RESULT"),
+        ("xml", "QUERY -> RESULT"),
+    ):
+        engine = build_engine(SumTasks(1), tools=[EchoTool()], judge=None, format=fmt)
+        prompt = engine.begin(engine.tasks[0]).turns[0].text
+        assert says in prompt and ("QUERY" in prompt) == (fmt != "native")
 
 
 def test_typed_arguments_are_objects():

@@ -5,6 +5,7 @@ Tokenizers are fetched by ``python -m swirl_env.benchmarks.fetch_tokenizers``; t
 
 import functools
 import json
+import random
 
 import msgspec
 import pytest
@@ -12,8 +13,6 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from test_agents_real_tokenizers import CONTROLS, load
 
 import tiny_lm
@@ -45,13 +44,41 @@ class Tool:
 
 FUNCTIONS = json.dumps(FORMATS["native"].functions([Tool(tag) for tag in TAGS]))
 NATIVE = Settings(TAGS, 6, "native", functions=FUNCTIONS)
-TEXT = st.text(st.one_of(st.characters(), st.sampled_from("<>/{}[]\"'\\|\n 0a")), min_size=1, max_size=24)
-HOSTILE = st.sampled_from([*CONTROLS, "</tool_call>", "<tool_call>{}", "[/TOOL_RESULTS]", "<answer>x</answer>", "2 < 3"])
-QUERIES = st.one_of(TEXT, HOSTILE, st.tuples(TEXT, HOSTILE).map("".join)).filter(lambda text: bool(text.strip()))
-JSON = st.recursive(st.one_of(TEXT, st.integers(-(10**9), 10**9), st.booleans(), st.none()), st.lists, max_leaves=4)
-ROUTES = st.fixed_dictionaries({"to": TEXT, "stops": st.lists(JSON, max_size=3)}).map(json.dumps)
-CALLS = st.one_of(st.tuples(st.sampled_from(TAGS[:2]), QUERIES), st.tuples(st.just("route"), ROUTES))
-PROSE = st.sampled_from(["", "I look it up.\n", "So 3 < 4. ", "<think>\nOr <answer>5</answer>?\n</think>\n\n"])
+HOSTILE = (*CONTROLS, "</tool_call>", "<tool_call>{}", "[/TOOL_RESULTS]", "<answer>x</answer>", "2 < 3")
+PROSE = ("", "I look it up.\n", "So 3 < 4. ", "<think>\nOr <answer>5</answer>?\n</think>\n\n")
+MARKS = "<>/{}[]\"'\\|\n 0a"
+
+
+def a_text(rng):
+    """Returns a random text: marks that JSON and templates use, any other character, now and then a control token."""
+    chars = [
+        rng.choice((rng.choice(MARKS), chr(rng.randrange(1, 128)), chr(rng.randrange(0x110000))))
+        for _ in range(rng.randint(1, 24))
+    ]
+    text = "".join(chars).encode("utf-8", "replace").decode()
+    return text + rng.choice(HOSTILE) if rng.random() < 0.4 else text
+
+
+def a_value(rng, depth=2):
+    kind = rng.randrange(6 if depth else 5)
+    if kind == 5:
+        return [a_value(rng, depth - 1) for _ in range(rng.randint(0, 3))]
+    return (a_text(rng), rng.randint(-(10**9), 10**9), rng.random(), rng.random() < 0.5, None)[kind]
+
+
+@functools.cache
+def generated(conversations=40, calls=25):
+    """Returns conversations of generated calls: (words before the call, tool, its text). Tools take turns."""
+    rng = random.Random(0)
+    made = []
+    for _ in range(conversations):
+        turns = []
+        for tool in (TAGS * calls)[:calls]:
+            route = {"to": a_text(rng), "stops": [a_value(rng) for _ in range(rng.randint(0, 3))]}
+            query = json.dumps(route) if tool == "route" else a_text(rng)
+            turns.append((rng.choice(PROSE), tool, query if query.strip() else "0"))
+        made.append(turns)
+    return made
 
 
 @functools.cache
@@ -86,26 +113,21 @@ def meaning(fmt, call):
 @pytest.mark.parametrize("name", NAMES)
 def test_1000_generated_calls_come_back_through_the_real_template(name, fmt):
     load(name)  # skips if it is not there
-
-    @given(CALLS, PROSE)
-    @settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
-    def comes_back(call, prose):
-        tool, query = call
-        query = query.encode("utf-8", "replace").decode()
-        text = prose + FORMATS[fmt].call(tool, query)
-        written = FORMATS[fmt].parse(text)
-        state = go_on(begin(fmt), text)
-        of_state = renderer_of(state, name)
+    of_state, parse = renderer_of(begin(fmt), name), FORMATS[fmt].parse
+    for turns in generated():
+        state, again = begin(fmt), begin(fmt)
+        for prose, tool, query in turns:
+            state = go_on(state, prose + FORMATS[fmt].call(tool, query))
+            expected = loads(query) if tool == "route" else query.strip()
+            assert meaning(fmt, state.steps[-1].call) == (tool, expected)
         rendered = of_state.render(state)
-        ((start, end),) = rendered.spans
-        shown = of_state.decode(rendered.ids[start:end])
-        assert meaning(fmt, FORMATS[fmt].parse(shown)) == meaning(fmt, written)
-        assert meaning(fmt, written) == (tool, loads(query) if tool == "route" else query.strip() or query)
-        # The model itself, if it samples these ids, has made the same call.
-        again = next_state(begin(fmt), Step(Action(shown, rendered.ids[start:end]), FORMATS[fmt].parse(shown), None, "4"))
-        assert of_state.render(again).ids[start:end] == rendered.ids[start:end]
-
-    comes_back()
+        texts = [of_state.decode(rendered.ids[start:end]) for start, end in rendered.spans]
+        for text, (start, end), step in zip(texts, rendered.spans, state.steps, strict=True):
+            assert meaning(fmt, parse(text)) == meaning(fmt, step.call)
+            # The model itself, if it samples these ids, has made the same call.
+            again = next_state(again, Step(Action(text, rendered.ids[start:end]), parse(text), step.result, step.observation))
+        assert of_state.render(again).ids == rendered.ids
+    assert sum(map(len, generated())) == 1000
 
 
 @pytest.mark.slow
@@ -142,7 +164,7 @@ def test_states_read_as_the_template_writes_them(name):
     messages = [
         {"role": "user", "content": "How far is it?"},
         {"role": "assistant", "content": "", "tool_calls": [{"id": "call00000", "type": "function", "function": function}]},
-        {"role": "tool", "name": "math_exp", "tool_call_id": "call00000", "content": "7*8 -> 4 km"},
+        {"role": "tool", "name": "math_exp", "tool_call_id": "call00000", "content": "4 km"},
     ]
     dated = {"date_string": "02 Jan 2026"} if name == "llama3.2" else {}
     whole = tokenizer.apply_chat_template(
@@ -198,7 +220,13 @@ def test_generation_stops_with_the_last_brace_of_a_call_without_tags(name):
     load(name)
     of_state = renderer_of(begin("native"), name)
     bare = '{"name": "route", "parameters": {"to": "Oslo", "stops": [{"a": 1}]}}'
-    for text, end in ((bare, len(bare)), (f"<think>{bare}</think>\n{bare}", 2 * len(bare) + 16), ("<answer>5</answer>", 18)):
+    answer = '{"name": "answer", "arguments": {"answer": "5"}}'
+    for text, end in (
+        (bare, len(bare)),
+        (f"<think>{bare}</think>\n{bare}", 2 * len(bare) + 16),
+        ("<answer>5</answer>", 18),
+        (answer, len(answer)),
+    ):
         stopped = Stopper(of_state.codec).test(NATIVE, False)
         ids = of_state.tokenizer.encode(f"{text}\nResult: 4", add_special_tokens=False)
         count = next(n for n in range(1, len(ids) + 1) if stopped(ids[:n]))

@@ -222,13 +222,13 @@ def test_native_calls_go_through_the_tool_calls_field():
         (trajectory,) = collect(policy, native_engine(), 1, 1)
         policy.close()
     first, second = server.requests
-    assert [f["function"]["name"] for f in first["tools"]] == ["echo"] and first["stop"] == ["</answer>"]
+    assert [f["function"]["name"] for f in first["tools"]] == ["echo", "answer"] and first["stop"] == ["</answer>"]
     _, call, result = second["messages"]
     assert call["content"] == "I ask." and call["tool_calls"][0]["function"] == {
         "name": "echo",
         "arguments": '{"query": "1 < 2"}',
     }
-    assert result == {"role": "tool", "tool_call_id": call["tool_calls"][0]["id"], "content": "1 < 2 -> 1 < 2"}
+    assert result == {"role": "tool", "tool_call_id": call["tool_calls"][0]["id"], "content": "1 < 2"}
     assert trajectory.steps[0].call.query == "1 < 2" and trajectory.ended == "answered"
 
 
@@ -255,6 +255,15 @@ def test_native_calls_that_cannot_be_read_are_corrected_as_the_user(arguments, n
     assert reason in trajectory.steps[0].observation
     assert [m["role"] for m in server.requests[1]["messages"]] == ["user", "assistant", "user"]
     assert "tool_calls" not in server.requests[1]["messages"][1] and len(trajectory.steps) == 2
+
+
+@pytest.mark.parametrize("arguments", ['{"answer": "3"}', {"answer": 3}, '{"value": "3"}', "3"])
+def test_a_native_call_of_answer_is_the_answer(arguments):
+    with ChatServer(lambda request: call_of(arguments, name="answer")) as server:
+        policy = agent(server)
+        (trajectory,) = collect(policy, native_engine(), 1, 1)
+        policy.close()
+    assert (trajectory.ended, trajectory.outcome.answer) == ("answered", "3") and len(trajectory.steps) == 1
 
 
 def test_native_calls_in_the_text_of_a_server_are_read_too():

@@ -13,7 +13,8 @@ from swirl_env.benchmarks.qwen.plan import ARMS, PROMPTS, SETS, plan, rows_of
 from swirl_env.env import build_engine
 from swirl_env.evaluate import evaluate
 from swirl_env.store import Store
-from swirl_env.types import Answer, ToolCall, Verdict
+from swirl_env.tools.calculator import Calculator
+from swirl_env.types import Answer, Malformed, ToolCall, Verdict
 
 
 def stages(*argv):
@@ -50,11 +51,19 @@ def test_every_command_composes(swirl):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_worked_example_of_a_prompt_is_read_by_the_format(name):
+def test_the_worked_examples_of_a_prompt_are_read_and_right(name):
     engine = build_engine("ledger", tools=["calculator"], format="native", prompt=PROMPTS[name])
-    messages = [line.partition("Your message: ")[2] for line in PROMPTS[name].splitlines() if "Your message: " in line]
-    parsed = [engine.format.parse(text.replace("search_query", "math_exp")) for text in messages]
-    assert [type(one) for one in parsed] == [ToolCall, ToolCall, Answer]
+    examples = PROMPTS[name].split("\n\n")[1:-1]
+    for example in examples:
+        lines = example.splitlines()
+        parsed = [engine.format.parse(line.replace("search_query", "math_exp")) for line in lines]
+        *calls, answer = [one for one in parsed if not isinstance(one, Malformed)]
+        assert isinstance(answer, Answer) and calls and all(isinstance(one, ToolCall) for one in calls)
+        results = [following for line, following in zip(parsed, lines[1:], strict=False) if isinstance(line, ToolCall)]
+        assert answer.text in results[-1]
+        if name == "gsm8k":
+            assert [result.text for result in Calculator().run([call.query for call in calls])] == results
+    assert examples
 
 
 def test_the_page_keeps_its_text_and_says_what_was_not_run(tmp_path):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from swirl_env.agents.openai.replies import Message, reasoning_of
 from swirl_env.arguments import loads
 from swirl_env.episodes.formats.native import arguments_text
+from swirl_env.episodes.transcript import result_of
 from swirl_env.protocols import ActionFormat, OffersFunctions
 from swirl_env.registry import format_of, make_format
 from swirl_env.types import Role, Settings, State, ToolCall
@@ -48,10 +49,12 @@ def messages_of(state: State, system: str | None, tool_role: ToolRole) -> list[d
 def _structured(state: State, fmt: ActionFormat, functions: OffersFunctions) -> list[dict[str, Any]]:
     """Returns messages in which calls are objects and results name the call that they answer."""
     messages: list[dict[str, Any]] = []
-    call_id = ""
+    call_id, steps = "", iter(state.steps)
     for n, turn in enumerate(state.turns):
         if turn.role == "tool":
-            answered = {"role": "tool", "tool_call_id": call_id, "content": turn.text}
+            step = next(steps, None)
+            content = turn.text if step is None else result_of(step)
+            answered = {"role": "tool", "tool_call_id": call_id, "content": content}
             messages.append(answered if call_id else {"role": "user", "content": turn.text})
             continue
         message: dict[str, Any] = {"role": turn.role, "content": turn.text}

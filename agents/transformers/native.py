@@ -12,11 +12,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
+
 from swirl_env.agents.transformers.interfaces import Tokenizer
 from swirl_env.agents.transformers.template import ChatTemplate
 from swirl_env.episodes.formats.native import NativeFormat, arguments_text
+from swirl_env.episodes.formats.scanner import ANSWER
+from swirl_env.episodes.transcript import result_of
 from swirl_env.errors import ConfigError
-from swirl_env.types import State, ToolCall
+from swirl_env.types import State, ToolCall, Turn
 
 CALL, TOOL = "call", "tool"
 _NAME, _ARGUMENT = "@880001@", "query"
@@ -66,11 +70,21 @@ class NativeTemplate(ChatTemplate):
     ) -> None:
         offered = json.loads(functions)
         schemas = {item["function"]["name"]: item["function"]["parameters"] for item in offered}
+        schemas.pop(ANSWER, None)  # the format's own
         self.format = NativeFormat(tuple(schemas), schemas)
         self._ends = re.compile("|".join(re.escape(name) for name in specials) or "(?!)")
         self._lead = self._tail = ""
         super().__init__(tokenizer, system, {**options, "tools": offered}, date)
         self.form = self._call_form()
+
+    def shown(self, state: State) -> State:
+        """Returns a state in which results stand without the query before them: the template shows the call itself."""
+        results = iter(state.steps)
+        turns = tuple(
+            Turn(turn.role, result_of(step)) if turn.role == "tool" and (step := next(results, None)) else turn
+            for turn in state.turns
+        )
+        return msgspec.structs.replace(state, turns=turns)
 
     def kinds(self, state: State) -> tuple[str, ...]:
         """Returns the kinds of the messages of a state. What answers no call (a correction) is the user's."""

@@ -148,6 +148,7 @@ class Renderer:
         """
         native = self._template if isinstance(self._template, NativeTemplate) else None
         roles: tuple[str, ...] = native.kinds(state) if native else tuple(turn.role for turn in state.turns)
+        state = native.shown(state) if native else state
         full = state.settings.history == "full"
         parts = self._layout(roles) if full else self._parts(roles)
         ids: list[int] = list(self._bos)

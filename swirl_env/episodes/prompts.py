@@ -19,9 +19,9 @@ PromptFunction = Callable[[Task, Mapping[str, str]], str]
 """Takes the task and the fields of a prompt (`FIELDS`), and returns the first message."""
 
 FULL, QUESTION = "full", "question"
-FIELDS = ("question", "forms", "tools", "steps", "calls", "instructions", "examples")
+FIELDS = ("question", "forms", "tools", "steps", "calls", "results", "instructions", "examples")
 """Fields of a prompt: the question; how to write calls and answers; tags of the tools; the budget in messages and in tool calls,
-in words; and the texts of the options `instructions` and `examples`."""
+in words; how results come back; and the texts of the options `instructions` and `examples`."""
 
 _FIELD = re.compile(r"\{(" + "|".join(FIELDS) + r")\}")
 _FULL = """\
@@ -29,7 +29,7 @@ _FULL = """\
 Answer the question at the end. You work in steps: each of your messages holds either one tool call or the final answer, \
 never both. Think first where that helps, then write one of these:
 {forms}
-A result comes back as QUERY -> RESULT and you go on from there. You have {steps} in all, the one with the answer \
+{results} and you go on from there. You have {steps} in all, the one with the answer \
 included, so at most {calls}. Do not send the same query twice.
 
 {examples}Question: {question}"""
@@ -68,6 +68,8 @@ class PromptTemplate:
             "tools": ", ".join(tool.tag for tool in tools),
             "steps": f"{settings.max_steps} message{'' if settings.max_steps == 1 else 's'}",
             "calls": f"{calls} tool call{'' if calls == 1 else 's'}",
+            # A conversation with structured calls shows the query in the call.
+            "results": "The result of a call comes back" if settings.functions else "A result comes back as QUERY -> RESULT",
             "instructions": self.instructions,
             "examples": self.examples,
         }

@@ -69,6 +69,13 @@ def observe(call: ParsedAction, result: ToolResult | None, correction: str = "")
     return escape(f"{call.query} -> {shown}")
 
 
+def result_of(step: Step) -> str:
+    """Returns an observation without the query before it, for conversations in which a result names the call it answers."""
+    if not isinstance(step.call, ToolCall):
+        return step.observation
+    return step.observation.removeprefix(escape(f"{step.call.query} -> "))
+
+
 def initial_state(task: Task, prompt: str, settings: Settings, seed: int = 0) -> State:
     """Returns s_1: the prompt alone."""
     return State(task, settings, (Turn("user", prompt),), (), seed, len(prompt))

@@ -62,13 +62,15 @@ class HermesFormat:
             call = call["function"]
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
             return Malformed('The tool call had no "name".', start, end)
-        if call["name"] not in self.tools:
+        return self._named(call["name"], call["arguments"] if "arguments" in call else call.get("parameters"), start, end)
+
+    def _named(self, name: str, arguments: Any, start: int, end: int) -> ParsedAction:
+        if name not in self.tools:
             return Malformed("There is no tool of that name.", start, end)
-        tag = call["name"]
-        read = self._query(tag, call["arguments"] if "arguments" in call else call.get("parameters"))
+        read = self._query(name, arguments)
         if isinstance(read, Malformed):
             return Malformed(read.reason, start, end)
-        return ToolCall(tag, _LONE_SURROGATE.sub("\ufffd", read), start, end)
+        return ToolCall(name, whole_text(read), start, end)
 
     def _query(self, tag: str, arguments: Any) -> str | Malformed:
         """Returns the arguments of a call as text: a JSON object, or the value alone for a tool that takes one text."""
@@ -142,6 +144,11 @@ class HermesBareFormat(HermesFormat):
         if not isinstance(call, dict) or "name" not in call:
             return read
         return self._call(text[start:end], start, end)
+
+
+def whole_text(text: str) -> str:
+    """Returns text out of JSON with lone surrogates replaced."""
+    return _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _last_part(text: str) -> tuple[int, int]:

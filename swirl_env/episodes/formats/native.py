@@ -7,14 +7,28 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from swirl_env.arguments import DECODER, Schema, loads, schema_of, single
-from swirl_env.episodes.formats.hermes import QUERY, HermesFormat
+from swirl_env.arguments import DECODER, Schema, loads, scalar_text, schema_of, single
+from swirl_env.episodes.formats.hermes import QUERY, HermesFormat, whole_text
 from swirl_env.episodes.formats.scanner import ANSWER, unread
 from swirl_env.episodes.reasoning import CLOSE, THINK
+from swirl_env.errors import ConfigError
 from swirl_env.protocols import Tool
 from swirl_env.types import Answer, Malformed, ParsedAction
 
 CALL = "tool_call"
+_ANSWERS: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": ANSWER,
+        "description": "Gives the final answer, as short as possible, and ends the conversation.",
+        "parameters": {
+            "type": "object",
+            "properties": {ANSWER: {"type": "string", "description": "the final answer"}},
+            "required": [ANSWER],
+        },
+    },
+}
+"""How a final answer is offered among the tools: models that were trained to call functions may write nothing else."""
 _MARKUP = re.compile(r"<(?=[A-Za-z/|!?_]|[^\x00-\x7f])")
 _TAG = rf"<(?P<closing>/?)(?P<tag>{CALL}|{ANSWER}|{THINK})>"
 _BARE = r"(?P<bare>(?:^[ \t]*|\[TOOL_CALLS\]\s*|<\|python_tag\|>\s*){name}(?:\{{(?=\s*[\"}}])|\[(?=\s*\{{\s*\")))"
@@ -41,7 +55,7 @@ class NativeFormat(HermesFormat):
       behind ``<|python_tag|>``, where ``NAME.call(query="...")`` is read too (Llama 3.1);
     - ``[TOOL_CALLS][{"name": ..., "arguments": {...}}]`` and ``[TOOL_CALLS]NAME[ARGS]{...}`` (Mistral), with or without
       the control tokens, which decoding leaves out;
-    - ``<answer>...</answer>``.
+    - ``<answer>...</answer>``, and a call of the function ``answer`` in any of these notations.
 
     The first that is complete decides. A bare object is complete with its last brace, and none counts inside a tag. An object
     that names no tool and has no arguments is no call.
@@ -49,11 +63,17 @@ class NativeFormat(HermesFormat):
     Args:
         tools: tags of the tools.
         parameters: tag -> JSON Schema of the arguments, for tools with typed arguments.
+
+    Raises:
+        ConfigError: if a tool has the name of the function that answers.
     """
 
     def __init__(self, tools: Sequence[str], parameters: Mapping[str, Schema] | None = None) -> None:
-        super().__init__(tools, parameters)
-        names = "|".join(re.escape(tool) for tool in sorted(self.tools, key=len, reverse=True)) or "(?!)"
+        if ANSWER in tools:
+            raise ConfigError(f"With format=native a call of {ANSWER!r} is the final answer. Give the tool another tag.")
+        super().__init__(tools, {tag: schema for tag, schema in (parameters or {}).items() if tag in tools})
+        self._names = (*self.tools, ANSWER)
+        names = "|".join(re.escape(name) for name in sorted(self._names, key=len, reverse=True))
         bare = _BARE.format(name=rf"(?:(?P<name>{names})(?:\[ARGS\])?\s*)?")
         self._token = re.compile("|".join((_TAG, bare, _BUILT_IN.format(names=names))), re.MULTILINE)
 
@@ -117,9 +137,18 @@ class NativeFormat(HermesFormat):
         if token["name"]:
             value = {"name": token["name"], "arguments": value}
         items = [_unwrapped(item) for item in (value if isinstance(value, list) else [value])]
-        if not all(_is_call(item, self.tools) for item in items):
+        if not all(_is_call(item, self._names) for item in items):
             return False, end
         return _Element(CALL, items if len(items) > 1 else items[0], start, end), end
+
+    def _named(self, name: str, arguments: Any, start: int, end: int) -> ParsedAction:
+        if name != ANSWER:
+            return super()._named(name, arguments, start, end)
+        text = _answer_of(arguments)
+        if text is None:
+            form = f'{{"name": "{ANSWER}", "arguments": {{"{ANSWER}": "..."}}}}'
+            return Malformed(f"The answer was no text alone; write {form}.", start, end)
+        return Answer(text, start, end) if text else Malformed("The answer was empty.", start, end)
 
     def arguments(self, tool: str, query: str) -> dict[str, Any]:
         """Returns the arguments of a call as an object: what the text of a `ToolCall` stands for."""
@@ -135,25 +164,26 @@ class NativeFormat(HermesFormat):
         return f"<{CALL}>\n{body}\n</{CALL}>"
 
     def functions(self, tools: Sequence[Tool]) -> list[dict[str, Any]]:
-        """Returns the tools as chat templates and servers are told of them."""
-        return [
+        """Returns the tools, and the function that answers, as chat templates and servers are told of them."""
+        offered = [
             {
                 "type": "function",
                 "function": {"name": tool.tag, "description": tool.description, "parameters": _parameters(tool)},
             }
             for tool in tools
         ]
+        return [*offered, _ANSWERS]
 
     def instructions(self, tools: Sequence[Tool]) -> str:
         """Tells a policy what it may call and how it answers; how calls are written is the template's business."""
         lines = [f"- a call of {tool.tag}: {tool.description}" for tool in tools]
-        return "\n".join([*lines, f"- <{ANSWER}>...</{ANSWER}>: your final answer, as short as possible."])
+        return "\n".join([*lines, f"- a call of {ANSWER}, or <{ANSWER}>...</{ANSWER}>: your final answer, as short as possible."])
 
     def correction(self, malformed: Malformed) -> str:
         """The environment's reply to an action that could not be read."""
         names = ", ".join(f'"{name}"' for name in self.tools)
         form = '{"name": "...", "arguments": {...}}'
-        return f"{malformed.reason} Write one tool call, {form} (tools: {names}), or one <{ANSWER}>."
+        return f'{malformed.reason} Write one tool call, {form} (tools: {names}), or call "{ANSWER}" with your final answer.'
 
 
 def arguments_text(arguments: Mapping[str, Any] | str) -> str:
@@ -177,18 +207,27 @@ def _read_built_in(text: str, tool: str, start: int, at: int) -> tuple[_Element 
     return _Element(CALL, {"name": tool, "arguments": arguments}, start, at + 1), at + 1
 
 
+def _answer_of(arguments: Any) -> str | None:
+    """Returns the answer that a call states, whatever its argument is called; None if it is no text or number alone."""
+    inner = loads(arguments) if isinstance(arguments, str) else arguments
+    if isinstance(inner, dict) and len(inner) == 1:
+        (arguments,) = inner.values()
+    text = "" if arguments in (None, {}) else scalar_text(arguments)
+    return None if text is None else whole_text(text).strip()
+
+
 def _unwrapped(item: Any) -> Any:
     """Returns the call inside ``{"type": "function", "function": {...}}``; other values as they are."""
     inner = item.get("function") if isinstance(item, dict) else None
     return inner if isinstance(inner, dict) else item
 
 
-def _is_call(item: Any, tools: Sequence[str]) -> bool:
-    """Returns whether an object is meant as a call: by its arguments, or by the name of a tool."""
+def _is_call(item: Any, names: Sequence[str]) -> bool:
+    """Returns whether an object is meant as a call: by its arguments, or by its name."""
     return (
         isinstance(item, dict)
         and isinstance(name := item.get("name"), str)
-        and bool(name in tools or {"arguments", "parameters"} & item.keys())
+        and bool(name in names or {"arguments", "parameters"} & item.keys())
     )
 
 
