@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from swirl_env.config.stages import STAGES
 from swirl_env.errors import SwirlError, describe_os_error, plugin_traceback, printable, unknown_name
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     let_waiting_threads_sleep()
     try:
-        with _termination_as_interrupt() as terminated:
+        with _termination_as_interrupt() as terminated, _own_command_line():
             return _dispatch(argv)
     except (SwirlError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has left, as in `swirl eval ... | head`
@@ -43,6 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):  # the terminal may be gone
             print(f"\nswirl: interrupted. {printable(str(interrupt))}".rstrip(), file=sys.stderr)
         return 128 + terminated[0] if terminated else INTERRUPTED
+
+
+@contextmanager
+def _own_command_line() -> Iterator[None]:
+    """Puts back what hydra knew of a command line: after a stage nothing in this process is a part of it any more."""
+
+    def holder() -> Any:
+        return vars(sys.modules["hydra.core.hydra_config"])["HydraConfig"].instance()
+
+    loaded = "hydra.core.hydra_config" in sys.modules
+    before = holder().cfg if loaded else None
+    try:
+        yield
+    finally:
+        if "hydra.core.hydra_config" in sys.modules:
+            holder().cfg = before
 
 
 @contextmanager

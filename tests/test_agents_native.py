@@ -205,10 +205,8 @@ def test_with_history_calls_the_calls_alone_are_structured(name):
 
 @pytest.mark.parametrize("template", [tiny_lm.GEMMA, tiny_lm.HARMONY])
 def test_a_template_without_tools_is_refused(template):
-    tokenizer = tiny_lm.tokenizer()
-    tokenizer.chat_template = template
     with pytest.raises(ConfigError, match="use format=hermes"):
-        Renderer(tokenizer).of(NATIVE)
+        Renderer(tiny_lm.tokenizer(template)).of(NATIVE)
 
 
 def test_the_plain_template_is_refused():

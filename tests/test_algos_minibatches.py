@@ -172,7 +172,7 @@ STATES = {"questions": 6, "filter": "none", "states_per_update": 6, "samples_per
 ALGORITHMS = {
     "swirl-mix": lambda: Swirl(**STATES, group="mix", skip_flat=True),
     "rft": lambda: Rft(filter="none", questions=6, episodes_per_update=4),
-    "turn_ppo": lambda: TurnPpo(episodes_per_update=6, reward_weight=0.5),
+    "turn_ppo": lambda: TurnPpo(episodes_per_update=6, reward_weight=0.5, clip=0),
     "implicit_prm": lambda: ImplicitPrm(questions_per_update=3, samples=2),
     "step_dpo": lambda: StepDpo(episodes_per_update=4, samples=3),
 }

@@ -67,9 +67,13 @@ def fewest(task, shown):
 def _none_or_long(task, shown):
     """Whether everything can be seen at all: grows what is known until nothing is new."""
     plan, read = task.plan, set()
+
+    def above(i):
+        return {k for j in plan[i].needs for k in above(j) | {j}}
+
     while True:
         usable = {"the question"} | {
-            f"{word} {i}" for word in ("query", "subject") for i, s in enumerate(plan) if s.evidence and set(s.needs) <= read
+            f"{word} {i}" for word in ("query", "subject") for i, s in enumerate(plan) if s.evidence and above(i) <= read
         }
         more = read | {j for call in usable for j in shown[call]}
         if more == read:

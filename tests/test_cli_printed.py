@@ -105,7 +105,7 @@ def test_commands_after_an_interrupt(tmp_path, swirl):
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
     (again,) = printed_commands(err)
-    assert code == 130 and again == ["generate", "out=run", "resume=true"]
+    assert code == 130 and again == ["generate", "out=run", "resume=true", "slots=4"]
     config, before = Store("run", "r").config(), len(Store("run", "r").keys())
     code, _, err = swirl(*again)
     assert code == 0 and config == Store("run", "r").config() and before < len(Store("run", "r").keys()) == 1500, err

@@ -140,8 +140,8 @@ def test_a_garbage_configuration_is_one_sentence(swirl, run, text):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"task": GONE}, "missing required field 'task'"),
-        ({"samples": GONE}, "missing required field 'samples'"),
+        ({"task": GONE}, "it lacks the field 'task'"),
+        ({"samples": GONE}, "it lacks the field 'samples'"),
         ({"surplus": 1}, "unknown field 'surplus'"),
         ({"samples": "many"}, "Expected 'int'"),
         ({"n": -3}, "'int' >= 1"),
