@@ -1,6 +1,7 @@
 """The benchmark of the 0.5B model: its stages are commands that compose, and its page tells what was run from what was not."""
 
 import json
+import re
 
 import pytest
 
@@ -53,7 +54,7 @@ def test_every_command_composes(swirl):
 @pytest.mark.parametrize("name", SETS)
 def test_the_worked_examples_of_a_prompt_are_read_and_right(name):
     engine = build_engine("ledger", tools=["calculator"], format="native", prompt=PROMPTS[name])
-    examples = PROMPTS[name].split("\n\n")[1:-1]
+    examples = re.split(r"^(?:Problem|Question): ", PROMPTS[name], flags=re.MULTILINE)[1:-1]
     for example in examples:
         lines = example.splitlines()
         parsed = [engine.format.parse(line.replace("search_query", "math_exp")) for line in lines]

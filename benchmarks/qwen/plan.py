@@ -11,32 +11,38 @@ from typing import Literal
 from swirl_env.benchmarks.small_model.report import BASE, WARM, Row
 
 GSM8K_PROMPT = """\
-Solve the word problem at the end. Each of your messages does one of two things:
-- it calls math_exp with one arithmetic expression, for example {"name": "math_exp", "arguments": {"query": "12 * 4 + 3"}}
-- or it ends with the final number: <answer>51</answer>
-The result of a call comes back as QUERY -> RESULT. You have {steps} in all.
+Solve the word problem at the end with the calculator.
+First call math_exp with one arithmetic expression whose value is what the problem asks for.
+Its result comes back. Then call answer with that number alone. Never make the same call twice.
 
-Example question: A box holds 12 rows of 4 eggs. 3 eggs are added, then a third of all eggs is sold. How many are left?
-Your message: {"name": "math_exp", "arguments": {"query": "12 * 4 + 3"}}
-Result: 12 * 4 + 3 -> 51
-Your message: {"name": "math_exp", "arguments": {"query": "51 - 51 / 3"}}
-Result: 51 - 51 / 3 -> 34
-Your message: <answer>34</answer>
+Problem: A box holds 12 rows of 4 eggs. 3 eggs are added, then a third of all eggs is sold. How many are left?
+{"name": "math_exp", "arguments": {"query": "(12 * 4 + 3) * 2 / 3"}}
+34
+{"name": "answer", "arguments": {"answer": "34"}}
 
-Question: {question}
+Problem: Tom earns $8 an hour. He works 6 hours a day on 5 days and then spends $90. How many dollars does he have left?
+{"name": "math_exp", "arguments": {"query": "8 * 6 * 5 - 90"}}
+150
+{"name": "answer", "arguments": {"answer": "150"}}
+
+Problem: Ann reads 20 pages on Monday, 50% more on Tuesday, and half as many as on both together on Wednesday. How many in all?
+{"name": "math_exp", "arguments": {"query": "20 + 20 * 1.5 + (20 + 20 * 1.5) / 2"}}
+75
+{"name": "answer", "arguments": {"answer": "75"}}
+
+Problem: {question}
 """
 HOTPOTQA_PROMPT = """\
-Answer the question at the end. Each of your messages does one of two things:
-- it calls search_query with a few words, for example {"name": "search_query", "arguments": {"query": "Emma novel author"}}
-- or it ends with the answer, as short as possible: <answer>Jane Austen</answer>
-The result of a call comes back as QUERY -> PASSAGES. You have {steps} in all. Do not send the same query twice.
+Answer the question at the end with the help of search_query.
+Call search_query with a few words; passages come back. You have {steps} in all. Never send the same query twice.
+When you know the answer, call answer with it, as short as possible.
 
-Example question: In which county was the author of Emma born?
-Your message: {"name": "search_query", "arguments": {"query": "Emma novel author"}}
-Result: Emma novel author -> Emma is a novel written by Jane Austen.
-Your message: {"name": "search_query", "arguments": {"query": "Jane Austen born"}}
-Result: Jane Austen born -> Jane Austen was born in Steventon, Hampshire.
-Your message: <answer>Hampshire</answer>
+Question: In which county was the author of Emma born?
+{"name": "search_query", "arguments": {"query": "Emma novel author"}}
+Emma is a novel written by Jane Austen.
+{"name": "search_query", "arguments": {"query": "Jane Austen born"}}
+Jane Austen was born in Steventon, Hampshire.
+{"name": "answer", "arguments": {"answer": "Hampshire"}}
 
 Question: {question}
 """
@@ -69,7 +75,7 @@ class Setting:
 
 def settings(options: argparse.Namespace) -> dict[str, Setting]:
     """Returns the question sets by name. Of HotpotQA's training questions only 100 come with their passages."""
-    gsm8k = ("task=gsm8k", "task.planned=true", "max_steps=8")
+    gsm8k = ("task=gsm8k", "task.planned=true", "max_steps=4")
     hotpotqa = ("task=hotpotqa", "tool.search.top_k=2", "max_steps=5")
     later = ("task.split=train", f"task.skip={options.own}")
     rest = ("task.split=dev500", f"task.skip={options.held_out}")
