@@ -57,4 +57,4 @@ def test_two_processes_train_to_the_weights_of_one(cache, tmp_path):
     # One warning where two processes were asked for and one came; of checkpoints and the like not a word, from anyone.
     assert len(one[1]) == 1 and "--multi_gpu --num_processes N" in one[1][0]
     assert two[1] == split[1] == []
-    assert one[0] == two[0] == split[0] and one[0][-1].startswith("next: swirl generate")
+    assert one[0] == two[0] == split[0] and one[0][-1].startswith("next: swirl eval trained=run")
