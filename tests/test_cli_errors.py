@@ -106,9 +106,11 @@ def test_names_of_folders_are_no_markup(swirl, name):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_end_a_stage_with_the_command_that_goes_on(tmp_path, number):
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup a child would ignore SIGHUP, as it should
     argv = ["task=fakes:SumTasks", "task.n=500", "tool=[fakes:EchoTool]", "judge=fakes:CallJudge", "agent=test_cli_errors:Slow"]
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
     process = started(tmp_path, "generate", *argv, "n=500", "slots=2", "out=run", env=env)
+    signal.signal(number, before)
     while not any((tmp_path / "run/trajectories").glob("*.jsonl")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
