@@ -1,10 +1,5 @@
 """What the step-credit family keeps next to the policy: resumed runs end with the same bits, two processes as one does."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch")
@@ -26,6 +21,7 @@ from swirl_env.algos.tree_grpo import TreeGrpo  # noqa: E402
 from swirl_env.algos.turn_ppo import TurnPpo  # noqa: E402
 from swirl_env.algos.vine import Vine  # noqa: E402
 from swirl_env.errors import TrainingError  # noqa: E402
+from two_processes import run_script  # noqa: E402
 
 __all__ = ["taught"]  # a fixture
 
@@ -161,27 +157,10 @@ SHARED = {
 """Algorithms that branch, resample, or keep a state."""
 
 
-def launched(folder, start, processes):
-    folder.mkdir()
-    how = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    (folder / "script.py").write_text(SCRIPT)
-    command = [
-        sys.executable,
-        *(how if processes == 2 else []),
-        str(folder / "script.py"),
-        str(Path(__file__).parent),
-        str(folder),
-        str(start),
-    ]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
 @pytest.mark.slow
 def test_two_processes_end_as_one_does(start, tmp_path):
-    launched(tmp_path / "one", start, 1)
-    launched(tmp_path / "two", start, 2)
+    run_script(tmp_path / "one", 1, SCRIPT, start)
+    run_script(tmp_path / "two", 2, SCRIPT, start)
     for name in SHARED:
         alone = flat(torch.load(tmp_path / f"one/{name}-0.pt"))
         costs = {(tmp_path / f"{folder}-{rank}.json").read_text() for folder, rank in ((f"one/{name}", 0), (f"two/{name}", 0))}

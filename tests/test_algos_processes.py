@@ -1,6 +1,5 @@
 """Two processes over gloo: unequal shares never deadlock, and figures and weights are those of one process."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,8 @@ torch = pytest.importorskip("torch", reason="the trainer needs torch")
 pytest.importorskip("transformers", reason="the tests run tiny models")
 pytest.importorskip("accelerate", reason="the launcher is accelerate's")
 pytest.importorskip("peft", reason="LoRA comes from peft")
+
+from two_processes import launched  # noqa: E402
 
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -60,24 +61,10 @@ accelerator.end_training()
 """
 
 
-def launched(folder, processes):
-    folder.mkdir()
-    how = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, *(how if processes == 2 else []), str(script), str(Path(__file__).parent), str(folder)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(processes)]
-    tensors = [{file.stem[:-2]: torch.load(file) for file in folder.glob(f"*-{rank}.pt")} for rank in range(processes)]
-    return results, tensors
-
-
 @pytest.mark.slow
 def test_unequal_shares_end_as_one_process_does(tmp_path):
-    (one,), (alone,) = launched(tmp_path / "one", 1)
-    two, both = launched(tmp_path / "two", 2)
+    (one,), (alone,) = launched(tmp_path / "one", 1, SCRIPT)
+    two, both = launched(tmp_path / "two", 2, SCRIPT)
     assert two[0]["measure"] == two[1]["measure"] == one["measure"]
     for results, tensors in zip(two, both, strict=True):
         for name in ("lora", "full", "images"):

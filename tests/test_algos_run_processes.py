@@ -1,17 +1,13 @@
 """A run in two processes over gloo is the run of one: branches, scores, critics, reward models, epochs, resume."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch")
 pytest.importorskip("transformers", reason="the tests run tiny models")
 pytest.importorskip("accelerate", reason="the launcher is accelerate's")
 pytest.importorskip("peft", reason="LoRA comes from peft")
+
+from two_processes import launched  # noqa: E402
 
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -104,20 +100,6 @@ accelerator.end_training()
 """
 
 
-def launched(folder, processes):
-    folder.mkdir()
-    how = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, *(how if processes == 2 else []), str(script), str(Path(__file__).parent), str(folder)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(processes)]
-    tensors = [{file.stem[:-2]: torch.load(file) for file in folder.glob(f"*-{rank}.pt")} for rank in range(processes)]
-    return results, tensors
-
-
 def differences(one, two):
     """The figures, by place, in which two results differ by more than rounding."""
     if isinstance(one, dict):
@@ -132,8 +114,8 @@ def differences(one, two):
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_is_the_run_of_one(tmp_path):
-    (one,), _ = launched(tmp_path / "one", 1)
-    two, both = launched(tmp_path / "two", 2)
+    (one,), _ = launched(tmp_path / "one", 1, SCRIPT)
+    two, both = launched(tmp_path / "two", 2, SCRIPT)
     for name in ("branches", "logprobs", "reference", "features", "spent", "resumed whole", "resumed half"):
         assert two[0][name] == two[1][name], name
     assert two[0]["branches"] == one["branches"] and two[0]["spent"] == one["spent"]

@@ -1,11 +1,5 @@
 """Weights split over two processes (FSDP2 over gloo): the updates of one process, rollouts of any length, whole checkpoints."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch")
@@ -16,6 +10,7 @@ from test_algos_trainer import some_steps, tiny, weights  # noqa: E402
 
 from swirl_env.algos.train_config import TrainConfig  # noqa: E402
 from swirl_env.algos.trainer import Trainer  # noqa: E402
+from two_processes import launched  # noqa: E402
 
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -121,24 +116,10 @@ accelerator.end_training()
 """
 
 
-def launched(folder, processes):
-    folder.mkdir()
-    how = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    script = folder / "script.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, *(how if processes == 2 else []), str(script), str(Path(__file__).parent), str(folder)]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=150, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
-    results = [json.loads((folder / f"results-{rank}.json").read_text()) for rank in range(processes)]
-    tensors = [{file.stem[:-2]: torch.load(file) for file in folder.glob(f"*-{rank}.pt")} for rank in range(processes)]
-    return results, tensors
-
-
 @pytest.mark.slow
 def test_split_weights_are_trained_as_whole_ones(tmp_path):
-    (one,), (alone,) = launched(tmp_path / "one", 1)
-    two, both = launched(tmp_path / "two", 2)
+    (one,), (alone,) = launched(tmp_path / "one", 1, SCRIPT, seconds=150)
+    two, both = launched(tmp_path / "two", 2, SCRIPT, seconds=150)
     for results, tensors in zip(two, both, strict=True):
         for name in ("full", "tied", "images", "epochs"):
             torch.testing.assert_close(tensors[name], alone[name], atol=1e-5, rtol=0, msg=name)

@@ -1,7 +1,5 @@
 """The report in a real browser: tables by role, filter, sorting, keyboard, themes, sizes, hostile names."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,16 +7,18 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("scipy")
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 
-from reported import sweep, train_run  # noqa: E402
-from test_view import HOSTILE, HostileAgent, make_run  # noqa: E402
+from reported import sweep, train_run
+from test_view import HOSTILE, HostileAgent, make_run
 
-from swirl_env.stages.report import read_report  # noqa: E402
-from swirl_env.store import Store  # noqa: E402
-from swirl_env.types import Verdict  # noqa: E402
-from swirl_env.view.report.files import write_report  # noqa: E402
+from browsers import browser, page
+from swirl_env.stages.report import read_report
+from swirl_env.store import Store
+from swirl_env.types import Verdict
+from swirl_env.view.report.files import write_report
 
+__all__ = ["browser", "page"]  # fixtures
 pytestmark = pytest.mark.slow
 EVIL = "_<img src=x onerror=alert(3)>$\\frac{$ {{7*7}} \x1b[31m\u202e\U0001f600 漢字 -->"
 
@@ -38,34 +38,6 @@ def page_file(tmp_path_factory):
                 store.append_verdicts("other-1", trajectory.key, [Verdict.bad(HOSTILE, "other") for _ in trajectory.steps])
         report = read_report(["sweep", "evil", "live", str(run)], ["algo"])
         return folder / write_report(report, Path("out"))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        reason = "no Chromium on this machine (Debian: apt-get install chromium)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(params=[(1280, 800), (390, 844)], ids=["wide", "phone"])
-def page(request, browser, page_file):
-    tab = browser.new_page(viewport=dict(zip(("width", "height"), request.param, strict=True)))
-    problems = []
-    tab.on("console", lambda message: problems.append(message.text))
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-    tab.on("request", lambda made: None if made.url.startswith(("file:", "data:", "blob:")) else problems.append(made.url))
-    tab.goto(page_file.as_uri())
-    tab.wait_for_selector("html[data-ready=true]")
-    yield tab
-    assert problems == []
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
-    tab.close()
 
 
 def column(page, name, number):

@@ -11,7 +11,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import tiny_lm  # noqa: E402
 from swirl_env import cli, make_tasks  # noqa: E402
 from swirl_env.benchmarks.small_model.__main__ import main, parse, plan, rows_of  # noqa: E402
-from swirl_env.benchmarks.small_model.report import Log, Row, paired, report, tokens, transfer  # noqa: E402
+from swirl_env.benchmarks.small_model.report import Row, paired, report, tokens, transfer  # noqa: E402
+from swirl_env.benchmarks.stage_log import Log  # noqa: E402
 from swirl_env.errors import ConfigError  # noqa: E402
 from swirl_env.evaluate import evaluate  # noqa: E402
 from swirl_env.judges.rules import RulesJudge  # noqa: E402

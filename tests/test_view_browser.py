@@ -1,18 +1,17 @@
 """The page of trajectories in a real browser: every control by its role, keyboard, links, themes, sizes, hostile text."""
 
-import os
-import shutil
-
 import pytest
 
 pytest.importorskip("jinja2")
-playwright = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 
-from test_view import HostileAgent, make_run  # noqa: E402
+from test_view import HostileAgent, make_run
 
-from swirl_env.store import Store  # noqa: E402
-from swirl_env.view.page import write_page  # noqa: E402
+from browsers import browser, page
+from swirl_env.store import Store
+from swirl_env.view.page import write_page
 
+__all__ = ["browser", "page"]  # fixtures
 pytestmark = pytest.mark.slow
 
 
@@ -24,34 +23,6 @@ def page_file(tmp_path_factory):
     target = folder / "view.html"
     assert write_page([("a", Store(folder / "a", "r")), ("b", Store(folder / "b", "r"))], target) == 60
     return target
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None:
-        reason = "no Chromium on this machine (Debian: apt-get install chromium)"
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture(params=[(1280, 800), (390, 844)], ids=["wide", "phone"])
-def page(request, browser, page_file):
-    tab = browser.new_page(viewport=dict(zip(("width", "height"), request.param, strict=True)))
-    problems = []
-    tab.on("console", lambda message: problems.append(message.text))
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
-    tab.on("request", lambda made: None if made.url.startswith(("file:", "data:", "blob:")) else problems.append(made.url))
-    tab.goto(page_file.as_uri())
-    tab.wait_for_selector("html[data-ready=true]")
-    yield tab
-    assert problems == []
-    assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
-    tab.close()
 
 
 def count(page):

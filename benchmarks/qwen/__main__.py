@@ -10,19 +10,15 @@ command. After each stage the figures of the page are written again from the sto
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from swirl_env.benchmarks.fetch_qwen import fetch
 from swirl_env.benchmarks.qwen.page import write_figures
 from swirl_env.benchmarks.qwen.plan import Stage, plan, rows_of, write_prompts
-from swirl_env.benchmarks.small_model.report import Log
+from swirl_env.benchmarks.stage_log import Log
 from swirl_env.errors import SwirlError
 
 
@@ -52,7 +48,7 @@ def _step(options: argparse.Namespace, log: Log, stages: Sequence[Stage], number
     if log.done(stage.name, stage.words) or not _has_policy(stage):
         return 0
     print(f"\n[{number + 1}/{len(stages)}] {stage.name}\n$ {prefix}swirl {shlex.join(stage.words)}", flush=True)
-    code = _run(stage, log, options.data_dir)
+    code = log.run(stage.name, stage.words, options.data_dir)
     _page(options, log, stages)
     if code not in (0, 2):
         print(f"{stage.name} ended with exit code {code}. The same command goes on from here.", file=sys.stderr)
@@ -64,24 +60,6 @@ def _has_policy(stage: Stage) -> bool:
     """Returns whether the adapter that a stage begins with is there: an arm that did not train has none."""
     adapters = [word.partition("adapter=")[2] for word in stage.words if "adapter=" in word]
     return all(Path(adapter).is_dir() for adapter in adapters)
-
-
-def _run(stage: Stage, log: Log, data_dir: str | None) -> int:
-    environment = os.environ if data_dir is None else {**os.environ, "SWIRL_DATA_DIR": data_dir}
-    begun, before = time.monotonic(), _cpu_seconds()
-    code = 130
-    try:
-        code = subprocess.run([sys.executable, "-m", "swirl_env.cli", *stage.words], env=environment).returncode
-    except KeyboardInterrupt:
-        pass  # the stage heard it too, and says how to go on
-    finally:
-        log.add(stage.name, stage.words, code, time.monotonic() - begun, _cpu_seconds() - before)
-    return code
-
-
-def _cpu_seconds() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def _page(options: argparse.Namespace, log: Log, stages: Sequence[Stage]) -> None:

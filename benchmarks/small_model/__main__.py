@@ -9,17 +9,14 @@ in the folder. Killed, or run again with more sets, it goes on: stages that are 
 from __future__ import annotations
 
 import argparse
-import os
-import resource
 import shlex
-import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swirl_env.benchmarks.small_model.report import BASE, WARM, Log, Row, report
+from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, report
+from swirl_env.benchmarks.stage_log import Log
 from swirl_env.errors import unknown_name
 
 _SCRIPTED = ("agent=scripted", "agent.reasoning=false")
@@ -72,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if log.done(stage.name, stage.words):
             continue
         print(f"\n[{number}/{len(stages)}] {stage.name}\n$ {prefix}swirl {shlex.join(stage.words)}", flush=True)
-        code = _run(stage, log, options.data_dir)
+        code = log.run(stage.name, stage.words, options.data_dir)
         if code:
             print(f"{stage.name} ended with exit code {code}. The same command goes on from here.", file=sys.stderr)
             return code
@@ -80,26 +77,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     (out / "report.md").write_text(text, encoding="utf-8")
     print(f"\n{text}\nwritten to {out / 'report.md'}")
     return 0
-
-
-def _run(stage: Stage, log: Log, data_dir: str | None) -> int:
-    """Runs a stage and notes what it took, whether it ends well or not; returns its exit code."""
-    environment = os.environ if data_dir is None else {**os.environ, "SWIRL_DATA_DIR": data_dir}
-    begun, before = time.monotonic(), _cpu_seconds()
-    code = 130
-    try:
-        code = subprocess.run([sys.executable, "-m", "swirl_env.cli", *stage.words], env=environment).returncode
-    except KeyboardInterrupt:
-        pass  # the stage heard it too, and says how to go on
-    finally:
-        log.add(stage.name, stage.words, code, time.monotonic() - begun, _cpu_seconds() - before)
-    return code
-
-
-def _cpu_seconds() -> float:
-    """Returns the processor time of all child processes that have ended."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
 
 
 def plan(options: argparse.Namespace) -> Iterator[Stage]:

@@ -32,49 +32,13 @@ class Row:
     """Its run folder, below that of all runs."""
 
 
-class Log:
-    """What was run, a line an attempt: stage, words, exit code, seconds by the clock and of processors.
-
-    Args:
-        file: where the lines are.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        self._rows: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
-
-    def done(self, name: str, words: Sequence[str]) -> bool:
-        """Returns whether these very words have ended well."""
-        return any(row["stage"] == name and row["words"] == list(words) and row["code"] == 0 for row in self._rows)
-
-    def add(self, name: str, words: Sequence[str], code: int, seconds: float, cpu_seconds: float) -> None:
-        """Notes an attempt."""
-        took = {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
-        row = {"stage": name, "words": list(words), "code": code, **took}
-        self._rows.append(row)
-        with self._file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-    def spent(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Returns stage, folder and the seconds of all attempts together, for each of the stages that was run."""
-        collected = []
-        for name in names:
-            mine = [row for row in self._rows if row["stage"] == name]
-            if mine:
-                folder = next(word.removeprefix("out=") for word in mine[-1]["words"] if word.startswith("out="))
-                sums = {key: sum(row[key] for row in mine) for key in ("seconds", "cpu_seconds")}
-                collected.append({"stage": name, "folder": folder, **sums})
-        return collected
-
-
 def report(out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]]) -> str:
     """Returns the tables as Markdown: every evaluation, transfer for each temperature, what the stages took.
 
     Args:
         out: the folder of all runs.
         rows: the evaluations, in the order of the table; those without results are left out.
-        spent: `Log.spent`.
+        spent: `swirl_env.benchmarks.stage_log.Log.spent`.
     """
     parts = [tables.markdown([_evaluation_cells(row, held) for row in rows if (held := evaluation_of(out, row)) is not None])]
     for temperature in dict.fromkeys(row.temperature for row in rows):

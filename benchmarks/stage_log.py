@@ -1,0 +1,74 @@
+"""Stages of a long benchmark, each a command of its own: runs them, and notes which have ended and what they took."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+class Log:
+    """What was run, one line per attempt: stage, words, exit code, seconds by the clock and of processors.
+
+    Args:
+        file: where the lines are.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        self._rows: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
+
+    def done(self, name: str, words: Sequence[str]) -> bool:
+        """Returns whether these very words have ended well."""
+        return any(row["stage"] == name and row["words"] == list(words) and row["code"] == 0 for row in self._rows)
+
+    def run(self, name: str, words: Sequence[str], data_dir: str | None) -> int:
+        """Runs ``swirl`` with these words and notes what it took, whether it ends well or not; returns its exit code.
+
+        Args:
+            name: of the stage.
+            words: what follows ``swirl``.
+            data_dir: folder of the question sets; None leaves it to the environment.
+        """
+        environment = os.environ if data_dir is None else {**os.environ, "SWIRL_DATA_DIR": data_dir}
+        begun, before = time.monotonic(), _cpu_seconds()
+        code = 130
+        try:
+            code = subprocess.run([sys.executable, "-m", "swirl_env.cli", *words], env=environment).returncode
+        except KeyboardInterrupt:
+            pass  # the stage heard it too, and says how to go on
+        finally:
+            self.add(name, words, code, time.monotonic() - begun, _cpu_seconds() - before)
+        return code
+
+    def add(self, name: str, words: Sequence[str], code: int, seconds: float, cpu_seconds: float) -> None:
+        """Notes an attempt."""
+        took = {"seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
+        row = {"stage": name, "words": list(words), "code": code, **took}
+        self._rows.append(row)
+        with self._file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def spent(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns stage, folder and the seconds of all attempts together, for each of the stages that was run."""
+        collected = []
+        for name in names:
+            mine = [row for row in self._rows if row["stage"] == name]
+            if mine:
+                folder = next(word.removeprefix("out=") for word in mine[-1]["words"] if word.startswith("out="))
+                sums = {key: sum(row[key] for row in mine) for key in ("seconds", "cpu_seconds")}
+                collected.append({"stage": name, "folder": folder, **sums})
+        return collected
+
+
+def _cpu_seconds() -> float:
+    """Returns the processor time of all child processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
