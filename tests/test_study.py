@@ -43,6 +43,12 @@ def test_every_arm_has_trials_of_its_own_and_none_on_test_seeds():
     assert len({arm.folder for arm in runs}) == len(runs) and not any("eval.split" in o for arm in runs for o in arm.overrides)
 
 
+def test_other_settings_are_for_the_core_arms_alone():
+    whole = planned("o", first_trials())
+    main, sparse = ([arm.name for arm in whole.main(name, first_trials())] for name in ("main", "sparse"))
+    assert set(main) == set(whole.names) and set(sparse) == set(study_plan.CORE) < set(main)
+
+
 def test_only_arms_with_demonstrations_read_them():
     whole = planned("o", first_trials())
     for one, arm in zip(whole.candidates * 2, whole.main("main", first_trials()), strict=True):

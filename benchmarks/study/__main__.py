@@ -101,8 +101,8 @@ def _run(part: str, study: Study, workers: int, rate: float) -> None:
 
 def _prepare(study: Study, starts: Iterable[tuple[str, int]]) -> None:
     """Trains warm starts and makes demonstrations, if they are not there yet."""
-    wanted = any(one.uses == "demonstrations" for one in study.candidates)
     for setting, seed in starts:
+        wanted = any(one.uses == "demonstrations" for one in study.candidates_in(setting))
         study.policy.folder(setting, seed)
         if wanted and not (study.demonstrations(setting, seed) / "selections").is_dir():
             for command in demonstrate(study, setting, seed):

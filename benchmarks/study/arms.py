@@ -235,6 +235,13 @@ CANDIDATES = (
 CONDITIONED = ("reinforce", "episode_reward", "step_outcome", "return_to_go", "rft", "swirl_logged", "mt_grpo_unbiased")
 """Arms that are run under other conditions too."""
 CONDITION_SETTING = "main"
+EVERY_ARM = "main"
+"""Setting of every arm; the others are for the arms of `CORE`, which keeps the study under three hours on two cores."""
+CORE = (
+    *("reinforce", "grpo", "episode_reward", "step_outcome", "return_outcome", "return_to_go"),
+    *("swirl", "swirl_logged", "rft", "mt_grpo_unbiased", "turn_ppo"),
+)
+"""Outcomes, the control for information, and the step-wise arms that the first study left open."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +277,10 @@ class Study:
     def candidates(self) -> list[Candidate]:
         """The arms that take part."""
         return [one for one in CANDIDATES if one.name in self.names]
+
+    def candidates_in(self, setting: str) -> list[Candidate]:
+        """Returns the arms that are run in a setting."""
+        return [one for one in self.candidates if setting == EVERY_ARM or one.name in CORE]
 
     def demonstrations(self, setting: str, seed: int) -> Path:
         """Returns the run folder of the expert's episodes."""
@@ -316,9 +327,10 @@ class Study:
 
     def main(self, setting: str, chosen: Mapping[str, Options]) -> Iterator[Arm]:
         """Yields the runs of a setting."""
-        part, first = f"main-{setting}", self.candidates[0].name
+        part, candidates = f"main-{setting}", self.candidates_in(setting)
+        first = candidates[0].name
         for seed in self.seeds:
-            for one in self.candidates:
+            for one in candidates:
                 more = {"eval__at": list(self.budgets[:-1]), "eval__before": one.name == first}
                 arm = self.arm(part, one.name, one, chosen[one.name], setting, seed, **more)
                 yield replace(arm, start=self.out / part / f"{first}-{seed}")

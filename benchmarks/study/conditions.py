@@ -41,7 +41,6 @@ class Condition:
 
 
 CONDITIONS = (
-    Condition("errs_10", "one label in ten swapped", 0.1, 0.1),
     Condition("errs_30", "three labels in ten swapped", 0.3, 0.3),
     Condition("no_plan", "no verdict on half of the questions", silent=0.5),
 )

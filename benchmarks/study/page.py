@@ -12,7 +12,7 @@ from typing import Any
 
 from swirl_env.benchmarks import curves
 from swirl_env.benchmarks.compare import WARM, Arm
-from swirl_env.benchmarks.study.arms import CONDITION_SETTING, CONDITIONED, SEARCH_EPISODES, Study
+from swirl_env.benchmarks.study.arms import CONDITION_SETTING, CONDITIONED, SEARCH_EPISODES, Candidate, Study
 from swirl_env.benchmarks.study.conditions import CONDITIONS
 from swirl_env.stages.tables import markdown
 from swirl_env.stages.tables import percent_over_seeds as percent
@@ -36,9 +36,10 @@ def write(page: Path, study: Study, chosen: Mapping[str, Mapping[str, Any]], par
             page.parent.mkdir(parents=True, exist_ok=True)
             drawn = [run for run in runs if len(run.curve()) > 1 and (run.name in PICTURED or len(study.names) <= len(PICTURED))]
             curves.draw(drawn, f"{setting}: held-out success", picture)
-            blocks[setting] = f"{_main(study, runs)}\n![success over sampled tokens]({picture.name})\n"
-            blocks |= {f"{setting}-{base}": _against(study, runs, base) for base in BASELINES if base in study.names}
-            blocks[f"{setting}-seeds"] = _seeds(study, runs)
+            arms = study.candidates_in(setting)
+            blocks[setting] = f"{_main(study, arms, runs)}\n![success over sampled tokens]({picture.name})\n"
+            blocks |= {f"{setting}-{base}": _against(study, arms, runs, base) for base in BASELINES if base in study.names}
+            blocks[f"{setting}-seeds"] = _seeds(study, arms, runs)
     if "conditions" in parts:
         runs = [*study.conditions(chosen), *study.main(CONDITION_SETTING, chosen)]
         blocks["conditions"] = _conditions(study, runs)
@@ -81,13 +82,13 @@ def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{names[key]} {value}" for key, value in options.items())
 
 
-def _main(study: Study, runs: Sequence[Arm]) -> str:
+def _main(study: Study, arms: Sequence[Candidate], runs: Sequence[Arm]) -> str:
     before = [run.evaluation()["before"] for run in {run.seed: run for run in runs}.values()]
     budgets = [f"{budget:,} tokens" for budget in study.budgets]
     names = [*budgets, "greedy", "GOOD steps", "sampled tokens", "trained tokens", "judge calls", "seconds"]
     warm = [*[percent(list(map(_value, before)))] * len(budgets), *_rest(before), "-", "-", "-", "-"]
     rows = [{"arm": WARM, "sees": "", **dict(zip(names, warm, strict=True))}]
-    for one in study.candidates:
+    for one in arms:
         mine = [run for run in runs if run.name == one.name]
         after = [run.evaluation()["after"] for run in mine]
         spent = [run.evaluation()["spent"] for run in mine]
@@ -114,13 +115,13 @@ def successes(study: Study, runs: Sequence[Arm], budget: int) -> list[float]:
     return [_value(one["after"] if last else one["at"].get(str(budget), one["after"])) for one in held]
 
 
-def _against(study: Study, runs: Sequence[Arm], baseline: str) -> str:
+def _against(study: Study, arms: Sequence[Candidate], runs: Sequence[Arm], baseline: str) -> str:
     """Returns how own-rollout arms compare with a baseline at its full budget, seed by seed."""
     half, whole = study.budgets[(len(study.budgets) - 1) // 2], study.budgets[-1]
     base = [run for run in runs if run.name == baseline]
     final, greedy = successes(study, base, whole), _greedy(base)
     rows = []
-    for one in study.candidates:
+    for one in arms:
         if one.uses != "own" or one.name == baseline:
             continue
         mine = [run for run in runs if run.name == one.name]
@@ -155,10 +156,10 @@ def _tokens_to_reach(runs: Sequence[Arm], success: float) -> float | None:
     return None
 
 
-def _seeds(study: Study, runs: Sequence[Arm]) -> str:
+def _seeds(study: Study, arms: Sequence[Candidate], runs: Sequence[Arm]) -> str:
     warm = {run.seed: run.evaluation()["before"] for run in runs}
     rows = [{"arm": WARM, **{f"seed {seed}": _pair(warm[seed]) for seed in study.seeds}}]
-    for one in study.candidates:
+    for one in arms:
         mine = {run.seed: run.evaluation()["after"] for run in runs if run.name == one.name}
         rows.append({"arm": f"`{one.name}`", **{f"seed {seed}": _pair(mine[seed]) for seed in study.seeds}})
     return markdown(rows)
