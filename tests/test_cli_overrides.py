@@ -1,8 +1,7 @@
 """Printed arguments: what a command prints is read back, through a shell and the command line, as the same value."""
 
-import shlex
-
 import pytest
+import shell
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -15,7 +14,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, 
 
 def read_back(word):
     """Returns the value of an argument that was pasted into a shell."""
-    (pasted,) = shlex.split(command(word))[1:]
+    (pasted,) = shell.words(command(word))
     (parsed,) = read_arguments([pasted]).parsed()
     assert not parsed.is_sweep_override()
     return plain(parsed.value())
@@ -43,6 +42,8 @@ def test_texts_are_read_back(text):
 
 @example([["a:b", "c d"], {"rules": 0.7}, "1e5"])
 @given(st.recursive(VALUES, lambda inner: st.lists(inner, max_size=3), max_leaves=5))
+@example(["A¹"])
+@example("naïve")
 def test_values_are_read_back(value):
     if "${" not in str(value):
         assert read_back(override("key", value)) == value
@@ -63,3 +64,11 @@ def test_choices_leave_out_usual_values_and_name_the_rest():
     tools = {"search": {"name": "search", "corpus": None, "top_k": 3}, "calculator": {"name": "calculator"}}
     assert tool_choices(tools) == ["tool=[search,calculator]", "tool.search.top_k=3"]
     assert tool_choices(None) == [] and tool_choices({}) == ["tool=[]"]
+
+
+@given(st.lists(TEXTS.filter(bool), min_size=1, max_size=3))
+@example(["a\x1b[31mb", "two\nlines", "it's\t", "\\'\x7f", "\u202eabc", "\udcff"])
+def test_printed_words_are_printable_and_a_shell_reads_them_back(words):
+    printed = command(*words)
+    assert printed.isprintable()
+    assert shell.words(printed) == words

@@ -1,11 +1,11 @@
 """Prompts, system messages, examples and rubrics as options of every stage: as a text, a file or a name, recorded by content."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import shell
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
@@ -209,9 +209,15 @@ def test_a_grader_decides_accuracy_on_every_command(swirl):
 # What is written can be read.
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("${}'\"\\\n=,"), min_size=1, max_size=40))
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("${}'\"\\\n=,"),
+        min_size=1,
+        max_size=40,
+    )
+)
 def test_a_printed_text_is_what_the_command_line_reads(text):
-    word = shlex.split(command(override("instructions", f"{text}\n")))[1]
+    (word,) = shell.words(command(override("instructions", f"{text}\n")))
     (parsed,) = OverridesParser.create().parse_overrides([readable(word)])
     assert OmegaConf.create({"text": parsed.value()})["text"] == f"{text}\n"
 

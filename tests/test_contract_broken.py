@@ -325,3 +325,31 @@ def formatting(**methods):
 def test_broken_formats_are_found(fmt, rule, said):
     collected = broken("format", fmt)
     assert said in collected[rule], collected
+
+
+class OneByOne:
+    """An agent that is asked state by state, as those behind a server are."""
+
+    async def act_one(self, state):
+        return Action(f"<answer>{len(state.steps)}</answer>")
+
+    async def aclose(self):
+        pass
+
+
+class Unclosed:
+    act_one = OneByOne.act_one
+
+
+class Drifting(OneByOne):
+    calls = 0
+
+    async def act_one(self, state):
+        self.calls += 1
+        return Action(f"<answer>{self.calls}</answer>")
+
+
+def test_an_agent_that_is_asked_state_by_state_keeps_the_same_contract():
+    assert broken(None, "test_contract_broken:OneByOne") == {} == broken(None, OneByOne())
+    assert "aclose" in next(iter(broken(None, Unclosed()).values()))
+    assert "equal states give equal actions" in broken("agent", Drifting())

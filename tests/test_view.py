@@ -3,7 +3,10 @@
 import base64
 import gzip
 import json
+import os
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -132,3 +135,29 @@ def test_the_commands_that_view_prints_work(swirl):
 def test_help(swirl, command):
     code, out, _ = swirl(command, "--help")
     assert code == 0 and out.startswith(f"usage: swirl {command} DIR")
+
+
+def test_a_page_that_cannot_be_written_whole_leaves_the_one_before(swirl, tmp_path, monkeypatch):
+    make_run("run")
+    assert swirl("view", "run")[0] == 0
+    page = Path("run/view.html").read_bytes()
+    make_run("run2", 4)
+
+    def full(path, content):
+        with open(path, "wb") as file:
+            file.write(content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = swirl("view", "run", "run2")
+    assert code == 2 and "No space left" in err and err.count("\n") == 1
+    assert Path("run/view.html").read_bytes() == page
+    assert not [path for path in tmp_path.rglob("*") if path.suffix == ".tmp"]
+
+
+def test_a_device_is_written_to_and_stays_a_device(swirl, tmp_path):
+    make_run("run")
+    os.mkfifo("pipe")
+    with subprocess.Popen(["cat", "pipe"], stdout=subprocess.PIPE) as reader:
+        assert swirl("view", "run", "out=pipe")[0] == 0
+        assert reader.communicate()[0].startswith(b"<!doctype html>") and Path("pipe").is_fifo()

@@ -14,15 +14,29 @@ from hydra.errors import HydraException
 from swirl_env.config.plugins import LISTS, NONE, defaults, section
 
 _PLAIN_KEY = re.compile(r"[+~]{0,2}[\w./@-]+")
-_BARE = re.compile(r"[A-Za-z_./][\w./:@+-]*")
+_BARE = re.compile(r"[A-Za-z_./][\w./:@+-]*", re.ASCII)
 """Text that hydra reads as it stands."""
 _WORDS = re.compile(r"(?i)null|true|false|nan|inf")
 """Text that hydra would read as something other than text."""
 
 
 def command(*words: object) -> str:
-    """Returns ``swirl WORDS`` quoted for a shell."""
-    return shlex.join(["swirl", *map(str, words)])
+    """Returns ``swirl WORDS`` quoted for a shell, in characters that a terminal prints."""
+    return " ".join(map(_quoted, ["swirl", *map(str, words)]))
+
+
+def _quoted(word: str) -> str:
+    """Returns a word as a shell reads it; control characters, in a folder's name for one, come as octal escapes."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escaped = "".join(_escaped(char) for char in word)
+    return f"$'{escaped}'"
+
+
+def _escaped(char: str) -> str:
+    if char in "\\'":
+        return f"\\{char}"
+    return char if char.isprintable() else "".join(f"\\{byte:03o}" for byte in char.encode("utf-8", "surrogateescape"))
 
 
 def overrides(config: Mapping[str, object], prefix: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from typing import get_args
@@ -18,9 +19,35 @@ _UNABLE = "if it cannot act, return Action('', error='unavailable')"
 _ERRORS = get_args(ActionError)
 
 
+class _Awaited:
+    """An agent that is asked state by state (`act_one`) in the form that the rules ask: a batch at a time."""
+
+    def __init__(self, agent: Unchecked) -> None:
+        self.agent = agent
+
+    def act(self, states: Sequence[State]) -> list[Unchecked]:
+        return asyncio.run(self._all(states))
+
+    async def _all(self, states: Sequence[State]) -> list[Unchecked]:
+        try:
+            return [await self.agent.act_one(state) for state in states]
+        finally:
+            await self.agent.aclose()
+
+
+def in_batches(agent: Unchecked) -> Unchecked:
+    """Returns an agent that has `act`: an agent with `act_one` alone is asked state by state."""
+    one_by_one = not hasattr(agent, "act") and callable(getattr(agent, "act_one", None))
+    return _Awaited(agent) if one_by_one else agent
+
+
 def has_act(agent: Unchecked) -> None:
-    """Has the method `act`."""
-    expect(callable(getattr(agent, "act", None)), f"expected a method `act`, got none; add it to {type(agent).__name__}.")
+    """Has the method `act`, or async `act_one` together with async `aclose`."""
+    own = agent.agent if isinstance(agent, _Awaited) else agent
+    expect(callable(getattr(agent, "act", None)), f"expected a method `act`, got none; add it to {type(own).__name__}.")
+    if own is not agent:
+        closes = callable(getattr(own, "aclose", None))
+        expect(closes, f"expected a method `aclose` next to `act_one`, got none; add it to {type(own).__name__}.")
 
 
 def one_action_per_state(agent: Unchecked) -> None:

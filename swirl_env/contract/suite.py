@@ -64,6 +64,8 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
     contract = CONTRACTS[kind or detect(plugin)]
     if contract is tools and callable(getattr(plugin, "open", None)):
         contract = sessions
+    if contract is agents:
+        plugin = agents.in_batches(plugin)
     findings = [Finding("can be built", True, f"Is imported and built as {type(plugin).__name__}.")]
     for at, rule in enumerate(contract.RULES, 1):
         finding = run_rule(rule, plugin)
@@ -72,7 +74,9 @@ def check(kind: str | None, spec: Spec, **options: Any) -> list[Finding]:
             return [*findings, Finding(finding.name, False, f"{finding.message} (This comes before {left} other rules.)")]
         findings.append(finding)
     if isinstance(spec, str | Mapping):
-        findings += [run_rule(rule, plugin, _build(kind, spec, options)) for rule in contract.TWIN_RULES]
+        twin = _build(kind, spec, options) if contract.TWIN_RULES else None
+        twin = agents.in_batches(twin) if contract is agents else twin
+        findings += [run_rule(rule, plugin, twin) for rule in contract.TWIN_RULES]
     return findings
 
 
@@ -95,11 +99,13 @@ def detect(plugin: object) -> str:
             return kind
     if callable(getattr(plugin, "open", None)) and hasattr(plugin, "description"):
         return "tool"
+    if callable(getattr(plugin, "act_one", None)):
+        return "agent"
     if hasattr(plugin, "__getitem__") and hasattr(plugin, "__len__"):
         return "task"
     name = plugin.__name__ if isinstance(plugin, type) else type(plugin).__name__
     raise ConfigError(
-        f"Expected a tool (run), judge (judge), agent (act), algorithm (train), task source (len and items) or format "
+        f"Expected a tool (run), judge (judge), agent (act or act_one), algorithm (train), task source (len and items) or format "
         f"(parse, call); {name} has none of these methods. Add the method, or say the kind."
     )
 

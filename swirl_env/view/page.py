@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from swirl_env.store import Store
+from swirl_env.store.lines import replace_file
 from swirl_env.view.html import render_page
 from swirl_env.view.records import records
 
@@ -31,6 +32,7 @@ def write_page(runs: Sequence[tuple[str, Store]], target: Path) -> int:
 
     Raises:
         MissingExtra: jinja2 is not installed.
+        StoreError: if the file could not be written; a page that was there before is whole.
     """
     rows: list[list[Any]] = []
     pieces: list[str] = []
@@ -45,7 +47,11 @@ def write_page(runs: Sequence[tuple[str, Store]], target: Path) -> int:
     if waiting:
         pieces.append(_packed(waiting))
     index = {"runs": [name for name, _ in runs], "piece": _PIECE, "rows": rows}
-    target.write_text(render_page("page", index=_packed(index), pieces=pieces), encoding="utf-8")
+    page = render_page("page", index=_packed(index), pieces=pieces).encode()
+    if target.is_file() or not target.exists():
+        replace_file(target, page)
+    else:  # a device or a pipe is written to, not replaced
+        target.write_bytes(page)
     return len(rows)
 
 
