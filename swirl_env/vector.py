@@ -129,9 +129,10 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         live = self._restart(restarted)
         states, observations = self.states, self._observations
         moved = self.engine.step([states[i] for i in live], [as_action(actions[i]) for i in live])
+        acting = self._states
         for i, transition in zip(live, moved, strict=True):
-            self._states[i], step = transition.state, transition.step
-            if step is None:
+            acting[i] = transition.state
+            if (step := transition.step) is None:
                 observations[i] = ""
             else:
                 observations[i] = step.observation

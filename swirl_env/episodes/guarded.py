@@ -15,7 +15,7 @@ import msgspec
 
 from swirl_env.episodes.failures import Failures
 from swirl_env.episodes.transcript import clean
-from swirl_env.episodes.values import are_plain, checked_result, checked_verdict
+from swirl_env.episodes.values import all_usual, are_plain, checked_result, checked_verdict
 from swirl_env.errors import log_once, printable
 from swirl_env.protocols import Grader, Judge, Session, StatefulTool, Tool, is_pure
 from swirl_env.types import UNAVAILABLE, SubTrajectory, Task, ToolResult, Verdict
@@ -23,9 +23,6 @@ from swirl_env.types import UNAVAILABLE, SubTrajectory, Task, ToolResult, Verdic
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_USUAL = (1.0, 0.0)
-"""Rewards that need no second look, which would cost as much as the call of a judge."""
-_LABELS = ("GOOD", "BAD", None)
 _encode = msgspec.json.Encoder().encode
 _decode_steps = msgspec.json.Decoder(list[SubTrajectory]).decode
 
@@ -38,7 +35,7 @@ def each(call: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Ite
         items: the batch; each call gets a list of its own.
     """
     try:
-        results = call(list(items))
+        results = call([*items])
         if type(results) is list and len(results) == len(items):
             return results
         return _listed(results, len(items))
@@ -113,23 +110,16 @@ def run_judge(
         pure: whether it is known to (see `swirl_env.protocols.PureJudge`); None asks the judge.
         failures: counts the steps on which it failed itself; a verdict ``failed`` that it returns is none of them.
     """
-    failed = 0
     pure = is_pure(judge) if pure is None else pure
     verdicts: list[Any] = each(judge.judge, steps if pure else copied(steps))
-    for i, verdict in enumerate(verdicts):
-        if not (type(verdict) is Verdict and type(verdict.reward) is float and verdict.reward in _USUAL and _is_plain(verdict)):
-            verdicts[i], is_broken = _verdict(judge, steps[i], verdict)
-            failed += is_broken
+    failed = 0
+    if not all_usual(verdicts):
+        checked = [_verdict(judge, step, verdict) for step, verdict in zip(steps, verdicts, strict=True)]
+        verdicts = [verdict for verdict, _ in checked]
+        failed = sum(is_broken for _, is_broken in checked)
     if failures is not None and (failed or failures.batches):
         failures.add(failed, len(verdicts))
     return verdicts
-
-
-def _is_plain(verdict: Verdict) -> bool:
-    """Returns whether label, texts and parts of a verdict can be stored as they are."""
-    critique, judge = verdict.critique, verdict.judge
-    texts = type(critique) is str and critique.isascii() and type(judge) is str and judge.isascii()
-    return texts and verdict.label in _LABELS and verdict.parts == {}
 
 
 def _verdict(judge: Judge, step: SubTrajectory, verdict: object) -> tuple[Verdict, bool]:

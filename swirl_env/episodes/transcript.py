@@ -63,7 +63,7 @@ def observe(call: ParsedAction, result: ToolResult | None, correction: str = "")
 
     Tool text and the policy's own query are escaped on the way.
     """
-    if result is None or not isinstance(call, ToolCall):
+    if result is None or type(call) is not ToolCall:
         return correction
     shown = f"error ({result.error}): {result.text}" if result.error else result.text
     return escape(f"{call.query} -> {shown}")
@@ -86,10 +86,13 @@ def next_state(state: State, step: Step) -> State:
 
     Text after the first complete call or answer stays in the record (`Step.action`) and out of the state.
     """
-    text = kept_text(step.action, step.call, state.settings)
-    turns = (*state.turns, Turn("assistant", text), Turn("tool", step.observation))
-    chars = state.chars + len(text) + len(step.observation)
-    return State(state.task, state.settings, turns, (*state.steps, step), state.seed, chars, state.sessions)
+    settings, observation, call = state.settings, step.observation, step.call
+    text = step.action.text[: call.end] if settings.history == "full" else kept_text(step.action, call, settings)
+    # A sum of tuples takes two thirds of the time of unpacking them.
+    turns = state.turns + (Turn("assistant", text), Turn("tool", observation))  # noqa: RUF005
+    steps = state.steps + (step,)  # noqa: RUF005
+    chars = state.chars + len(text) + len(observation)
+    return State(state.task, settings, turns, steps, state.seed, chars, state.sessions)
 
 
 def kept_text(action: Action, call: ParsedAction, settings: Settings) -> str:

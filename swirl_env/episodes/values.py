@@ -35,6 +35,7 @@ _ACTION_ERRORS = (None, *get_args(ActionError))
 _STATUSES = get_args(VerdictStatus)
 _GRADINGS = get_args(Grading)
 _LABELS = (None, *get_args(Label))
+_WITHOUT_REWARD = ("unscored", "failed")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -190,6 +191,24 @@ def checked_result(result: object) -> ToolResult:
     if type(result) is ToolResult and data is result.data and type(result.text) is str and result.text.isascii():
         return result
     return ToolResult(clean(str(result.text)), result.error, data)
+
+
+def all_usual(verdicts: Iterable[object]) -> bool:
+    """Returns whether all verdicts can be stored just as they are, as nearly all can; False if one needs a closer look."""
+    for verdict in verdicts:
+        if type(verdict) is not Verdict:
+            return False
+        reward, label, critique, judge, parts = verdict.reward, verdict.label, verdict.critique, verdict.judge, verdict.parts
+        if type(reward) is float:
+            if verdict.status != "scored" or not -MAX_REWARD <= reward <= MAX_REWARD:
+                return False
+        elif reward is not None or verdict.status not in _WITHOUT_REWARD:
+            return False
+        if type(critique) is not str or type(judge) is not str or not judge or not critique.isascii() or not judge.isascii():
+            return False
+        if type(parts) is not dict or parts or (label is not None and (type(label) is not str or label not in _LABELS)):
+            return False
+    return True
 
 
 def checked_verdict(verdict: object, judge: str) -> Verdict:

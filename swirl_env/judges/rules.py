@@ -9,6 +9,8 @@ from swirl_env.grading import grade
 from swirl_env.types import Answer, Malformed, Outcome, ParsedAction, State, SubTrajectory, ToolCall, ToolResult, Verdict
 
 _NAME = "rules"
+_UNKNOWN_NEED = Verdict("unscored", critique="What this question needs is not known.", judge=_NAME)
+_NO_RULE = Verdict("unscored", critique="There is no rule for this tool.", judge=_NAME)
 
 
 class RulesJudge:
@@ -47,8 +49,9 @@ class RulesJudge:
 
     def judge(self, steps: Sequence[SubTrajectory]) -> list[Verdict]:
         """Returns one verdict per step."""
+        rate = self._call
         return [
-            self._call(step.state, call, step.result) if type(call := step.call) is ToolCall else self._other(step, call)
+            rate(step.state, call, step.result) if type(call := step.call) is ToolCall else self._other(step, call)
             for step in steps
         ]
 
@@ -73,7 +76,7 @@ class RulesJudge:
                 return Verdict("unscored", critique="The tool was not available.", judge=_NAME)
             return self._no(f"The tool could not use this call ({result.error}).")
         plan = plan_of(state.task)
-        if not plan.steps and not (plan.size and "ids" in result.data):
+        if not plan.size or (not plan.steps and "ids" not in result.data):
             return self._unguided(state, plan, call, result)
         before, after, hit = plan.follow(state.steps, call, result)
         # Only what was already in sight can be resolved by a repetition.
@@ -100,12 +103,13 @@ class RulesJudge:
         """Judges a call that neither a plan nor supporting passages say anything about."""
         if _is_repeated(state, call):
             return self._no("The call repeats an earlier one.")
-        if "ids" in result.data:
-            if not result.data["ids"]:
+        data = result.data
+        if "ids" in data:
+            if not data["ids"]:
                 return self._no("The search brings nothing.")
-            return Verdict("unscored", critique="What this question needs is not known.", judge=_NAME)
-        if "value" not in result.data:
-            return Verdict("unscored", critique="There is no rule for this tool.", judge=_NAME)
+            return _UNKNOWN_NEED
+        if "value" not in data:
+            return _NO_RULE
         if not is_computation(call.query):
             return self._no("A bare number computes nothing.")
         if plan.size:

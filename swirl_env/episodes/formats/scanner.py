@@ -19,8 +19,9 @@ class TagScanner:
         self.tags = tuple(tags)
         names = "|".join(re.escape(tag) for tag in sorted({*self.tags, THINK}, key=len, reverse=True))
         self._token = re.compile(f"<(/?)({names})>")
-        self._plain = re.compile(f"[^<]*+<(?!{THINK}>)({names})>([^<]*+)</\\1>")
-        """A text that holds no other ``<`` up to the end of its first element, as most actions do."""
+        self.plain = re.compile(f"[^<]*+<(?!{THINK}>)({names})>([^<]*+)</\\1>").match
+        """Matches tag and content of a text that holds no other ``<`` up to the end of its first element, as most actions do;
+        one with a ``</think>`` after it has to be read in full."""
 
     def first(self, text: str, opened: bool = False) -> Element | str:
         """Returns the first complete element, or the tag that was left open, or ``""``.
@@ -32,7 +33,7 @@ class TagScanner:
             text: what the policy wrote.
             opened: whether it begins inside a think block.
         """
-        plain = None if opened else self._plain.match(text)
+        plain = None if opened else self.plain(text)
         if plain is not None:  # half the time that the tokens take
             end = plain.end()
             if end == len(text) or text.find(CLOSE, end) < 0:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from swirl_env.arguments import example, schema_of, single
 from swirl_env.episodes.formats.scanner import ANSWER, TagScanner, unread
+from swirl_env.episodes.reasoning import CLOSE
 from swirl_env.protocols import Tool
 from swirl_env.types import Answer, Malformed, ParsedAction, ToolCall
 
@@ -18,11 +19,19 @@ class XmlFormat:
 
     def __init__(self, tools: Sequence[str]) -> None:
         self.scanner = TagScanner((*tools, ANSWER))
+        self._plain = self.scanner.plain
         self.stop = tuple(f"</{tag}>" for tag in self.scanner.tags)
         self._forms = ", ".join(f"<{tag}>...</{tag}>" for tag in self.scanner.tags)
 
     def parse(self, text: str, opened: bool = False) -> ParsedAction:
         """Reads an action (see `ActionFormat.parse`)."""
+        plain = None if opened else self._plain(text)
+        if plain is not None:  # as most actions
+            end = plain.end()
+            if end == len(text) or text.find(CLOSE, end) < 0:
+                tag, content = plain.groups()
+                if tag != ANSWER:
+                    return ToolCall(tag, content.strip(), plain.start(1) - 1, end)
         element = self.scanner.first(text, opened)
         if isinstance(element, str):
             return Malformed(unread(element), 0, len(text))
