@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow check lint types mypy pyright docs install clean
+.PHONY: demo test test-slow test-peers check lint types mypy pyright docs install clean
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ test: install
 # Real models, servers, browsers and processes that are killed: what takes seconds each. CI runs them too.
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+# Other people's frameworks, each in an environment of its own that is built once into the cache folder.
+test-peers: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers
 
 lint: install
 	$(BIN)/ruff check .

@@ -36,7 +36,7 @@ FLOORS = [
     "env judges store contract rollout",
     "agents vector config conf",
     "algos audit",
-    "stages view",
+    "stages view interop",
     "cli",
     "benchmarks",
 ]

@@ -1,0 +1,1 @@
+"""Inside the trainers and evaluators that people already run."""
