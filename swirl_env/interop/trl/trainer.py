@@ -21,7 +21,7 @@ from swirl_env.types import Trajectory
 try:
     from trl import GRPOTrainer  # pyright: ignore[reportMissingImports]  # a peer, which has an environment of its own
 except ModuleNotFoundError as error:
-    raise MissingExtra("StepGRPOTrainer needs 'trl'. Install it with: pip install 'trl>=1.16' 'swirl-env[train]'") from error
+    raise MissingExtra("StepGRPOTrainer needs 'trl'. Install it with: pip install 'swirl-env[trl]'") from error
 
 BY_TOKENS = ("dapo", "cispo")
 """Loss types that TRL divides by a number in the batch, so that it can be the number of steps."""
