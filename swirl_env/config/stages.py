@@ -36,6 +36,9 @@ STAGES = {
     ),
     "view": Stage("episodes of runs as an HTML page, step by step: swirl view DIR", "swirl_env.stages.view", True),
     "export": Stage("a run as chat JSONL, Parquet, or rows for SFT, DPO and PRM trainers", "swirl_env.stages.export", True),
+    "new-export": Stage(
+        "a package for another trainer or evaluator: swirl new-export verifiers my_env", "swirl_env.stages.new_export", True
+    ),
     "show": Stage("one episode of a run in the terminal: swirl show DIR TASK_ID", "swirl_env.stages.show", True),
 }
 """Stage by name, in the order of the help."""

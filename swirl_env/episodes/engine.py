@@ -161,6 +161,35 @@ class Engine:
         tried = self._try(states, actions, moved=moved)
         return self._settled(states, list(map(self._advance, tried, self._judge(tried))), moved)
 
+    def run_calls(self, states: Sequence[State], actions: Sequence[Action]) -> list[SubTrajectory]:
+        """Reads actions and runs their calls, for tool servers of other frameworks; nothing is judged and no episode moves on.
+
+        Sessions of tools stay as they are.
+        """
+        return self._try(states, actions)
+
+    def step_with(
+        self, states: Sequence[State], actions: Sequence[Action], results: Sequence[ToolResult | None]
+    ) -> list[Transition]:
+        """Takes a step in each of n episodes whose calls were run elsewhere, by a tool server of another framework.
+
+        Args:
+            states: n current states.
+            actions: n actions, one per state.
+            results: what each call gave; None for an action without a call, and for a call that was never run: such a step is
+                not judged.
+
+        Returns:
+            n transitions; those of `step` if the results are those that the tools give.
+        """
+        tried = [
+            msgspec.structs.replace(one, result=result) if type(one.call) is ToolCall else one
+            for one, result in zip(self._try(states, actions, tools=False), results, strict=True)
+        ]
+        verdicts = iter(self._judge([one for one in tried if not _never_run(one)]))
+        unscored = Verdict.unscored("This call was never run.")
+        return [self._advance(one, unscored if _never_run(one) else next(verdicts)) for one in tried]
+
     def _step_without_some(self, states: Sequence[State], actions: Sequence[Action]) -> list[Transition]:
         """Takes a step in the episodes whose agent could act, and ends the others."""
         live = [i for i, action in enumerate(actions) if action.error is None]
@@ -368,6 +397,10 @@ def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
             raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
         tools[tool.tag] = tool
     return tools
+
+
+def _never_run(step: SubTrajectory) -> bool:
+    return step.result is None and type(step.call) is ToolCall
 
 
 def _schema_text(tag: str, schema: Schema) -> str:
