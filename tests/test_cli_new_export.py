@@ -28,7 +28,7 @@ def test_the_package_is_python_and_names_itself(swirl, tmp_path, kind):
         if path.suffix == ".py":
             ast.parse(text)
     assert tomllib.loads((folder / "pyproject.toml").read_text())["project"]["name"] == "tide_pool"
-    assert "'swirl-env'" in str(tomllib.loads((folder / "pyproject.toml").read_text())["project"]["dependencies"])
+    assert "swirl-env[" in str(tomllib.loads((folder / "pyproject.toml").read_text())["project"]["dependencies"])
     assert 'TASK = "ledger"' in (folder / "tide_pool" / "engine.py").read_text()
     lint = [sys.executable, "-m", "ruff", "check", "-q", "--isolated", "--select", "E,F,B,UP", "--line-length", "130"]
     done = subprocess.run([*lint, folder], capture_output=True, text=True, check=False)
