@@ -25,6 +25,7 @@ from swirl_env.agents.openai.messages import (
 )
 from swirl_env.agents.openai.replies import Reply, read_reply, sampled
 from swirl_env.episodes.reasoning import reasoning_end
+from swirl_env.episodes.shots import for_server, read_shots
 from swirl_env.errors import ConfigError
 from swirl_env.texts import Text, read_text
 from swirl_env.types import Action, State
@@ -57,6 +58,8 @@ class OpenAIAgent:
         attempts: how often a request is tried before the action counts as unavailable.
         seed: what tells apart runs that see the same episodes; sent with each request, for servers that honour it.
         system: a system message: a text, a file or a name (see `swirl_env.texts`); None for none.
+        shots: worked conversations (few-shot) before each episode: a JSON list of messages, a file or a name (see
+            `swirl_env.episodes.shots`).
         tool_role: role under which results of tools are sent. ``tool`` is for servers that take it without a call's id. With
             ``format=native`` calls and results are structured (``tool_calls``, ``tool_call_id``) whatever this says.
         token_ids: ``auto`` keeps ids and log-probabilities if the server returns them, ``require`` refuses replies without
@@ -80,6 +83,7 @@ class OpenAIAgent:
         tool_role: ToolRole = "user",
         token_ids: TokenIds = "auto",
         extra_body: Mapping[str, Any] | None = None,
+        shots: Text | None = None,
     ) -> None:
         _check(temperature, top_p, max_new_tokens, concurrency, timeout_s, attempts, token_ids)
         if base_url is None:
@@ -89,6 +93,7 @@ class OpenAIAgent:
             raise ConfigError("base_url is a URL or a list of at least one; got an empty list.")
         system = None if system is None else read_text(system, "system")
         self.model, self.system, self.seed = model, system, seed
+        self.shots = [] if shots is None else for_server(read_shots(shots))
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
         self.tool_role: ToolRole = tool_role
         self.token_ids: TokenIds = token_ids
@@ -102,7 +107,9 @@ class OpenAIAgent:
         self._stats: Counter[str] = Counter()
         self._loop: _LoopThread | None = None
         Endpoints(*self._options)  # refuses bad URLs now
+        content: tuple[object, ...]
         content = (model, temperature, top_p, max_new_tokens, seed, system, tool_role, sorted(self.extra_body.items()))
+        content += (self.shots,) if self.shots else ()
         self.fingerprint = f"openai-{hashlib.blake2b(repr(content).encode(), digest_size=6).hexdigest()}"
 
     @property
@@ -190,7 +197,7 @@ class OpenAIAgent:
         seed = int.from_bytes(hashlib.blake2b(drawn.encode("utf-8", "replace"), digest_size=4).digest()) >> 1
         request: dict[str, Any] = {
             "model": self.model,
-            "messages": messages_of(state, self.system, self.tool_role),
+            "messages": messages_of(state, self.system, self.tool_role, self.shots),
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_tokens": self.max_new_tokens,

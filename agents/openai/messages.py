@@ -30,15 +30,19 @@ def stops_of(settings: Settings) -> list[str]:
     return [stop for stop in fmt.stop if not settings.functions or ending.endswith(stop)]
 
 
-def messages_of(state: State, system: str | None, tool_role: ToolRole) -> list[dict[str, Any]]:
+def messages_of(
+    state: State, system: str | None, tool_role: ToolRole, shots: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Returns the messages of a request.
 
     Args:
         state: the state to act in.
         system: a system message; None for none.
         tool_role: role of results that answer no structured call.
+        shots: messages that stand between the system message and the episode.
     """
-    messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
+    opening: list[dict[str, Any]] = [{"role": "system", "content": system}] if system is not None else []
+    messages = [*opening, *shots]
     fmt = format_of(state.settings)
     if state.settings.functions and isinstance(fmt, OffersFunctions):
         return messages + _structured(state, fmt, fmt)

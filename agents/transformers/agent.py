@@ -19,6 +19,7 @@ from swirl_env.agents.transformers.prefix_cache import PrefixCache
 from swirl_env.agents.transformers.renderer import Rendered, Renderer, TemplateName
 from swirl_env.agents.transformers.sampling import Generation, Request, Sampling, generate
 from swirl_env.agents.transformers.stopping import Stopper
+from swirl_env.episodes.shots import read_shots
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import Weights, weights_fingerprint
 from swirl_env.texts import Text, read_text
@@ -60,6 +61,8 @@ class TransformersAgent:
         adapter: folder or hub name of a LoRA adapter.
         seed: tells apart runs that see the same episodes.
         system: a system message: a text, a file or a name (see `swirl_env.texts`); None leaves it to the template.
+        shots: worked conversations (few-shot) before each episode, as messages of the chat template: a JSON list, a file or a
+            name (see `swirl_env.episodes.shots`).
         template_options: variables for the chat template, e.g. ``{"enable_thinking": False}``.
         tokenizer: for a loaded `model`; else the model's own is read.
         max_context: most tokens of state and action together; None takes what the model was made for.
@@ -91,6 +94,7 @@ class TransformersAgent:
         date: str | None = None,
         trust_remote_code: bool = False,
         precision: Literal["no", "bf16", "fp16"] | None = None,
+        shots: Text | None = None,
     ) -> None:
         _check(temperature, top_p, max_new_tokens, batch_size, prefix_cache, precision)
         if isinstance(model, str):
@@ -98,7 +102,8 @@ class TransformersAgent:
         elif tokenizer is None:
             raise ConfigError("A loaded model needs its tokenizer: TransformersAgent(model, tokenizer=...).")
         system = None if system is None else read_text(system, "system")
-        self.renderer = Renderer(tokenizer, template, system, template_options, date)
+        messages = [] if shots is None else read_shots(shots)
+        self.renderer = Renderer(tokenizer, template, system, template_options, date, shots=messages)
         self.name = model if isinstance(model, str) else str(getattr(model, "name_or_path", "") or type(model).__name__)
         self.model: CausalLM
         """The model itself, for training and for whoever wants its weights."""
@@ -223,6 +228,8 @@ class TransformersAgent:
         options = (self.name, self.temperature, self.top_p, self.seed, self.max_new_tokens, self.max_context, *self._options)
         options += (weights_fingerprint(cast("Weights", self.model)), str(self.renderer.tokenizer.chat_template))
         options += (self.renderer.system, sorted(self.renderer.template_options.items()))
+        if self.renderer.shots:
+            options += (self.renderer.shots,)
         if self.renderer.prints_date:
             options += (self.renderer.date.isoformat(),)
         if self.precision not in (None, "no"):

@@ -50,6 +50,7 @@ class NativeTemplate(ChatTemplate):
         date: the day that it believes to be today, if it asks.
         functions: the tools as a JSON list of function schemas.
         specials: names of the tokens that structure conversations; the first behind a call ends the action.
+        shots: worked conversations before each episode, with their calls.
     """
 
     contexts = {
@@ -67,6 +68,7 @@ class NativeTemplate(ChatTemplate):
         date: datetime.date,
         functions: str,
         specials: Sequence[str],
+        shots: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         offered = json.loads(functions)
         schemas = {item["function"]["name"]: item["function"]["parameters"] for item in offered}
@@ -74,7 +76,7 @@ class NativeTemplate(ChatTemplate):
         self.format = NativeFormat(tuple(schemas), schemas)
         self._ends = re.compile("|".join(re.escape(name) for name in specials) or "(?!)")
         self._lead = self._tail = ""
-        super().__init__(tokenizer, system, {**options, "tools": offered}, date)
+        super().__init__(tokenizer, system, {**options, "tools": offered}, date, shots)
         self.form = self._call_form()
 
     def shown(self, state: State) -> State:

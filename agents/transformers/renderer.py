@@ -53,6 +53,7 @@ class Renderer:
             what it was at construction, so that prompts do not change at midnight.
         functions: the tools that the template offers, as a JSON list of function schemas (`Settings.functions`). `of` returns
             the renderer for the tools of an episode.
+        shots: worked conversations before each episode, as messages of the chat template (see `swirl_env.episodes.shots`).
     """
 
     def __init__(
@@ -63,12 +64,15 @@ class Renderer:
         template_options: Mapping[str, Any] | None = None,
         date: str | None = None,
         functions: str = "",
+        shots: Sequence[Mapping[str, Any]] = (),
     ) -> None:
         if template not in ("chat", "plain"):
             raise ConfigError(f"template is 'chat' or 'plain'; got {template!r}.")
         if template == "chat" and not getattr(tokenizer, "chat_template", None):
             raise ConfigError("This tokenizer has no chat template. Use template='plain', or a model that was taught one.")
-        self.tokenizer, self.system = tokenizer, system
+        if shots and template == "plain":
+            raise ConfigError("shots are messages of a chat template; with template='plain' write examples into the prompt.")
+        self.tokenizer, self.system, self.shots = tokenizer, system, tuple(shots)
         self.template: TemplateName = template
         self.template_options = dict(template_options or {})
         self.date = _day(date)
@@ -76,7 +80,7 @@ class Renderer:
         self._probes: tuple[tuple[str, ...], ...] = (_ROLES,)
         written = ""
         if template == "chat":
-            chat = self._template = ChatTemplate(tokenizer, system, self.template_options, self.date)
+            chat = self._template = ChatTemplate(tokenizer, system, self.template_options, self.date, self.shots)
             written = "".join(chat.split(_ROLES))
         if functions:
             self._template, self._probes = self._with_tools(functions), _NATIVE
@@ -124,7 +128,7 @@ class Renderer:
 
     def _offering(self, functions: str) -> Renderer:
         date = self.date.isoformat()
-        return Renderer(self.tokenizer, self.template, self.system, self.template_options, date, functions)
+        return Renderer(self.tokenizer, self.template, self.system, self.template_options, date, functions, self.shots)
 
     def _with_tools(self, functions: str) -> NativeTemplate:
         """Returns the chat template with tools on offer."""
@@ -132,7 +136,8 @@ class Renderer:
             raise ConfigError("format=native offers tools through a chat template; with template=plain use format=hermes.")
         added = self.tokenizer.added_tokens_decoder
         specials = [str(added[i]) for i in sorted(special_ids(self.tokenizer)) if i in added]
-        return NativeTemplate(self.tokenizer, self.system, self.template_options, self.date, functions, specials)
+        options = self.template_options
+        return NativeTemplate(self.tokenizer, self.system, options, self.date, functions, specials, self.shots)
 
     def ids(self, state: State) -> tuple[int, ...]:
         """Returns the ids of a state, [S]."""
@@ -289,7 +294,7 @@ class Renderer:
             for i, (role, text) in enumerate(zip(roles, texts, strict=True)):
                 pieces += [(self._template.write(role, text, i == 0), False), (self._parts(roles)[i + 1], True)]
             whole = self._template.render([(self._template.name_of(role), text) for role, text in zip(roles, texts, strict=True)])
-            if self.system is not None and not self._template.takes_system:  # it opens the first message
+            if self.system is not None and not (self._template.takes_system or self.shots):  # it opens the first message
                 whole = whole.replace(texts[0], f"{self.system}\n\n{texts[0]}", 1)
             ours = self._spelled(self.codec.encode_around(pieces, None))
             theirs = self._spelled(self.tokenizer.encode(whole, add_special_tokens=False))

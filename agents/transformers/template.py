@@ -73,6 +73,7 @@ class ChatTemplate:
         system: a system message; None leaves it to the template. If it takes none, the message opens the first one instead.
         options: variables for the template.
         date: the day that it believes to be today, if it asks.
+        shots: worked conversations before each episode (see `swirl_env.episodes.shots`), as messages of the template.
     """
 
     contexts: Mapping[tuple[str, bool], tuple[str, ...]] = {
@@ -83,10 +84,20 @@ class ChatTemplate:
     }
     """(Role, whether it opens the conversation) -> the conversation in which a message of it is tried."""
 
-    def __init__(self, tokenizer: Tokenizer, system: str | None, options: Mapping[str, Any], date: datetime.date) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        system: str | None,
+        options: Mapping[str, Any],
+        date: datetime.date,
+        shots: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         self.tokenizer, self.system = tokenizer, system
         self.options = {**options, **_pin_date(tokenizer.chat_template, options, date)}
         self.takes_system = self._renders_system()
+        self.shots = [dict(message) for message in shots]
+        if shots and system is not None and not self.takes_system:
+            self.shots[0]["content"] = f"{system}\n\n{self.shots[0]['content']}"
         self.takes_tool = self._renders_tool()
         self._written = functools.lru_cache(maxsize=1024)(self._write)
 
@@ -109,7 +120,7 @@ class ChatTemplate:
         Raises:
             ConfigError: if what the template writes around a message depends on its text.
         """
-        if first and self.system is not None and not self.takes_system:
+        if first and self.system is not None and not (self.takes_system or self.shots):
             text = f"{self.system}\n\n{text}"
         if role == "assistant" and (OPEN in text or CLOSE in text):
             return text
@@ -122,12 +133,11 @@ class ChatTemplate:
         return "user" if role == "tool" and not self.takes_tool else role
 
     def render(self, messages: Sequence[tuple[str, str]]) -> str:
-        """Returns the text of messages (role, text) with the system message, ready for the next action."""
-        system = [("system", self.system)] if self.system is not None and self.takes_system else []
-        return self._apply([*system, *messages])
+        """Returns the text of messages (role, text) behind the system message and the shots, ready for the next action."""
+        system = [self._message("system", self.system)] if self.system is not None and self.takes_system else []
+        return self._apply([*system, *self.shots, *(self._message(role, text) for role, text in messages)])
 
-    def _apply(self, messages: Sequence[tuple[str, str]]) -> str:
-        conversation = [self._message(role, text) for role, text in messages]
+    def _apply(self, conversation: list[dict[str, Any]]) -> str:
         options = {"add_generation_prompt": True, **self.options}
         return str(self.tokenizer.apply_chat_template(conversation, tokenize=False, **options))
 
@@ -186,7 +196,7 @@ class ChatTemplate:
 
     def _renders_system(self) -> bool:
         try:
-            return f"@{_MARK}@" in self._apply([("system", f"@{_MARK}@"), ("user", "x")])
+            return f"@{_MARK}@" in self._apply([self._message("system", f"@{_MARK}@"), self._message("user", "x")])
         except Exception:  # a template refuses by raising
             return False
 

@@ -34,7 +34,7 @@ def _agent(options: TrainOptions) -> dict[str, Any]:
         agent = {**agent, "model": options.policy, "adapter": agent["model"]}
     agent |= {"max_new_tokens": section.max_new_tokens or (MAX_NEW_TOKENS if small else 256)}
     agent |= {"batch_size": section.batch_size or (32 if small else 16), "template_options": section.template_options or None}
-    same = ("dtype", "device", "template", "system", "max_context", "prefix_cache")
+    same = ("dtype", "device", "template", "system", "shots", "max_context", "prefix_cache")
     return agent | {key: getattr(section, key) for key in same}
 
 

@@ -67,6 +67,7 @@ def make_policy(options: TrainOptions, accelerator: Accelerator) -> Transformers
         batch_size=section.batch_size or (32 if small else 16),
         template=section.template,
         system=section.system,
+        shots=section.shots,
         template_options=section.template_options,
         max_context=section.max_context,
         prefix_cache=section.prefix_cache,

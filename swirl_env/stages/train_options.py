@@ -40,6 +40,7 @@ class ModelSection(Options, frozen=True, kw_only=True):
     prefix_cache: Natural
     template: Literal["chat", "plain"]
     system: Text | None
+    shots: Text | None
     template_options: dict[str, Any]
     gradient_checkpointing: bool
     date: str | None = None
