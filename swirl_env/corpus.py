@@ -23,7 +23,7 @@ import numpy as np
 
 from swirl_env.cache import file_fingerprint
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra
-from swirl_env.protocols import Corpus
+from swirl_env.protocols import Corpus, StreamsFrom
 from swirl_env.types import Passage
 
 CORPUS_ENDINGS = (".jsonl", ".jsonl.gz", ".parquet", ".json")
@@ -67,6 +67,13 @@ def content_fingerprint(passages: Iterable[Passage]) -> str:
             digest.update(len(data).to_bytes(8, "little"))
             digest.update(data)
     return digest.hexdigest()
+
+
+def stream_from(corpus: Corpus, start: int) -> Iterator[Passage]:
+    """Yields the passages of a corpus from a position on."""
+    if start and isinstance(corpus, StreamsFrom):
+        return corpus.stream_from(start)
+    return itertools.islice(iter(corpus), start, None)
 
 
 class _Fingerprinted:
@@ -133,6 +140,12 @@ class GeneratedCorpus:
     def __iter__(self) -> Iterator[Passage]:
         return self._factory()
 
+    def stream_from(self, start: int) -> Iterator[Passage]:
+        """Yields the passages from a position on."""
+        if self._item is None:
+            return itertools.islice(self._factory(), start, None)
+        return map(self._item, range(start, self._length))
+
     def __getitem__(self, index: int, /) -> Passage:
         index = _position(index, self._length)
         return self._item(index) if self._item else next(itertools.islice(self._factory(), index, None))
@@ -164,8 +177,13 @@ class JsonlCorpus(_FileCorpus):
         return len(self._starts)
 
     def __iter__(self) -> Iterator[Passage]:
+        return self.stream_from(0)
+
+    def stream_from(self, start: int) -> Iterator[Passage]:
+        """Yields the passages from a position on; the lines before are not decoded."""
         with self._open() as lines:
-            for index, line in enumerate(line for line in lines if line.strip()):
+            rows = enumerate(line for line in lines if line.strip())
+            for index, line in itertools.islice(rows, start, None):
                 yield self._read(line, index)
 
     def __getitem__(self, index: int, /) -> Passage:
@@ -213,8 +231,16 @@ class ParquetCorpus(_FileCorpus):
         return int(self._file.metadata.num_rows)
 
     def __iter__(self) -> Iterator[Passage]:
-        rows = (row for batch in self._file.iter_batches(1024, columns=self._columns) for row in batch.to_pylist())
-        return (to_passage(row, index, str(self.path)) for index, row in enumerate(rows))
+        return self.stream_from(0)
+
+    def stream_from(self, start: int) -> Iterator[Passage]:
+        """Yields the passages from a position on; the row groups before are not read."""
+        group = int(np.searchsorted(self._ends, start, side="right"))
+        first = int(self._ends[group - 1]) if group else 0
+        groups = list(range(group, len(self._ends)))
+        batches = self._file.iter_batches(1024, row_groups=groups, columns=self._columns)
+        rows = enumerate((row for batch in batches for row in batch.to_pylist()), first)
+        return (to_passage(row, index, str(self.path)) for index, row in itertools.islice(rows, start - first, None))
 
     def __getitem__(self, index: int, /) -> Passage:
         index = _position(index, len(self))

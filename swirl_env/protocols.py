@@ -226,6 +226,15 @@ class Corpus(Protocol):
 
 
 @runtime_checkable
+class StreamsFrom(Protocol):
+    """A corpus that can start its stream in the middle without making the passages before: a killed index build needs it."""
+
+    def stream_from(self, start: int) -> Iterator[Passage]:
+        """Yields the passages from a position on."""
+        ...
+
+
+@runtime_checkable
 class TaskSource(Protocol):
     """A set of questions, with the corpus that answers them."""
 

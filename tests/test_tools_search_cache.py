@@ -29,7 +29,7 @@ def test_one_index_serves_all_tools_of_a_process_and_goes_with_them(tmp_path: Pa
     other = make_tool("search", corpus=corpus_of("red kite"), cache_dir=str(tmp_path), top_k=1, snippet_chars=9)
     assert isinstance(other, Search) and one._opened is other._opened
     assert Search(corpus=corpus_of("red kite"), cache_dir=str(tmp_path), k1=2)._opened is not one._opened
-    assert folders(tmp_path) == ["bm25s", "bm25s", "passages"], "passages are stored once for all options"
+    assert folders(tmp_path) == ["bm25", "bm25", "passages"], "passages are stored once for all options"
 
 
 def test_a_corpus_is_read_only_once(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_damaged_cache_is_rebuilt(tmp_path: Path, damage: Any) -> None:
         if file.stat().st_size:
             damage(file)
             assert search() == expected, file
-    assert folders(tmp_path) == ["bm25s", "passages"], "damaged copies are put out of the way"
+    assert folders(tmp_path) == ["bm25", "passages"], "damaged copies are put out of the way"
 
 
 def test_a_file_in_the_place_of_the_index_is_replaced(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_processes_that_build_at_once_all_succeed(tmp_path: Path) -> None:
     for worker in workers:
         assert worker.communicate(timeout=60)[0] == "['p5', 'p0', 'p1', 'p2', 'p3']\n"
         assert worker.returncode == 0
-    assert folders(tmp_path) == ["bm25s", "passages"], "no temporary folder is left"
+    assert folders(tmp_path) == ["bm25", "passages"], "no temporary folder is left"
 
 
 def test_a_copy_in_another_process_maps_the_same_files() -> None:

@@ -1,56 +1,53 @@
-"""The two ways to rank passages by BM25: an index of precomputed scores made by bm25s, and rank-bm25 as the reference."""
+"""The two ways to rank passages by BM25: an index of precomputed scores, and rank-bm25 as the reference."""
 
 from __future__ import annotations
 
 import bisect
-import logging
-import threading
-from array import array
+import concurrent.futures
+import functools
+import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from swirl_env.errors import MissingExtra
+from swirl_env.tools.search.build import IndexOptions, build, load_compiled
 from swirl_env.tools.search.storage import PackedStrings, PassageStore, map_array
-from swirl_env.tools.search.text import Splitter, Stemmer, StopWords
-
-Method = Literal["lucene", "robertson", "atire", "bm25l", "bm25+"]
-METHODS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-_log = logging.getLogger(__name__)
-_MANY = 20_000
 _MEMORY = 200_000
 _FEW = 64
 _LARGE = 10_000
 _WARM = 1_000
+_PROBE = 16
+"""Looking up one passage in a list takes as long as running over this many entries of it, about."""
+_EXACT = 1 << 24
+"""Whole numbers up to here are exact in float32."""
+_SHARE = 16
+"""Queries of a batch that are worth a thread of their own."""
+_SLACK = 1.0001
+"""Bounds of float32 sums are this much larger, so that rounding never makes a sum exceed its bound."""
 
 Numba = Literal["auto", "on", "off"]
+Slice = tuple[int, int, int, float]
+"""Length, start and repetitions of a term of a query, and the most that one repetition adds to a passage."""
 
 
-class IndexOptions(msgspec.Struct, frozen=True):
-    """Everything that an index depends on apart from the passages; part of its name in the cache."""
-
-    method: Method = "lucene"
-    k1: float = 0.9
-    b: float = 0.4
-    title_weight: int = 1
-    tokenizer: Splitter = "words"
-    stemmer: Stemmer = "english"
-    stopwords: StopWords = "english"
+Best = list[tuple[int, float]]
+"""Positions and scores of passages: score falling, then position rising."""
 
 
 class Ranker(Protocol):
-    """Ranks passages for the terms of a query."""
+    """Ranks passages for the terms of queries."""
 
-    def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
-        """Returns positions and scores of the `k` best passages above 0: score falling, then position rising."""
+    def top(self, queries: Sequence[Sequence[str]], k: int) -> list[Best]:
+        """Returns the `k` best passages of each query, those with a score above 0."""
         ...
 
 
@@ -60,11 +57,13 @@ def document_terms(passages: PassageStore, terms: Callable[[str], list[str]], ti
         yield (terms(passage.title) * title_weight if title_weight else []) + terms(passage.text)
 
 
-class Bm25sIndex:
-    """Scores of all (term, passage) pairs, computed by bm25s once and memory-mapped; a query adds up a few slices of them.
+class Bm25Index:
+    """Scores of all (term, passage) pairs, computed once and memory-mapped; a query adds up a few slices of them.
 
-    Scores are added from the commonest term to the rarest, in float32, whatever the order of the words or the size of a batch,
-    so that equal queries give equal bits, with numba and without.
+    Scores are added from the rarest term to the commonest, in float32, whatever the order of the words or the size of a batch,
+    so that equal queries give equal bits, with numba and without. Adding stops at the first term from which on no further
+    passage can reach the k best (the MaxScore rule of Turtle and Flood, 1995); the longer lists are only looked up for the
+    passages that still can. The ranking is exact.
 
     Args:
         folder: what `build` wrote.
@@ -76,37 +75,37 @@ class Bm25sIndex:
         self._scores = map_array(folder / "scores.npy")
         self._passages = map_array(folder / "passages.npy")
         self._starts = map_array(folder / "starts.npy").data
+        self._bounds = map_array(folder / "bounds.npy").data
         self._absent = map_array(folder / "absent.npy").data
-        self._order = map_array(folder / "order.npy").data
         self._terms = PackedStrings(folder, "terms")
         self._count = int(map_array(folder / "count.npy")[0])
         self._term_ids: dict[str, int] = {}
-        self._local = threading.local()
-        self._compiled = _compiled() if numba == "on" else None
+        self._free: list[Floats] = []
+        self._compiled: Any = load_compiled() if numba == "on" else None
         self._until_compiled = _WARM if numba == "auto" and self._count >= _LARGE else -1
         if numba == "on" and self._compiled is None:
             raise MissingExtra("The search option numba='on' needs 'numba'. Install it with: pip install 'swirl-env[fast]'")
 
     @staticmethod
-    def build(folder: Path, documents: Iterator[list[str]], options: IndexOptions) -> None:
-        """Writes the index of documents, each a list of terms."""
-        ids: dict[str, int] = {}
-        rows = [array("i", [ids.setdefault(term, len(ids)) for term in document]) for document in documents]
-        if len(rows) >= _MANY:
-            _log.info("Building the search index of %s passages.", f"{len(rows):,}")
-        scores, passages, starts, absent = _bm25s(rows, ids, options)
-        np.save(folder / "scores.npy", scores)
-        # As 64-bit numbers they take twice the disk, and numpy adds them up in half the time.
-        np.save(folder / "passages.npy", passages.astype(np.int64))
-        np.save(folder / "starts.npy", starts.astype(np.int64))
-        np.save(folder / "absent.npy", absent)
-        np.save(folder / "count.npy", np.array([len(rows)]))
-        terms = sorted((term.encode("utf-8", "surrogatepass"), index) for term, index in ids.items())
-        PackedStrings.write(folder, "terms", (term for term, _ in terms))
-        np.save(folder / "order.npy", np.array([index for _, index in terms], dtype=np.int64))
+    def build(folder: Path, passages: PassageStore, options: IndexOptions) -> None:
+        """Writes the index of passages to a folder (see `swirl_env.tools.search.build`)."""
+        build(folder, passages, options)
 
-    def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
-        """Returns the best passages (see `Ranker.top`)."""
+    def top(self, queries: Sequence[Sequence[str]], k: int) -> list[Best]:
+        """Returns the best passages of each query (see `Ranker.top`)."""
+        if self._until_compiled >= 0:
+            self._until_compiled -= len(queries)
+            self._compiled = load_compiled() if self._until_compiled < 0 else None
+        counts = [self._count_terms(terms) for terms in queries]
+        slices = [self._slices(own) for own in counts]
+        best = self._compiled_best(slices, k) if self._compiled else [self._best(own, k) if own else [] for own in slices]
+        if not len(self._absent):
+            return best
+        extra = [sum(self._absent[i] * count for i, count in own.items()) for own in counts]
+        return [[(position, score + more) for position, score in own] for own, more in zip(best, extra, strict=True)]
+
+    def _count_terms(self, terms: Sequence[str]) -> dict[int, int]:
+        """Returns the numbers of the terms that any passage holds, and how often the query has them."""
         term_ids = self._term_ids
         counts: dict[int, int] = {}
         for term in terms:
@@ -115,50 +114,115 @@ class Bm25sIndex:
                 index = self._find(term)
             if index >= 0:
                 counts[index] = counts.get(index, 0) + 1
-        if not counts:
-            return []
-        starts = self._starts
-        slices = [(starts[index + 1] - starts[index], starts[index], count) for index, count in counts.items()]
-        slices.sort(reverse=True)
-        if self._until_compiled >= 0:
-            self._until_compiled -= 1
-            self._compiled = _compiled() if self._until_compiled < 0 else None
-        best = self._compiled_best(slices, k) if self._compiled else _best(*self._add_up(slices), len(slices), k)
-        extra = sum(self._absent[index] * count for index, count in counts.items()) if len(self._absent) else 0.0
-        return [(position, score + extra) for position, score in best] if extra else best
+        return counts
 
-    def _add_up(self, slices: list[tuple[int, int, int]]) -> tuple[Ints, Floats]:
-        """Returns the passages that hold any of the terms, once for each term they hold, with their whole scores."""
+    def _slices(self, counts: dict[int, int]) -> list[Slice]:
+        """Returns the lists of some terms, the shortest first."""
+        starts, bounds = self._starts, self._bounds
+        slices: list[Slice] = [(starts[i + 1] - starts[i], starts[i], count, bounds[i]) for i, count in counts.items()]
+        slices.sort()
+        return slices
+
+    def _best(self, slices: list[Slice], k: int) -> Best:
+        bounds = _rest_bounds(slices)
         totals = self._take_totals()
         parts: list[Ints] = []
-        for length, start, count in slices:
-            part = self._passages[start : start + length]
+        size, least = 0, 0.0
+        for added, (length, start, count, _) in enumerate(slices, 1):
+            part = self._passages[start : start + length].astype(np.int64)
             scores = self._scores[start : start + length]
             if count > 1:
                 scores = scores * np.float32(count)
-            # The longest list comes first and finds nothing to add to.
             totals[part] = totals[part] + scores if parts else scores
             parts.append(part)
+            size += length
+            # Looking for the k-th best must cost little next to what follows.
+            if added < len(slices) and slices[added][0] > size // 2 and size >= k * added:
+                sums = np.concatenate([totals[part] for part in parts])
+                # The k * added highest entries belong to k different passages at least.
+                least = float(np.partition(sums, size - k * added)[size - k * added])
+            if least > bounds[added]:
+                break
         passages = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        scores = totals[passages]
+        sums = totals[passages]
         totals[passages] = 0
-        self._local.totals = totals
-        return passages, scores
+        if added < len(slices):
+            passages, sums = self._add_rest(passages, sums, totals, slices[added:], bounds[added:], least, k)
+        self._return_totals(totals)
+        return _highest(passages, sums, added, k)
 
-    def _compiled_best(self, slices: list[tuple[int, int, int]], k: int) -> list[tuple[int, float]]:
-        assert self._compiled is not None
-        totals = self._take_totals()
-        best = np.empty(k, dtype=np.int64)
-        scores = np.empty(k, dtype=np.float32)
-        count = self._compiled(self._passages, self._scores, np.array(slices), totals, best, scores)
-        self._local.totals = totals
-        return list(zip(best[:count].tolist(), scores[:count].tolist(), strict=True))
+    def _add_rest(
+        self,
+        passages: Ints,
+        sums: Floats,
+        totals: Floats,
+        slices: list[Slice],
+        bounds: list[float],
+        least: float,
+        k: int,
+    ) -> tuple[Ints, Floats]:
+        """Returns the passages that can still be among the best, with what the remaining terms add to them.
+
+        Args:
+            passages: passages, some of them several times.
+            sums: their sums so far.
+            totals: zeros; zeros again afterwards.
+            slices: the remaining terms.
+            bounds: the most that they add together, from each of them on.
+            least: a sum that k passages reach.
+            k: how many are wanted.
+        """
+        able = sums >= np.float32(least - bounds[0])
+        passages, first = np.unique(passages[able], return_index=True)
+        sums = sums[able][first]
+        for (length, start, count, _), bound in zip(slices, bounds, strict=False):
+            if len(sums) > k:
+                able = sums >= np.partition(sums, len(sums) - k)[len(sums) - k] - np.float32(bound)
+                passages, sums = passages[able], sums[able]
+            part, scores = self._passages[start : start + length], self._scores[start : start + length]
+            if len(passages) * _PROBE < length or len(passages) > _EXACT:
+                # In the type of the list: otherwise numpy converts the list instead of the few passages.
+                at = np.searchsorted(part, passages.astype(part.dtype))
+                at[at == length] = 0
+                held = part[at] == passages
+                at, where = at[held], np.flatnonzero(held)
+            else:
+                totals[passages] = np.arange(1, len(passages) + 1, dtype=np.float32)
+                numbers = totals[part]
+                at = np.flatnonzero(numbers)
+                where = numbers[at].astype(np.int64) - 1
+                totals[passages] = 0
+            sums[where] += scores[at] * np.float32(count) if count > 1 else scores[at]
+        return passages, sums
+
+    def _compiled_best(self, queries: list[list[Slice]], k: int) -> list[Best]:
+        flat = [number for own in queries for part in own for number in part[:3]]
+        slices = np.array(flat, dtype=np.int64).reshape(-1, 3)
+        bounds = np.array([bound for own in queries for bound in _rest_bounds(own)], dtype=np.float32)
+        ends = np.array([0, *itertools.accumulate(map(len, queries))])
+        best = np.empty((len(queries), k), dtype=np.int64)
+        scores = np.empty((len(queries), k), dtype=np.float32)
+        counts = np.zeros(len(queries), dtype=np.int64)
+
+        def rank(first: int, last: int) -> None:
+            totals = self._take_totals()
+            self._compiled.rank_all(self._passages, self._scores, slices, bounds, ends, first, last, totals, best, scores, counts)
+            self._return_totals(totals)
+
+        _in_threads(rank, len(queries))
+        rows = zip(best.tolist(), scores.tolist(), counts.tolist(), strict=True)
+        return [list(zip(own[:count], values[:count], strict=True)) for own, values, count in rows]
 
     def _take_totals(self) -> Floats:
-        """Returns this thread's zeros, and takes them away while in use: an interrupt would leave half a query in them."""
-        totals: Floats | None = getattr(self._local, "totals", None)
-        self._local.totals = None
-        return np.zeros(self._count, dtype=np.float32) if totals is None else totals
+        """Returns zeros, and takes them away while in use: an interrupt would leave half a query in them."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return np.zeros(self._count, dtype=np.float32)
+
+    def _return_totals(self, totals: Floats) -> None:
+        if len(self._free) < _threads():
+            self._free.append(totals)
 
     def _find(self, term: str) -> int:
         """Returns the number of a term, -1 for one that no passage holds, by binary search in the mapped terms."""
@@ -167,21 +231,38 @@ class Bm25sIndex:
         key = term.encode("utf-8", "surrogatepass")
         at = bisect.bisect_left(self._terms, key)
         exists = at < len(self._terms) and self._terms[at] == key
-        index = self._term_ids[term] = self._order[at] if exists else -1
+        index = self._term_ids[term] = at if exists else -1
         return index
 
 
-def _compiled() -> Callable[..., int] | None:
-    """Returns the compiled pass, None if numba is not installed (or does not work on this machine)."""
-    try:
-        from swirl_env.tools.search.compiled import add_up
-    except Exception:
-        return None
-    compiled: Callable[..., int] = add_up
-    return compiled
+def _in_threads(work: Callable[[int, int], None], count: int) -> None:
+    """Calls `work` with ranges that cover `count` queries, in as many threads as are worth it."""
+    threads = min(_threads(), count // _SHARE) if count >= 2 * _SHARE else 1
+    if threads < 2:
+        work(0, count)
+        return
+    # Threads of their own rather than a pool, which a forked process would inherit without its threads.
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        edges = [count * i // threads for i in range(threads + 1)]
+        for done in [pool.submit(work, first, last) for first, last in itertools.pairwise(edges)]:
+            done.result()
 
 
-def _best(passages: Ints, scores: Floats, repeats: int, k: int) -> list[tuple[int, float]]:
+@functools.cache
+def _threads() -> int:
+    """Returns how many threads may rank at once: the cores of the process, or what limits numerical libraries."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(limit))) if limit.isdecimal() else cores
+
+
+def _rest_bounds(slices: Sequence[Slice]) -> list[float]:
+    """Returns the most that the terms from the i-th on add to a passage, for each i and the end."""
+    sums = itertools.accumulate((count * bound for _, _, count, bound in reversed(slices)), initial=0.0)
+    return [_SLACK * total for total in sums][::-1]
+
+
+def _highest(passages: Ints, scores: Floats, repeats: int, k: int) -> Best:
     """Returns the `k` best of passages that occur up to `repeats` times each, with the same score each time."""
     wide = k * repeats
     if len(scores) > wide:
@@ -200,21 +281,6 @@ def _best(passages: Ints, scores: Floats, repeats: int, k: int) -> list[tuple[in
     return [(position, -score) for score, position in ranked]
 
 
-def _bm25s(rows: list[array[int]], ids: dict[str, int], options: IndexOptions) -> tuple[Floats, Ints, Ints, Floats]:
-    """Returns scores, passages, the start of each term in both, and what each term gives to a passage without it."""
-    if not ids:
-        return np.zeros(0, np.float32), np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0, np.float32)
-    # Imported here: it imports numba if that is installed, which a process that only searches does not need.
-    import bm25s
-
-    logging.getLogger("bm25s").setLevel(logging.INFO)
-    model = bm25s.BM25(k1=options.k1, b=options.b, method=options.method, backend="auto")
-    model.index((rows, ids), create_empty_token=False, show_progress=False)
-    absent = model.nonoccurrence_array
-    matrix = model.scores
-    return matrix["data"], matrix["indices"], matrix["indptr"], np.zeros(0, np.float32) if absent is None else absent
-
-
 class RankBm25Index:
     """BM25Okapi of rank-bm25: slow, in memory, and well known: the reference for the other backend."""
 
@@ -224,8 +290,11 @@ class RankBm25Index:
         rows = list(documents)
         self._model = rank_bm25.BM25Okapi(rows, k1=options.k1, b=options.b) if any(rows) else None
 
-    def top(self, terms: Sequence[str], k: int) -> list[tuple[int, float]]:
-        """Returns the best passages (see `Ranker.top`)."""
+    def top(self, queries: Sequence[Sequence[str]], k: int) -> list[Best]:
+        """Returns the best passages of each query (see `Ranker.top`)."""
+        return [self._top(terms, k) for terms in queries]
+
+    def _top(self, terms: Sequence[str], k: int) -> Best:
         if self._model is None or not terms:
             return []
         scores = self._model.get_scores(list(terms))

@@ -1,12 +1,15 @@
 """Folders of the index cache: written whole or not at all, checked when opened, read through memory maps.
 
-Two processes that build the same folder at once both succeed: each writes its own temporary folder, the first to finish
-renames it into place, and the other deletes its copy.
+A folder is built by one process of a machine at a time, the others wait for it; what a killed build has left is what the next
+one goes on from.
 """
 
 from __future__ import annotations
 
+import bisect
 import contextlib
+import fcntl
+import itertools
 import json
 import mmap
 import os
@@ -14,44 +17,67 @@ import shutil
 import time
 import uuid
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from swirl_env.corpus import stream_from
 from swirl_env.errors import ConfigError
+from swirl_env.protocols import Corpus
 from swirl_env.types import Passage
 
 _MANIFEST = "manifest.json"
 _BLOCK = 1 << 16
 _BLOCKS = 256
-_ABANDONED_S = 24 * 3600
+_ABANDONED_S = 7 * 24 * 3600
+_CHUNK = 1 << 17
+"""Passages after which an interrupted copy can go on."""
+_TOGETHER = 1_000
 
 
 def ensure(folder: Path, build: Callable[[Path], None]) -> None:
     """Makes sure that `folder` holds what `build` writes, whoever builds it; a damaged one is rebuilt.
+
+    Args:
+        folder: the folder.
+        build: writes into the folder that it gets, which holds what a killed build of the same folder has left there.
 
     Raises:
         ConfigError: if the cache cannot be written.
     """
     if intact(folder):
         return
+    own = folder.parent / f".building-{folder.name}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder.parent)
-        own = folder.parent / f".building-{uuid.uuid4().hex}"
-        own.mkdir()
+        locks = folder.parent.parent / "locks"
+        locks.mkdir(exist_ok=True)
+        lock = (locks / folder.name).open("w")
     except OSError as error:
-        raise ConfigError(
-            f"The search index cannot be written to {folder.parent} ({error.strerror}). Set cache_dir, or SWIRL_CACHE_DIR."
-        ) from error
-    try:
-        build(own)
-        _seal(own)
-        _publish(own, folder)
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
+        raise _unwritable(folder, error) from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed, also by a kill
+        if intact(folder):
+            return
+        _sweep(folder.parent, own)
+        try:
+            own.mkdir(exist_ok=True)
+            build(own)
+            _seal(own)
+            _publish(own, folder)
+        except Exception:
+            # What cannot be finished is not worth its place; after Ctrl-C or a kill the next build goes on from there.
+            shutil.rmtree(own, ignore_errors=True)
+            raise
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"The search index cannot be written to {folder.parent} ({error.strerror}). Set cache_dir, or SWIRL_CACHE_DIR."
+    )
 
 
 def intact(folder: Path) -> bool:
@@ -66,7 +92,11 @@ def intact(folder: Path) -> bool:
 def _seal(folder: Path) -> None:
     files = {path.name: _checksum(path) for path in sorted(folder.iterdir())}
     (folder / _MANIFEST).write_text(json.dumps(files), "ascii")
-    # A rename may reach the disk before the data does; after a power cut the folder would stand there, empty.
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Writes the files of a folder to the disk: a rename may reach it before the data does."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.fsync(file.fileno())
@@ -88,11 +118,11 @@ def _publish(own: Path, folder: Path) -> None:
     raise ConfigError(f"The search index cannot be moved to {folder}. Remove that path, or set cache_dir.")
 
 
-def _sweep(parent: Path) -> None:
-    """Removes the folders of builders that were killed, once they are a day old."""
+def _sweep(parent: Path, own: Path) -> None:
+    """Removes what killed builds of other folders have left, once it is a week old."""
     for path in parent.glob(".building-*"):
         with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_mtime > _ABANDONED_S:
+            if path != own and time.time() - path.stat().st_mtime > _ABANDONED_S:
                 _remove(path)
 
 
@@ -144,12 +174,12 @@ class PackedStrings:
     @staticmethod
     def write(folder: Path, name: str, strings: Iterable[bytes]) -> None:
         """Writes the strings in a stream."""
-        ends = [0]
+        lengths = array("q", [0])
         with (folder / f"{name}.bin").open("wb") as file:
             for string in strings:
                 file.write(string)
-                ends.append(ends[-1] + len(string))
-        np.save(folder / f"{name}.npy", np.array(ends, dtype=np.int64))
+                lengths.append(len(string))
+        np.save(folder / f"{name}.npy", np.cumsum(np.frombuffer(lengths, np.int64)))
 
 
 class PassageStore:
@@ -174,8 +204,59 @@ class PassageStore:
     def __iter__(self) -> Iterator[Passage]:
         return (self[index] for index in range(len(self)))
 
+    def raw(self, start: int, stop: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yields titles and texts in UTF-8, from one position to another."""
+        ends = self._ends[3 * start : 3 * stop + 1].tolist()
+        content = self._bytes[ends[0] : ends[-1]] if ends else b""
+        offset = ends[0] if ends else 0
+        for i in range(1, len(ends), 3):
+            title, text, end = ends[i] - offset, ends[i + 1] - offset, ends[i + 2] - offset
+            yield content[title:text], content[text:end]
+
+    def stop_of_block(self, start: int, most: int, size: int) -> int:
+        """Returns where a block of passages stops: after `most` of them, or once they have `size` bytes together."""
+        ends = self._ends[3 * start : 3 * (start + most) + 1 : 3]
+        return start + max(1, min(len(ends) - 1, bisect.bisect_left(ends.tolist(), int(ends[0]) + size)))
+
     @staticmethod
-    def write(folder: Path, passages: Iterable[Passage]) -> None:
-        """Writes passages in a stream. Lone surrogates, which no file or socket takes, become question marks."""
-        parts = (part for passage in passages for part in (passage.id, passage.title, passage.text))
-        PackedStrings.write(folder, "passages", (part.encode("utf-8", "replace") for part in parts))
+    def write(folder: Path, corpus: Corpus) -> None:
+        """Writes passages in a stream, from where a killed build of the folder has stopped.
+
+        Lone surrogates, which no file or socket takes, become question marks.
+        """
+        # Reading this file says how many passages are safely on the disk, and how many bytes they have.
+        note = folder / "progress"
+        done, size = json.loads(note.read_bytes()) if note.is_file() else (0, 0)
+        lengths, content = folder / "lengths", folder / "passages.bin"
+        whole = done and lengths.stat().st_size >= 24 * done and content.stat().st_size >= size
+        done, size = (done, size) if whole else (0, 0)
+        for path, length in ((lengths, 24 * done), (content, size)):
+            path.touch()
+            os.truncate(path, length)
+        passages = stream_from(corpus, done)
+        with content.open("ab") as to_content, lengths.open("ab") as to_lengths:
+            while chunk := list(itertools.islice(passages, _TOGETHER)):
+                parts = [part for passage in chunk for part in (passage.id, passage.title, passage.text)]
+                text = "".join(parts)
+                if text.isascii():
+                    data, own = text.encode("ascii"), array("q", map(len, parts))
+                else:
+                    encoded = [part.encode("utf-8", "replace") for part in parts]
+                    data, own = b"".join(encoded), array("q", map(len, encoded))
+                to_content.write(data)
+                own.tofile(to_lengths)
+                before, done, size = done, done + len(chunk), size + len(data)
+                if before // _CHUNK != done // _CHUNK:
+                    for file in (to_content, to_lengths):
+                        file.flush()
+                        os.fsync(file.fileno())
+                    _replace(note, json.dumps([done, size]))
+        np.save(folder / "passages.npy", np.cumsum(np.append(np.int64(0), np.fromfile(lengths, np.int64))))
+        lengths.unlink()
+        note.unlink(missing_ok=True)
+
+
+def _replace(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.tmp")
+    aside.write_text(text, "ascii")
+    os.replace(aside, path)

@@ -66,18 +66,27 @@ class Analyzer:
     """
 
     def __init__(self, splitter: Splitter = "words", stemmer: Stemmer = "english", stopwords: StopWords = "english") -> None:
-        self._words = splitter == "words"
+        self.finds_words = splitter == "words"
         self._stop = ENGLISH_STOP_WORDS if stopwords == "english" else frozenset()
         self._stem = _stemmer(stemmer)
         self._terms: dict[str, str] = {}
 
     def terms(self, text: str) -> list[str]:
         """Returns the terms of a query in their order, repetitions included."""
-        return self._terms_of(_split(text) if self._words else text.lower().split())
+        return self._terms_of(_split(text) if self.finds_words else text.lower().split())
 
     def passage_terms(self, text: str) -> list[str]:
         """Returns the terms of a passage: as for a query, and the single characters of scripts without blanks."""
-        return self._terms_of(_split(text, singles=True) if self._words else text.lower().split())
+        return self._terms_of(self.split(text))
+
+    def split(self, text: str) -> list[str]:
+        """Returns the words of a passage in lower case, before they become terms."""
+        return _split(text, singles=True) if self.finds_words else text.lower().split()
+
+    def term(self, word: str) -> str:
+        """Returns the term of a word in lower case, "" for a stop word."""
+        term = self._terms.get(word)
+        return self._learn(word) if term is None else term
 
     def _terms_of(self, words: Iterable[str]) -> list[str]:
         terms_of_words, terms = self._terms, []
@@ -93,7 +102,7 @@ class Analyzer:
         """Returns the term of a word ("" for a stop word) and remembers it, as the same words occur again and again."""
         if len(self._terms) >= _MAX_MEMO:
             self._terms.clear()
-        plain = _fold(word.removesuffix("'s") or word) if self._words else word
+        plain = _fold(word.removesuffix("'s") or word) if self.finds_words else word
         term = self._terms[word] = "" if plain in self._stop else self._stem(plain)
         return term
 

@@ -18,14 +18,16 @@ from swirl_env.corpus import open_corpus
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.protocols import Corpus
 from swirl_env.tools.search import storage
+from swirl_env.tools.search.build import IndexOptions
 from swirl_env.tools.search.dense import TEXT_VERSION, DenseIndex
 from swirl_env.tools.search.embedders import Embedder, load_embedder
 from swirl_env.tools.search.hybrid import fuse
-from swirl_env.tools.search.index import METHODS, Bm25sIndex, IndexOptions, Method, Numba, RankBm25Index, Ranker, document_terms
+from swirl_env.tools.search.index import Best, Bm25Index, Numba, RankBm25Index, Ranker, document_terms
+from swirl_env.tools.search.scoring import METHODS, Method
 from swirl_env.tools.search.text import TOKENIZER_VERSION, Analyzer, Splitter, Stemmer, StopWords
 from swirl_env.types import SEARCH, Passage, ToolResult
 
-INDEX_VERSION = 2
+INDEX_VERSION = 3
 """Version of the files in the cache; indexes of other versions are left alone and built again."""
 
 Backend = Literal["bm25s", "rank_bm25", "dense", "hybrid"]
@@ -109,17 +111,25 @@ class Search:
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
         """Returns the best passages of each query, as text and as data."""
-        return [self._search(query) for query in queries]
+        refusals = [self._refuse(query) for query in queries]
+        asked = [query for query, refusal in zip(queries, refusals, strict=True) if refusal is None]
+        analyzer = self._opened.analyzer
+        terms = [analyzer.terms(query) for query in asked]
+        best = self._opened.best(asked, terms, self.top_k, self._depth)
+        results = iter([self._result(*one) for one in zip(asked, terms, best, strict=True)])
+        return [next(results) if refusal is None else refusal for refusal in refusals]
 
-    def _search(self, query: str) -> ToolResult:
+    def _refuse(self, query: str) -> ToolResult | None:
+        """Returns the answer to what is not searched for, else None."""
         if not isinstance(query, str):
             return ToolResult(f"A search query must be text, not {type(query).__name__}.", "invalid")
         if len(query) > self.max_query_chars:
             return ToolResult(
                 f"The query is too long: {len(query):,} characters, at most {self.max_query_chars:,} are allowed.", "limit"
             )
-        terms = self._opened.analyzer.terms(query)
-        best = self._opened.best(query, terms, self.top_k, self._depth)
+        return None
+
+    def _result(self, query: str, terms: Sequence[str], best: Best) -> ToolResult:
         if not best:
             return ToolResult(_nothing(query, terms), None, {"ids": [], "titles": [], "scores": []})
         passages = self._opened.passages
@@ -182,18 +192,21 @@ class _Opened:
         if backend == "rank_bm25":
             self.ranker = RankBm25Index(self._documents(options), options)
         else:
-            index = root / f"bm25s-{_index_key(corpus, options)}"
-            storage.ensure(index, lambda own: Bm25sIndex.build(own, self._documents(options), options))
-            self.ranker = Bm25sIndex(index, numba)
+            index = root / f"bm25-{_index_key(corpus, options)}"
+            storage.ensure(index, lambda own: Bm25Index.build(own, self.passages, options))
+            self.ranker = Bm25Index(index, numba)
 
-    def best(self, query: str, terms: Sequence[str], k: int, depth: int) -> list[tuple[int, float]]:
-        """Returns positions and scores of the `k` best passages; `depth` of each ranking are fused if there are two."""
+    def best(self, queries: Sequence[str], terms: Sequence[Sequence[str]], k: int, depth: int) -> list[Best]:
+        """Returns the `k` best passages of each query; `depth` of each ranking are fused if there are two."""
         wanted = k if self.ranker is None or self.dense is None else depth
-        by_words = self.ranker.top(terms, wanted) if self.ranker is not None and terms else []
+        by_words = self.ranker.top(terms, wanted) if self.ranker is not None else []
         if self.dense is None:
             return by_words
-        by_meaning = self.dense.top(query, wanted) if any(character.isalnum() for character in query) else []
-        return by_meaning if self.ranker is None else fuse([by_words, by_meaning], k)
+        dense = self.dense
+        by_meaning = [dense.top(query, wanted) if any(map(str.isalnum, query)) else [] for query in queries]
+        if self.ranker is None:
+            return by_meaning
+        return [fuse(rankings, k) for rankings in zip(by_words, by_meaning, strict=True)]
 
     def _documents(self, options: IndexOptions) -> Iterator[list[str]]:
         return document_terms(self.passages, self.analyzer.passage_terms, options.title_weight)
@@ -217,8 +230,7 @@ def _open(
 
 
 def _index_key(corpus: Corpus, options: IndexOptions) -> str:
-    versions = [importlib.metadata.version(package) for package in ("bm25s", "PyStemmer")]
-    return _digest([TOKENIZER_VERSION, *versions, options, corpus.fingerprint])
+    return _digest([TOKENIZER_VERSION, importlib.metadata.version("PyStemmer"), options, corpus.fingerprint])
 
 
 def _digest(value: object) -> str:
