@@ -34,6 +34,7 @@ BENCHMARKS = {
     "env_step": Benchmark("env:env_step", 20, "one environment, rules judge and full record"),
     "vector_step": Benchmark("env:vector_step", 70, "64 episodes in lockstep"),
     "search": Benchmark("search:search", 500, "BM25 over 100,000 passages"),
+    "corpus": Benchmark("corpus:corpus", 3_000, "BM25 over 5,000,000 passages: killed, resumed, opened cold"),
     "calculator": Benchmark("calculator:calculator", 20, "plain arithmetic and warm symbolic queries"),
     "generate": Benchmark("generate:generate", 4, "tokens per second next to a bare generate"),
     "likelihood": Benchmark("likelihood:likelihood", 1, "steps per second of the likelihood judge, prefixes shared"),
@@ -46,12 +47,13 @@ BENCHMARKS = {
 """Name -> benchmark. Each takes ``size`` and returns a `Report`."""
 
 
-def run(name: str, quick: bool = False) -> Report:
+def run(name: str, quick: bool = False, size: int | None = None) -> Report:
     """Runs one benchmark.
 
     Args:
         name: a key of `BENCHMARKS`.
         quick: at a tiny size, to see that it runs; the figures mean nothing then.
+        size: the size, e.g. how many passages; by default the benchmark's own.
     """
     if name not in BENCHMARKS:
         raise unknown_name("benchmark", name, [*BENCHMARKS, "all"])
@@ -60,7 +62,8 @@ def run(name: str, quick: bool = False) -> Report:
     measure = cast("Callable[..., Report]", getattr(importlib.import_module(f"swirl_env.benchmarks.perf.{module}"), attr))
     start = time.perf_counter()
     try:
-        report = measure(size=benchmark.quick) if quick else measure()
+        size = benchmark.quick if quick else size
+        report = measure() if size is None else measure(size=size)
     finally:
         gc.unfreeze()
     return msgspec.structs.replace(report, seconds=time.perf_counter() - start, machine=machine() | {"quick": quick})
@@ -78,12 +81,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="benchmark to run, or all")
     parser.add_argument("--json", type=Path, help="file (for all: folder) for the figures; default runs/perf/NAME.json")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--passages", "--size", type=int, metavar="N", dest="size", help="size, e.g. passages of corpus, search")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a bar is missed")
     given = parser.parse_args(argv)
     try:
         if given.name == "all":
             return _all(given.json or Path("runs/perf"), given.quick, given.strict)
-        report = run(given.name, given.quick)
+        report = run(given.name, given.quick, given.size)
     except SwirlError as error:
         print(f"perf: {error}", file=sys.stderr)
         return 2

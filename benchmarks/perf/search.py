@@ -121,7 +121,7 @@ def _atlas(size: int) -> Corpus:
 
 def _zipf(size: int) -> Corpus:
     """Returns passages whose words follow Zipf's law, as those of natural text do."""
-    words = _words()
+    words = zipf_words()
     rng = np.random.default_rng(0)
     weights = 1.0 / np.arange(1, _VOCABULARY + 1)
     picks = rng.choice(_VOCABULARY, size=(size, _LENGTH + 2), p=weights / weights.sum()).astype(np.int32)
@@ -136,7 +136,7 @@ def _zipf(size: int) -> Corpus:
     return GeneratedCorpus(stream, size, f"zipf-{size}-{_VOCABULARY}-{_LENGTH}", passage)
 
 
-def _words() -> list[str]:
+def zipf_words() -> list[str]:
     """Returns the stop words of English, then made-up ones, short ones first, as frequent words are short."""
     rng = random.Random(0)
     syllables = [c + v for c in "bcdfghjklmnprstvwz" for v in ("a", "e", "i", "o", "u", "ai", "or", "en")]
