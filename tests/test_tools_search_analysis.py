@@ -122,11 +122,11 @@ def test_passages_of_an_older_analysis_are_not_misread(tmp_path, monkeypatch) ->
     # The version names the folder, so an index made with other terms is never opened.
     monkeypatch.setattr("swirl_env.tools.search.tool.TOKENIZER_VERSION", 1)
     old = Search(corpus=corpus_of("kite"), cache_dir=str(tmp_path))
-    before = {path.name for path in tmp_path.glob("search-v*/bm25s-*")}
+    before = {path.name for path in tmp_path.glob("search-v*/bm25-*")}
     monkeypatch.undo()
     new = Search(corpus=corpus_of("kite"), cache_dir=str(tmp_path))
     assert old._opened is not new._opened
-    assert len({path.name for path in tmp_path.glob("search-v*/bm25s-*")} - before) == 1
+    assert len({path.name for path in tmp_path.glob("search-v*/bm25-*")} - before) == 1
 
 
 ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=60)
