@@ -23,7 +23,8 @@ from swirl_env.config.overrides import command, override, overrides
 from swirl_env.errors import ConfigError, DataNotFound, Interrupted, MissingExtra, StoreError, UnknownName
 from swirl_env.evaluate import Evaluation, evaluate
 from swirl_env.stages import runs, tables
-from swirl_env.stages.generate import generate, make_engine_and_agent
+from swirl_env.stages.generate import generate
+from swirl_env.stages.playing import open_player
 from swirl_env.store import Store
 from swirl_env.store.filters import FILTERS
 
@@ -151,12 +152,12 @@ def run_row(row: Row, options: BenchOptions, count: str) -> Result:
     asked = {**asked, "slots": row.settings.get("slots", options.slots), "out": str(Path(options.out) / row.folder)}
     try:
         episodes = runs.settle(msgspec.convert(asked, EpisodeOptions))
-        engine, agent = make_engine_and_agent(episodes)
+        player = open_player(episodes)
     except _ABSENT as error:
         print(f"{label}: left out. {error}", file=sys.stderr)
         return Result(row, skipped=str(error))
-    with runs.open_run(episodes) as store:
-        tally = generate(episodes, store, engine, agent, label)
+    with player as playing, runs.open_run(episodes) as store:
+        tally = generate(episodes, store, playing, label)
         kept = {name: _select(store, name) for name in _FILTERS}
         collected = evaluate(store)
     seconds = time.perf_counter() - begun

@@ -31,6 +31,7 @@ _EXTRA_OF = {
     **dict.fromkeys(("accelerate", "peft", "datasets", "gguf", "pyarrow"), "train"),
     **dict.fromkeys(("openai", "tenacity"), "openai"),
     "mcp": "mcp",
+    "ray": "ray",
     **dict.fromkeys(("sentence_transformers", "safetensors"), "dense"),
     **dict.fromkeys(("scipy", "matplotlib", "jinja2"), "report"),
 }

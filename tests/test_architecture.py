@@ -32,7 +32,7 @@ FLOORS = [
     "types errors spaces cache sequences kv_cache number_text scripts source_code",
     "protocols grading seeding arguments function_tool adapters",
     "registry texts corpus evaluate gold_plan",
-    "tools tasks episodes fingerprint",
+    "tools tasks episodes fingerprint cluster",
     "env judges store contract rollout",
     "agents vector config conf",
     "algos audit",

@@ -80,8 +80,8 @@ def test_default_folders_are_unique(swirl):
 def test_ctrl_c_before_the_first_episode_keeps_the_configuration(tmp_path):
     code = (
         "import os, signal, sys\n"
-        "from swirl_env.stages import generate\n"
-        "generate.collect = lambda *a, **k: iter(lambda: os.kill(os.getpid(), signal.SIGINT), 0)\n"
+        "from swirl_env.stages import playing\n"
+        "playing.collect = lambda *a, **k: iter(lambda: os.kill(os.getpid(), signal.SIGINT), 0)\n"
         "from swirl_env.cli import main\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.exit(main(sys.argv[1:]))"

@@ -94,15 +94,20 @@ def _option_blocks(group: str, config: DictConfig) -> Iterator[str]:
 
 def _comments(stage: str) -> dict[str, str]:
     """Returns key -> comment of the shipped files; the stage's own file comes last and wins."""
-    comments: dict[str, str] = {}
+    comments = {f"cluster.{key}": text for key, text in _comments_of("cluster/ray")}
     for name in ("base", "episodes", stage):
-        section = ""
-        for line in resources.files("swirl_env.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines():
-            if match := _KEY.match(line):
-                inner, key, text = match.groups()
-                section = section if inner else f"{key}."
-                comments[f"{section}{key}" if inner else key] = text or ""
+        comments.update(_comments_of(name))
     return comments
+
+
+def _comments_of(name: str) -> Iterator[tuple[str, str]]:
+    """Yields the keys of a shipped file with their comments."""
+    section = ""
+    for line in resources.files("swirl_env.conf").joinpath(f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        if match := _KEY.match(line):
+            inner, key, text = match.groups()
+            section = section if inner else f"{key}."
+            yield (f"{section}{key}" if inner else key), text or ""
 
 
 def _row(key: str, value: str, text: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from swirl_env.cluster.settings import ClusterOptions
 from swirl_env.config.errors import missing_value
 from swirl_env.config.overrides import command_line_keys
 from swirl_env.config.plugins import is_text, spec
@@ -64,7 +65,7 @@ class EpisodeOptions(RunOptions, frozen=True, kw_only=True):
     """How episodes are run; the keys of conf/episodes.yaml."""
 
     GROWING: ClassVar[tuple[str, ...]] = ("n",)
-    FREE: ClassVar[tuple[str, ...]] = (*RunOptions.FREE, "trained")
+    FREE: ClassVar[tuple[str, ...]] = (*RunOptions.FREE, "trained", "cluster")
 
     trained: None = None
     """Written out before the configuration is composed."""
@@ -72,6 +73,8 @@ class EpisodeOptions(RunOptions, frozen=True, kw_only=True):
     agent: Plugin
     n: Count | None
     samples: Count
+    cluster: ClusterOptions = ClusterOptions()
+    """Who runs the episodes; which of them come out does not depend on it."""
 
 
 class EvalOptions(EpisodeOptions, frozen=True, kw_only=True):
@@ -97,6 +100,7 @@ class JudgeOptions(Options, frozen=True, kw_only=True):
     out: Folder
     batch: Count
     force: bool
+    cluster: ClusterOptions = ClusterOptions()
 
 
 class AuditOptions(Options, frozen=True, kw_only=True):
@@ -112,6 +116,7 @@ class AuditOptions(Options, frozen=True, kw_only=True):
     resamples: Annotated[int, msgspec.Meta(ge=0)]
     batch: Count
     slots: Count
+    cluster: ClusterOptions = ClusterOptions()
     name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$")]
 
 

@@ -6,11 +6,13 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
+import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 
+from swirl_env.cluster.settings import ClusterOptions
 from swirl_env.config.plugins import LISTS, NONE, defaults, section
 
 _PLAIN_KEY = re.compile(r"[+~]{0,2}[\w./@-]+")
@@ -116,6 +118,17 @@ def tool_choices(tools: Mapping[str, Mapping[str, object]] | None) -> list[str]:
     names = [str(config["name"]) for config in tools.values()]
     options = [word for config in tools.values() for word in _options("tool", str(config["name"]), config)]
     return [override("tool", names), *options]
+
+
+def cluster_words(options: ClusterOptions) -> list[str]:
+    """Returns the arguments that choose a cluster; options with their usual values are left out, and so is no cluster at all."""
+    if not options:
+        return []
+    usual, own = msgspec.to_builtins(ClusterOptions()), msgspec.to_builtins(options)
+    return [
+        override("cluster", own.pop("name")),
+        *(override(f"cluster.{key}", own[key]) for key in own if own[key] != usual[key]),
+    ]
 
 
 def command_line_keys() -> set[str]:

@@ -18,18 +18,19 @@ from swirl_env.types import State, Trajectory
 
 
 def run_async(
-    agent: AsyncAgent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str
+    guarded: GuardedAgent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str
 ) -> Iterator[Trajectory]:
     """Yields finished episodes as they end; episodes whose reply has come go on while others wait for theirs.
 
     Args:
-        agent: asked for one action at a time, up to `slots` at once.
+        guarded: an async agent; asked for one action at a time, up to `slots` at once.
         engine: takes the steps; those whose replies came meanwhile are taken together.
         slots: how many episodes are in flight at once.
-        waiting: first states of the episodes to run, each with its sample number.
+        waiting: first states of the episodes to run, each with its sample number; asked again whenever a slot is free.
         name: recorded as the trajectories' agent.
     """
-    guarded = GuardedAgent(agent)
+    agent = guarded.agent
+    assert isinstance(agent, AsyncAgent)
     replies: queue.SimpleQueue[tuple[State, int, Future[object]]] = queue.SimpleQueue()
     pending: dict[Future[object], State] = {}
     loop = asyncio.new_event_loop()
@@ -41,9 +42,12 @@ def run_async(
         pending[future] = state
         future.add_done_callback(lambda done: replies.put((state, sample, done)))
 
+    def refill() -> None:
+        while len(pending) < slots and (fresh := next(waiting, None)) is not None:
+            ask(*fresh)
+
     try:
-        for _, (state, sample) in zip(range(slots), waiting, strict=False):
-            ask(state, sample)
+        refill()
         while pending:
             batch = [replies.get()]
             while not replies.empty():
@@ -54,12 +58,13 @@ def run_async(
             transitions = engine.step(states, guarded.sort(states, [future.result() for _, _, future in batch]))
             engine.raise_permanent()
             for transition, (_, sample, _) in zip(transitions, batch, strict=True):
-                following = (transition.state, sample) if transition.ended is None else next(waiting, None)
-                if following is not None:
-                    ask(*following)
+                if transition.ended is None:
+                    ask(transition.state, sample)
+            refill()
+            for transition, (_, sample, _) in zip(transitions, batch, strict=True):
                 if transition.ended is not None:
                     yield engine.trajectory(transition, sample, name)
-        guarded.finish()
+            refill()
     finally:
         engine.abandon(pending.values())
         _shut_down(agent, loop, thread, pending)

@@ -12,7 +12,7 @@ from swirl_env.episodes.async_rollout import run_async
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.values import task_at
 from swirl_env.errors import ConfigError
-from swirl_env.protocols import Agent, AsyncAgent, PrefixCaching
+from swirl_env.protocols import Agent, AsyncAgent, PrefixCaching, TaskSource
 from swirl_env.registry import conforming
 from swirl_env.seeding import episode_seed
 from swirl_env.types import Action, State, Trajectory
@@ -67,7 +67,10 @@ def collect(
             f"{episodes} episodes were asked for, but {len(engine.tasks)} questions x {samples} samples give {room}. "
             f"Ask for fewer, or raise samples."
         )
-    yield from _play(agent, engine, slots, _episodes(engine, episodes, seed, samples, done), name)
+    waiting = (first_state(engine, k, samples, seed) for k in missing_episodes(engine.tasks, episodes, samples, done))
+    guarded = GuardedAgent(adapted("agent", agent))
+    yield from play(guarded, engine, slots, waiting, name)
+    guarded.finish()
 
 
 def continue_episodes(
@@ -97,35 +100,40 @@ def continue_episodes(
     if slots < 1:
         raise ConfigError(f"slots must be at least 1; got {slots}.")
     engine.check_sessions(states)
-    yield from _play(agent, engine, slots, ((engine.fork([state])[0], i) for i, state in enumerate(states)), name)
+    guarded = GuardedAgent(adapted("agent", agent))
+    yield from play(guarded, engine, slots, ((engine.fork([state])[0], i) for i, state in enumerate(states)), name)
+    guarded.finish()
 
 
-def _play(
-    agent: Agent | AsyncAgent | Callable[[State], object],
-    engine: Engine,
-    slots: int,
-    waiting: Iterator[tuple[State, int]],
-    name: str,
+def play(
+    guarded: GuardedAgent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str
 ) -> Iterator[Trajectory]:
-    agent = adapted("agent", agent)
+    """Yields the episodes that begin at the states of `waiting`, each with its sample number, as they end.
+
+    `waiting` is asked again whenever a slot is free, also after it had nothing: it may be filled while episodes are under way.
+
+    Raises:
+        PluginError: if a failure is permanent (see `collect`).
+    """
+    agent = guarded.agent
     if isinstance(agent, AsyncAgent):
-        yield from run_async(agent, engine, slots, waiting, name)
+        yield from run_async(guarded, engine, slots, waiting, name)
         return
     batched: Agent = conforming("agent", agent)
     # Each call holds the states after those of the call before: an agent that can builds on what it has read.
     with batched.prefix_caching() if isinstance(batched, PrefixCaching) else nullcontext():
-        yield from _run(batched, engine, slots, waiting, name)
+        yield from _run(guarded, engine, slots, waiting, name)
 
 
-def _run(agent: Agent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str) -> Iterator[Trajectory]:
+def _run(
+    guarded: GuardedAgent, engine: Engine, slots: int, waiting: Iterator[tuple[State, int]], name: str
+) -> Iterator[Trajectory]:
     flying: list[tuple[State, int]] = []
-    guarded = GuardedAgent(agent)
     try:
         while True:
             while len(flying) < slots and (fresh := next(waiting, None)) is not None:
                 flying.append(fresh)
             if not flying:
-                guarded.finish()
                 return
             states = [state for state, _ in flying]
             moved = engine.step(states, guarded.act(states))
@@ -138,12 +146,15 @@ def _run(agent: Agent, engine: Engine, slots: int, waiting: Iterator[tuple[State
         engine.abandon(state for state, _ in flying)
 
 
-def _episodes(
-    engine: Engine, episodes: int, seed: int, samples: int, done: Container[tuple[str, int]]
-) -> Iterator[tuple[State, int]]:
+def missing_episodes(tasks: TaskSource, episodes: int, samples: int, done: Container[tuple[str, int]]) -> Iterator[int]:
+    """Yields the numbers of the episodes that are not done yet; number k is sample ``k % samples`` of question ``k // samples``.
+
+    Raises:
+        ConfigError: if two questions have the same id.
+    """
     known: set[str] = set()
     for k in range(episodes):
-        task, sample = task_at(engine.tasks, k // samples), k % samples
+        task, sample = task_at(tasks, k // samples), k % samples
         if sample == 0:
             if task.id in known:
                 raise ConfigError(
@@ -151,4 +162,10 @@ def _episodes(
                 )
             known.add(task.id)
         if (task.id, sample) not in done:
-            yield engine.begin(task, episode_seed(seed, task.id, sample)), sample
+            yield k
+
+
+def first_state(engine: Engine, k: int, samples: int, seed: int) -> tuple[State, int]:
+    """Returns the first state of episode k of a run, and its sample number."""
+    task, sample = task_at(engine.tasks, k // samples), k % samples
+    return engine.begin(task, episode_seed(seed, task.id, sample)), sample

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,26 +11,20 @@ import msgspec
 from omegaconf import DictConfig
 
 from swirl_env.audit import agreement, records, report, rows
-from swirl_env.audit.branches import Branches
-from swirl_env.audit.oracle import Oracle
 from swirl_env.audit.records import Cost, PolicyValues
 from swirl_env.audit.report import Audit
-from swirl_env.audit.signals import Named, make_signal
-from swirl_env.config.options import AuditOptions, EpisodeOptions, Plugin, read
+from swirl_env.audit.signals import Named, Spec
+from swirl_env.config.options import AuditOptions, read
 from swirl_env.config.overrides import command, command_line_words, override
-from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, Interrupted
 from swirl_env.fingerprint import named
-from swirl_env.protocols import Agent
-from swirl_env.registry import make_agent
 from swirl_env.stages import audit_tables, folders, runs
-from swirl_env.stages.engines import engine_for
 from swirl_env.stages.judge import batches
 from swirl_env.stages.progress import progress
-from swirl_env.stages.run_config import check_code, to_options
+from swirl_env.stages.rating import Rater, Setting, open_rater
 from swirl_env.store import Store
 from swirl_env.store.lines import replace_file
-from swirl_env.types import SEARCH, Trajectory, Verdict
+from swirl_env.types import Trajectory, Verdict
 
 
 def main(config: DictConfig) -> None:
@@ -55,10 +48,10 @@ def audit_run(path: Path, options: AuditOptions) -> tuple[Audit, list[rows.Row]]
         ConfigError: if the run has no finished episode, or tasks without gold plans.
         Interrupted: at Ctrl-C; all batches that were rated are stored.
     """
-    setting = Setting(path, options)
-    signals = [make_signal(spec, setting.policy, runs.table_name, options.slots) for spec in options.signals]
+    setting = Setting(path, options, runs.config_of(path), command_line_words())
+    signals = [setting.signal(spec) for spec in options.signals]
     _refuse_twice(signals)
-    with Store(path) as store:
+    with open_rater(setting) as rater, Store(path) as store:
         # In the order of their keys: a run stores short episodes first, and some of these would be no fair sample.
         trajectories = sorted((t for t in store if t.ended != "error" and t.steps), key=lambda t: t.key)[: options.n]
         if not trajectories:
@@ -66,11 +59,14 @@ def audit_run(path: Path, options: AuditOptions) -> tuple[Audit, list[rows.Row]]
         oracle = setting.oracle()
         exact = [oracle.values(trajectory) for trajectory in trajectories]
         try:
-            values, policy = _policy_values(store, trajectories, setting, options) if options.samples else (None, None)
+            values, policy = _policy_values(store, trajectories, setting, rater) if options.samples else (None, None)
             truth = report.truth_of(trajectories, exact, values)
             weights = agreement.bootstrap_weights(truth.questions, options.resamples, options.seed)
             costs = records.costs(path)
-            rated = {signal.name: _rate(signal, store, trajectories, costs, options) for signal in signals}
+            rated = {
+                signal.name: _rate(spec, signal, store, trajectories, costs, rater, options.batch)
+                for spec, signal in zip(options.signals, signals, strict=True)
+            }
             reports = [_report(signal, rated[signal.name], costs, truth, weights) for signal in signals]
             costs.close()
         except KeyboardInterrupt:
@@ -101,57 +97,6 @@ def _summary(
     )
 
 
-class Setting:
-    """How the episodes of a run were made, as far as its configuration tells; nothing is built before it is needed.
-
-    Args:
-        path: the run folder.
-        options: the audit's.
-    """
-
-    def __init__(self, path: Path, options: AuditOptions) -> None:
-        self.path, self.options = path, options
-        self.config = runs.config_of(path)
-
-    @functools.cached_property
-    def engine(self) -> Engine | None:
-        """The engine of the episodes, without a judge; None for episodes of a loop of the user's own."""
-        if not self.config:
-            return None
-        check_code(self.path, {key: self.config.get(key) for key in ("task", "tool", "format", "grader")})
-        options = self._stored({"name": "random"})  # no agent acts in it
-        return engine_for(options.task, options)
-
-    def _stored(self, agent: Plugin) -> EpisodeOptions:
-        free = {"out": str(self.path), "resume": False, "slots": self.options.slots, "objective": None}
-        return to_options(self.path, {**self.config, **free, "judge": None, "agent": agent}, EpisodeOptions)
-
-    def oracle(self) -> Oracle:
-        """Returns the oracle for the run's searches; without a configuration, one that goes by the plan alone."""
-        tool = None if self.engine is None else self.engine.tools.get(SEARCH)
-        return Oracle(None if tool is None else tool.run)
-
-    def policy(self) -> tuple[Agent, Engine]:
-        """Returns the policy that fresh episodes are played with, and their engine.
-
-        Raises:
-            ConfigError: if the run does not say how its episodes were made.
-        """
-        if self.engine is None:
-            raise ConfigError(
-                f"{self.path} has no config.yaml, so nobody can tell with which tools fresh episodes are to be played. Leave "
-                f"samples= and monte_carlo out, or audit a run of `swirl generate`."
-            )
-        return self._agent, self.engine
-
-    @functools.cached_property
-    def _agent(self) -> Agent:
-        if self.options.agent is not None:
-            return make_agent(self.options.agent)
-        check_code(self.path, {"agent": self.config["agent"]})
-        return make_agent(self._stored(self.config["agent"]).agent)
-
-
 def _refuse_twice(signals: Sequence[Named]) -> None:
     names = [signal.name for signal in signals]
     if twice := next((name for name in names if names.count(name) > 1), None):
@@ -159,20 +104,19 @@ def _refuse_twice(signals: Sequence[Named]) -> None:
 
 
 def _policy_values(
-    store: Store, trajectories: Sequence[Trajectory], setting: Setting, options: AuditOptions
+    store: Store, trajectories: Sequence[Trajectory], setting: Setting, rater: Rater
 ) -> tuple[list[PolicyValues], str]:
     """Returns the values of the policy per episode, and its name; those that the folder lacks are estimated and stored."""
-    agent, engine = setting.policy()
-    policy = named("policy", {"agent": agent, "samples": options.samples, "seed": options.seed})
+    options = setting.options
+    policy = named("policy", {"agent": setting.policy()[0], "samples": options.samples, "seed": options.seed})
     file = records.policy_values(store.path, policy)
     known = {record.key: record for record in file.read()}
-    branches = Branches(agent, engine, options.samples, options.seed, options.slots)
     missing = [trajectory for trajectory in trajectories if trajectory.key not in known]
     store.lock()
     try:
         with progress("policy values", len(trajectories), len(trajectories) - len(missing)) as advance:
-            for group in batches(missing, options.batch):
-                for record in branches.values(group):
+            for group, new in rater.values(batches(missing, options.batch)):
+                for record in new:
                     file.append(record)
                     known[record.key] = record
                 advance(len(group))
@@ -197,32 +141,26 @@ def _report(
 
 
 def _rate(
-    signal: Named, store: Store, trajectories: Sequence[Trajectory], costs: records.Records[Cost], options: AuditOptions
-) -> list[Verdict]:
-    """Returns the verdicts of a signal on all steps; those that cost something are kept in its table."""
-    table = signal.signal.table
-    if table is None:
-        return [verdict for of_one in signal.signal.rate(trajectories) for verdict in of_one]
-    return _rated(signal, table, store, trajectories, costs, options)
-
-
-def _rated(
+    spec: Spec,
     signal: Named,
-    table: str,
     store: Store,
     trajectories: Sequence[Trajectory],
     costs: records.Records[Cost],
-    options: AuditOptions,
+    rater: Rater,
+    batch: int,
 ) -> list[Verdict]:
-    """Returns the verdicts of a signal on all steps; those that its table lacks, or that failed, are asked for and stored."""
+    """Returns the verdicts of a signal on all steps; those that cost something are kept in its table.
+
+    Verdicts that the table lacks, or that failed, are asked for and stored.
+    """
+    table = signal.signal.table
+    if table is None:
+        return [verdict for of_one in signal.signal.rate(trajectories) for verdict in of_one]
     known = store.verdicts(table)
     judged = known.judged()
     missing = [trajectory for trajectory in trajectories if trajectory.key not in judged]
     with progress(signal.name, len(trajectories), len(trajectories) - len(missing)) as advance:
-        for group in batches(missing, options.batch):
-            before = signal.signal.spent() or {}
-            ratings = signal.signal.rate(group)
-            spent = {key: value - before.get(key, 0) for key, value in (signal.signal.spent() or {}).items()}
+        for group, (ratings, spent) in rater.rate(spec, signal.signal, batches(missing, batch)):
             for trajectory, verdicts in zip(group, ratings, strict=True):
                 store.append_verdicts(table, trajectory.key, verdicts)
             steps = sum(map(len, ratings))

@@ -17,7 +17,8 @@ from swirl_env.fingerprint import fingerprint
 from swirl_env.protocols import Grader
 from swirl_env.registry import make_grader
 from swirl_env.stages import evaluations, folders, runs, tables
-from swirl_env.stages.generate import generate, make_engine_and_agent
+from swirl_env.stages.generate import generate
+from swirl_env.stages.playing import open_player
 from swirl_env.stages.run_config import code_words
 from swirl_env.stages.sweeps import show_sweep
 from swirl_env.store import Store
@@ -65,9 +66,8 @@ def _read(path: Path, options: EvalOptions, keys: Set[str]) -> dict[str, Evaluat
 def _generate(options: EvalOptions) -> None:
     """Runs the episodes that are to be evaluated."""
     options = runs.settle(options, keys_to_resume())
-    engine, agent = make_engine_and_agent(options)
-    with runs.open_run(options) as store:
-        generate(options, store, engine, agent)
+    with open_player(options) as player, runs.open_run(options) as store:
+        generate(options, store, player)
 
 
 def _evaluate(path: Path, verdicts: str | None, grader: Grader | None = None) -> Evaluation:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 
 from omegaconf import DictConfig
 
 from swirl_env.config.options import EpisodeOptions, in_sweep, keys_to_resume, read
 from swirl_env.config.overrides import choice, command, command_line_keys, override
-from swirl_env.episodes.engine import Engine
-from swirl_env.episodes.rollout import collect
-from swirl_env.errors import ConfigError, Interrupted, PluginError
+from swirl_env.errors import Interrupted, PluginError
 from swirl_env.evaluate import evaluate
-from swirl_env.protocols import Agent
-from swirl_env.registry import make_agent
 from swirl_env.stages import evaluations, folders, runs
-from swirl_env.stages.engines import engine_for
 from swirl_env.stages.live import Live
+from swirl_env.stages.playing import Player, count_episodes, open_player
 from swirl_env.stages.progress import progress
 from swirl_env.stages.run_config import resume_command
 from swirl_env.store import Store
@@ -31,9 +26,8 @@ def main(config: DictConfig) -> float | None:
     evaluations.check_objective(options.objective)
     folders.check_resumable(options, command_line_keys())
     options = runs.settle(options, keys_to_resume())
-    engine, agent = make_engine_and_agent(options)
-    with runs.open_run(options) as store:
-        tally = generate(options, store, engine, agent)
+    with open_player(options) as player, runs.open_run(options) as store:
+        tally = generate(options, store, player)
         measured = evaluate(store) if options.objective or in_sweep() else None
     print(f"{tally} in {store.path}")
     for gap in gaps(tally, options):
@@ -41,26 +35,6 @@ def main(config: DictConfig) -> float | None:
     out = override("out", str(store.path))
     print(f"next: {command('eval', out)}   or   {command('filter', out)}")
     return None if measured is None else evaluations.objective_value(options.objective, {"episodes": measured})
-
-
-def make_engine_and_agent(options: EpisodeOptions) -> tuple[Engine, Agent]:
-    """Returns engine and agent; whatever is wrong with the options is raised here, before anything is written."""
-    engine, agent = engine_for(options.task, options), make_agent(options.agent)
-    if not len(engine.tasks):
-        raise ConfigError(f"The task {str(options.task['name'])!r} has no questions. Check its file, split and limit.")
-    if options.n is not None and options.n > count_episodes(options, engine):
-        questions, episodes = len(engine.tasks), count_episodes(options, engine)
-        samples = "" if options.samples == 1 else f" with {options.samples} samples each"
-        print(
-            f"n={options.n}: the task has {questions:,} questions{samples}, so all {episodes:,} episodes are run", file=sys.stderr
-        )
-    return engine, agent
-
-
-def count_episodes(options: EpisodeOptions, engine: Engine) -> int:
-    """Returns how many episodes to run: ``n``, or all if there are not so many."""
-    room = len(engine.tasks) * options.samples
-    return room if options.n is None else min(options.n, room)
 
 
 class Tally:
@@ -98,34 +72,23 @@ class Tally:
         return f"{self.episodes} episode{'' if self.episodes == 1 else 's'}{accuracy}{errors}"
 
 
-def generate(options: EpisodeOptions, store: Store, engine: Engine, agent: Agent, what: str = "generate") -> Tally:
+def generate(options: EpisodeOptions, store: Store, player: Player, what: str = "generate") -> Tally:
     """Runs the episodes that the store does not hold yet; returns the count over all that it holds.
 
     Args:
         options: what to run.
         store: the run folder, open for writing.
-        engine: `engine_for` the options.
-        agent: chooses the actions.
+        player: `open_player` for the options.
         what: label of the progress bar.
 
     Raises:
         Interrupted: at Ctrl-C; every episode that had ended is stored.
         PluginError: if every episode failed, or a tool, the judge or the grader failed everywhere; what there is is stored.
     """
-    table = None if options.judge is None else runs.table_name(options.judge, engine.judge)
-    episodes = count_episodes(options, engine)
+    table, episodes = player.table, count_episodes(options, player.tasks)
     try:
         tally = _take_stock(store, table)
-        trajectories = collect(
-            agent,
-            engine,
-            episodes,
-            options.slots,
-            options.seed,
-            samples=options.samples,
-            done=store.keys(),
-            name=str(options.agent["name"]),
-        )
+        trajectories = player.play(store.keys())
         live = Live()
         with progress(what, episodes, tally.episodes - tally.errors) as advance:
             for trajectory in trajectories:

@@ -8,36 +8,35 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from swirl_env.config.options import JudgeOptions, read
-from swirl_env.config.overrides import choice, command, override
-from swirl_env.episodes.guarded import run_judge
-from swirl_env.episodes.transcript import subtrajectories
+from swirl_env.config.overrides import choice, cluster_words, command, override
 from swirl_env.errors import Interrupted
-from swirl_env.protocols import Judge
-from swirl_env.registry import make_judge
-from swirl_env.stages import folders, runs
+from swirl_env.stages import folders
 from swirl_env.stages.generate import refuse_failed_judge
+from swirl_env.stages.judging import Judging, Request, open_judging
 from swirl_env.stages.progress import progress
 from swirl_env.store import Store
 from swirl_env.types import Trajectory, Verdict
+
+Table = Mapping[tuple[str, int], Sequence[Verdict]]
+"""Key -> verdicts, one per step."""
 
 
 def main(config: DictConfig) -> None:
     """Runs the stage on a run, or on every run of a sweep."""
     options = read("judge", JudgeOptions, config)
     paths = folders.episode_runs(Path(options.out))
-    judge = make_judge(options.judge)
-    name = runs.table_name(options.judge, judge)
-    for path in paths:
-        _judge_folder(path, judge, name, options)
+    with open_judging(options) as judging:
+        for path in paths:
+            _judge_folder(path, judging, options)
     if len(paths) > 1:
-        words = (override("out", options.out), override("verdicts", name))
+        words = (override("out", options.out), override("verdicts", judging.table))
         print(f"next: {command('eval', *words)}   or   {command('filter', *words)}")
 
 
-def _judge_folder(path: Path, judge: Judge, name: str, options: JudgeOptions) -> None:
+def _judge_folder(path: Path, judging: Judging, options: JudgeOptions) -> None:
     with Store(path) as store:
-        table = _table(store, name, options.force)
-        new, failed = judge_run(store, judge, table, options)
+        table = _table(store, judging.table, options.force)
+        new, failed = judge_run(store, judging, table, options)
         total = len(store.verdicts(table))
         if new and failed == new:
             refuse_failed_judge(store, table)
@@ -61,14 +60,14 @@ def _table(store: Store, name: str, force: bool) -> str:
     return name if number == 1 else f"{name}.{number}"
 
 
-def judge_run(store: Store, judge: Judge, table: str, options: JudgeOptions) -> tuple[int, int]:
+def judge_run(store: Store, judging: Judging, table: str, options: JudgeOptions) -> tuple[int, int]:
     """Judges the episodes that a table lacks, and again the steps on which it holds failed verdicts.
 
     Every batch is stored before the next is judged.
 
     Args:
         store: the run folder, open for writing.
-        judge: the judge.
+        judging: asks the judge.
         table: its table's name.
         options: how many steps go to the judge together, and which judge it is.
 
@@ -81,14 +80,17 @@ def judge_run(store: Store, judge: Judge, table: str, options: JudgeOptions) -> 
     waiting = (trajectory for trajectory in store if trajectory.key in wanted)
     try:
         with progress("judge", len(wanted)) as advance:
-            for group in batches(waiting, options.batch):
-                for trajectory, verdicts in zip(group, _verdicts(judge, group, known), strict=True):
+            requests = (_request(group, known) for group in batches(waiting, options.batch))
+            for request, answers in judging.judge(requests):
+                for trajectory, new in zip(request.trajectories, answers, strict=True):
+                    verdicts = _merge(trajectory, known, new)
                     store.append_verdicts(table, trajectory.key, verdicts)
                     failed += any(verdict.status == "failed" for verdict in verdicts)
                     done += 1
-                advance(len(group))
+                advance(len(answers))
     except KeyboardInterrupt:
-        again = command("judge", override("out", str(store.path)), *choice("judge", options.judge))
+        words = (*choice("judge", options.judge), *cluster_words(options.cluster))
+        again = command("judge", override("out", str(store.path)), *words)
         raise Interrupted(f"{done} of {len(wanted)} episodes are judged. To go on: {again}") from None
     return done, failed
 
@@ -107,23 +109,21 @@ def batches(trajectories: Iterable[Trajectory], steps: int) -> Iterator[list[Tra
         yield group
 
 
-def _verdicts(
-    judge: Judge, group: Sequence[Trajectory], known: Mapping[tuple[str, int], Sequence[Verdict]]
-) -> Iterator[list[Verdict]]:
-    """Yields the verdicts on each trajectory; those that it lacks, or that failed, are asked for in one batch."""
-    before = [_earlier(trajectory, known) for trajectory in group]
-    steps = [
-        step
-        for trajectory, earlier in zip(group, before, strict=True)
-        for step, verdict in zip(subtrajectories(trajectory), earlier, strict=True)
-        if verdict is None
-    ]
-    verdicts = iter(run_judge(judge, steps) if steps else [])
-    for earlier in before:
-        yield [next(verdicts) if verdict is None else verdict for verdict in earlier]
+def _request(group: Sequence[Trajectory], known: Table) -> Request:
+    """Returns the request for the verdicts that a table lacks, or that failed."""
+    return Request(
+        group,
+        [[place for place, verdict in enumerate(_earlier(trajectory, known)) if verdict is None] for trajectory in group],
+    )
 
 
-def _earlier(trajectory: Trajectory, known: Mapping[tuple[str, int], Sequence[Verdict]]) -> list[Verdict | None]:
+def _merge(trajectory: Trajectory, known: Table, new: Iterable[Verdict]) -> list[Verdict]:
+    """Returns the verdicts on all steps of an episode: those that a table has, and the new ones."""
+    verdicts = iter(new)
+    return [next(verdicts) if verdict is None else verdict for verdict in _earlier(trajectory, known)]
+
+
+def _earlier(trajectory: Trajectory, known: Table) -> list[Verdict | None]:
     """Returns what a table says of each step; None if it says nothing, or that the judge failed."""
     verdicts = known.get(trajectory.key, ())
     if len(verdicts) != len(trajectory.steps):

@@ -15,13 +15,13 @@ from swirl_env.env import find_task
 from swirl_env.episodes.engine import Engine, Transition
 from swirl_env.episodes.terminal import render_verdict
 from swirl_env.episodes.transcript import observe
-from swirl_env.errors import Interrupted, printable
+from swirl_env.errors import ConfigError, Interrupted, printable
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.seeding import episode_seed
 from swirl_env.stages import runs
 from swirl_env.stages.engines import engine_for
-from swirl_env.stages.generate import count_episodes
+from swirl_env.stages.playing import count_episodes
 from swirl_env.types import Step, Task
 
 _STYLES = {"GOOD": "green", "BAD": "red"}
@@ -50,6 +50,8 @@ class Screen:
 def main(config: DictConfig) -> None:
     """Runs the stage."""
     options = read("play", PlayOptions, config)
+    if options.cluster:
+        raise ConfigError("`swirl play` plays in the terminal that it is called from; leave cluster= out.")
     if options.out is not None:
         options = runs.settle(options, command_line_keys())
     screen = Screen()
@@ -77,7 +79,7 @@ def _episodes(engine: Engine, options: PlayOptions) -> Iterator[tuple[Task, int]
     if options.task_id is not None:
         yield from ((find_task(engine.tasks, options.task_id), sample) for sample in range(options.samples))
         return
-    for k in range(count_episodes(options, engine)):
+    for k in range(count_episodes(options, engine.tasks)):
         yield engine.tasks[k // options.samples], k % options.samples
 
 

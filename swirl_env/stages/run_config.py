@@ -11,8 +11,17 @@ from typing import Any, TypeVar, cast
 import msgspec
 import yaml
 
+from swirl_env.cluster import ClusterOptions
 from swirl_env.config.options import RunOptions, with_recorded_texts
-from swirl_env.config.overrides import choice, command, command_line_keys, command_line_words, override, tool_choices
+from swirl_env.config.overrides import (
+    choice,
+    cluster_words,
+    command,
+    command_line_keys,
+    command_line_words,
+    override,
+    tool_choices,
+)
 from swirl_env.config.plugins import GROUPS, with_texts
 from swirl_env.errors import ConfigError, StoreError
 from swirl_env.stages.run_yaml import read_yaml, write_yaml
@@ -161,7 +170,12 @@ def resume_command(stage: str, options: RunOptions) -> str:
     how often to save), and what runs code (``module:Attr`` names, programs of tools).
     """
     set_keys = {_top(key) for key in command_line_keys()} & set(options.FREE) - {"out", "resume"}
-    words = [override(key, getattr(options, key)) for key in options.FREE if key in set_keys]
+    values = {key: getattr(options, key) for key in options.FREE if key in set_keys}
+    words = [
+        word
+        for key, value in values.items()
+        for word in (cluster_words(value) if isinstance(value, ClusterOptions) else [override(key, value)])
+    ]
     return command(stage, override("out", options.out), "resume=true", *words, *code_words(to_config(options)))
 
 
