@@ -11,9 +11,11 @@ NEEDS_WEIGHTS = {"train", "generate", "likelihood"}
 
 
 NEEDS_A_BROWSER = {"viewer"}
+INSTALLS = {"peers"}
+"""See test_perf_peers.py."""
 
 
-@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - NEEDS_WEIGHTS - NEEDS_A_BROWSER))
+@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - NEEDS_WEIGHTS - NEEDS_A_BROWSER - INSTALLS))
 def test_every_benchmark_runs_and_writes_its_figures(name, tmp_path, capsys):
     path = tmp_path / "deep" / "figures.json"
     assert perf.main([name, "--quick", "--json", str(path)]) == 0
@@ -44,7 +46,7 @@ def test_rows_are_percentiles_in_their_unit():
 
 def test_strict_turns_a_missed_bar_into_an_exit_code(tmp_path, monkeypatch, capsys):
     missed = Report("store", "nothing", (Row("slow", "s", 9, 9, 9, 1, bar="< 1 s", met=False),))
-    monkeypatch.setattr(perf, "run", lambda name, quick, size: missed)
+    monkeypatch.setattr(perf, "run", lambda name, quick, size, **options: missed)
     options = ["store", "--json", str(tmp_path / "x.json")]
     assert perf.main(options) == 0 and perf.main([*options, "--strict"]) == 1
     assert "1 bar missed" in capsys.readouterr().out

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import msgspec
 from rich.console import Console
@@ -42,18 +42,20 @@ BENCHMARKS = {
     "credit": Benchmark("credit:credit", 8, "an update of every credit rule next to one of reinforce"),
     "viewer": Benchmark("viewer:viewer", 20, "the page of 10,000 episodes in headless Chromium"),
     "server": Benchmark("server:server", 4, "episodes of the openai agent next to a server that is never idle"),
+    "peers": Benchmark("peers:peers", 500, "steps, retrieval and updates next to other packages, which pip installs"),
     "store": Benchmark("store:store", 100, "50,000 trajectories written, read and filtered"),
 }
 """Name -> benchmark. Each takes ``size`` and returns a `Report`."""
 
 
-def run(name: str, quick: bool = False, size: int | None = None) -> Report:
+def run(name: str, quick: bool = False, size: int | None = None, **options: Any) -> Report:
     """Runs one benchmark.
 
     Args:
         name: a key of `BENCHMARKS`.
         quick: at a tiny size, to see that it runs; the figures mean nothing then.
         size: the size, e.g. how many passages; by default the benchmark's own.
+        **options: further options of the benchmark.
     """
     if name not in BENCHMARKS:
         raise unknown_name("benchmark", name, [*BENCHMARKS, "all"])
@@ -63,7 +65,7 @@ def run(name: str, quick: bool = False, size: int | None = None) -> Report:
     start = time.perf_counter()
     try:
         size = benchmark.quick if quick else size
-        report = measure() if size is None else measure(size=size)
+        report = measure(**options) if size is None else measure(size=size, **options)
     finally:
         gc.unfreeze()
     return msgspec.structs.replace(report, seconds=time.perf_counter() - start, machine=machine() | {"quick": quick})
@@ -75,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m swirl_env.benchmarks.perf",
         description="Measures speed side by side with a baseline.",
-        epilog=f"benchmarks:\n{names}\n  {'all':<12} each of them, in a process of its own",
+        epilog=f"benchmarks:\n{names}\n  {'all':<12} each but peers, in a process of its own",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", help="benchmark to run, or all")
@@ -83,11 +85,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     parser.add_argument("--passages", "--size", type=int, metavar="N", dest="size", help="size, e.g. passages of corpus, search")
     parser.add_argument("--strict", action="store_true", help="exit with 1 where a bar is missed")
+    parser.add_argument("--grpo", action="store_true", help="peers: updates of a language model too, which takes minutes")
     given = parser.parse_args(argv)
+    options: dict[str, Any] = {"grpo": True} if given.grpo else {}
+    if options and given.name != "peers":
+        parser.error("--grpo is an option of peers")
+    if given.size is not None and given.size < 1:
+        parser.error(f"--size is a number of at least 1; got {given.size}")
     try:
         if given.name == "all":
             return _all(given.json or Path("runs/perf"), given.quick, given.strict)
-        report = run(given.name, given.quick, given.size)
+        report = run(given.name, given.quick, given.size, **options)
     except SwirlError as error:
         print(f"perf: {error}", file=sys.stderr)
         return 2
@@ -101,13 +109,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _all(folder: Path, quick: bool, strict: bool) -> int:
-    """Runs every benchmark in a process of its own, so that none inherits another's memory or warm caches."""
+    """Runs every benchmark in a process of its own, so that none inherits another's memory or warm caches.
+
+    All but `peers`, which installs packages.
+    """
     import subprocess
 
-    options = [name for name, given in (("--quick", quick), ("--strict", strict)) if given]
+    flags = [name for name, given in (("--quick", quick), ("--strict", strict)) if given]
     codes = []
-    for name in BENCHMARKS:
-        command = [sys.executable, "-m", "swirl_env.benchmarks.perf", name, "--json", str(folder / f"{name}.json"), *options]
+    for name in [name for name in BENCHMARKS if name != "peers"]:
+        command = [sys.executable, "-m", "swirl_env.benchmarks.perf", name, "--json", str(folder / f"{name}.json"), *flags]
         codes.append(subprocess.run(command, check=False).returncode)
     return max(codes)
 

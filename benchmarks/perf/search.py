@@ -27,13 +27,13 @@ _LENGTH = 60
 
 def search(size: int = 100_000) -> Report:
     """Times six-word queries for the five best of `size` passages, on Zipf text and on Atlas."""
-    rows = [*_on("Zipf text", _zipf(size), size), *_on("Atlas", _atlas(size), size)]
+    rows = [*_on("Zipf text", zipf_corpus(size), size), *_on("Atlas", _atlas(size), size)]
     about = f"{size:,} passages, {WORDS}-word queries, top {TOP_K}; Zipf text: {_LENGTH} words per passage"
     return Report("search", about, tuple(rows))
 
 
 def _on(name: str, corpus: Corpus, size: int) -> list[Row]:
-    queries = _queries(corpus, 3_000 if size >= 10_000 else 50)
+    queries = sample_queries(corpus, 3_000 if size >= 10_000 else 50)
     build: list[int] = []
     with tempfile.TemporaryDirectory() as cache:
         with stopwatch(build):
@@ -119,7 +119,7 @@ def _atlas(size: int) -> Corpus:
     return corpus
 
 
-def _zipf(size: int) -> Corpus:
+def zipf_corpus(size: int) -> Corpus:
     """Returns passages whose words follow Zipf's law, as those of natural text do."""
     words = zipf_words()
     rng = np.random.default_rng(0)
@@ -146,7 +146,7 @@ def zipf_words() -> list[str]:
     return list(words)
 
 
-def _queries(corpus: Corpus, n: int) -> list[str]:
+def sample_queries(corpus: Corpus, n: int) -> list[str]:
     """Returns n queries of six different words that are no stop words, each out of one passage."""
     rng = random.Random(1)
     queries: list[str] = []

@@ -43,6 +43,25 @@ class Row(Record, frozen=True):
     met: bool | None = None
 
 
+class Comparison(Record, frozen=True):
+    """A peer's time for some work next to ours, measured in turns, each in a process of its own."""
+
+    what: str
+    peer: str
+    """Its name and version."""
+    about: str
+    """How it was driven, and what it does not do."""
+    unit: str
+    theirs: float | None = None
+    """Median; None if there is none, for the reason in `note`."""
+    ours: float | None = None
+    ratio: float | None = None
+    """Their time over ours: how many times faster ours is."""
+    cpu_ratio: float | None = None
+    """The same for processor time, which other work on the machine changes less."""
+    note: str = ""
+
+
 class Report(Record, frozen=True):
     """What one benchmark found."""
 
@@ -52,6 +71,8 @@ class Report(Record, frozen=True):
     rows: tuple[Row, ...]
     seconds: float = 0.0
     machine: dict[str, Any] = {}
+    comparisons: tuple[Comparison, ...] = ()
+    """What peers take for the same work."""
 
     @property
     def missed(self) -> list[Row]:
@@ -114,9 +135,23 @@ def show(report: Report, console: Console) -> None:
         met = "" if r.met is None else "[green]yes[/]" if r.met else "[red]NO[/]"
         table.add_row(r.what, *(f"{_short(x)} {r.unit}" for x in (r.p50, r.p99, r.mean)), against, r.bar, met)
     console.print(table)
+    if report.comparisons:
+        console.print(_next_to_peers(report.comparisons))
     missed = len(report.missed)
     verdict = f"{missed} bar{'s' if missed > 1 else ''} missed" if missed else "every bar met"
     console.print(f"{verdict if any(r.met is not None for r in report.rows) else 'no bar'}, {report.seconds:.1f} s\n")
+
+
+def _next_to_peers(comparisons: Sequence[Comparison]) -> Table:
+    table = Table(title="next to peers: their time over ours", title_justify="left", title_style="bold")
+    for name in ("what", "peer", "theirs", "ours", "ratio", "by processor time"):
+        table.add_column(name, justify="left" if name in ("what", "peer") else "right", overflow="fold")
+    table.add_column("note", overflow="fold")
+    for c in comparisons:
+        times = ["-" if x is None else f"{_short(x)} {c.unit}" for x in (c.theirs, c.ours)]
+        ratios = ["" if x is None else f"{_short(x)} x" for x in (c.ratio, c.cpu_ratio)]
+        table.add_row(c.what, c.peer, *times, *ratios, "; ".join(part for part in (c.about, c.note) if part))
+    return table
 
 
 def _short(x: float) -> str:
