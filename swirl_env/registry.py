@@ -32,6 +32,9 @@ _EXTRA_OF = {
     **dict.fromkeys(("openai", "tenacity"), "openai"),
     "mcp": "mcp",
     "ray": "ray",
+    "tantivy": "tantivy",
+    "qdrant_client": "qdrant",
+    "pyserini": "lucene",
     **dict.fromkeys(("sentence_transformers", "safetensors"), "dense"),
     **dict.fromkeys(("scipy", "matplotlib", "jinja2"), "report"),
 }

@@ -30,7 +30,9 @@ SMALL = {
 """Options with which a built-in is small, or at its most telling."""
 
 ELSEWHERE = {("judge", "likelihood"), ("judge", "information_gain"), ("judge", "reward_model"), ("tool", "mcp")}
-"""Checked next to the models and the server that they need, in tests/test_judges_likelihood.py and tests/test_tools_mcp.py."""
+ELSEWHERE |= {("tool", f"search_{engine}") for engine in ("http", "tantivy", "qdrant", "lucene")}
+"""Checked next to the models, servers and engines that they need, in tests/test_judges_likelihood.py, tests/test_tools_mcp.py and
+tests/test_tools_search_engines.py."""
 REGISTERED = [(kind, name) for kind in CONTRACTS for name in registry.names(kind) if (kind, name) not in ELSEWHERE]
 
 

@@ -36,7 +36,7 @@ QUERY_BAR = 20.0
 OPEN_BAR = 1.0
 """Seconds."""
 _LENGTH = 60
-_CHUNK = 4_096
+_CHUNK = 512
 _PLANTED = 1_000
 _BATCH = 64
 

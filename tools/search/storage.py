@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import fcntl
+import hashlib
 import itertools
 import json
 import mmap
@@ -254,6 +255,13 @@ class PassageStore:
         np.save(folder / "passages.npy", np.cumsum(np.append(np.int64(0), np.fromfile(lengths, np.int64))))
         lengths.unlink()
         note.unlink(missing_ok=True)
+
+
+def ensure_passages(root: Path, corpus: Corpus) -> PassageStore:
+    """Returns the passages of a corpus, which are copied into the cache once."""
+    folder = root / f"passages-{hashlib.blake2b(corpus.fingerprint.encode(), digest_size=16).hexdigest()}"
+    ensure(folder, lambda own: PassageStore.write(own, corpus))
+    return PassageStore(folder)
 
 
 def _replace(path: Path, text: str) -> None:

@@ -23,9 +23,10 @@ from swirl_env.tools.search.dense import TEXT_VERSION, DenseIndex
 from swirl_env.tools.search.embedders import Embedder, load_embedder
 from swirl_env.tools.search.hybrid import fuse
 from swirl_env.tools.search.index import Best, Bm25Index, Numba, RankBm25Index, Ranker, document_terms
+from swirl_env.tools.search.results import check_numbers, nothing, refuse, show
 from swirl_env.tools.search.scoring import METHODS, Method
 from swirl_env.tools.search.text import TOKENIZER_VERSION, Analyzer, Splitter, Stemmer, StopWords
-from swirl_env.types import SEARCH, Passage, ToolResult
+from swirl_env.types import SEARCH, ToolResult
 
 INDEX_VERSION = 3
 """Version of the files in the cache; indexes of other versions are left alone and built again."""
@@ -111,56 +112,27 @@ class Search:
 
     def run(self, queries: Sequence[str]) -> list[ToolResult]:
         """Returns the best passages of each query, as text and as data."""
-        refusals = [self._refuse(query) for query in queries]
+        refusals = [refuse(query, self.max_query_chars) for query in queries]
         asked = [query for query, refusal in zip(queries, refusals, strict=True) if refusal is None]
-        analyzer = self._opened.analyzer
-        terms = [analyzer.terms(query) for query in asked]
-        best = self._opened.best(asked, terms, self.top_k, self._depth)
+        opened = self._opened
+        terms = [opened.analyzer.terms(query) for query in asked]
+        best = opened.best(asked, terms, self.top_k, self._depth)
         results = iter([self._result(*one) for one in zip(asked, terms, best, strict=True)])
         return [next(results) if refusal is None else refusal for refusal in refusals]
 
-    def _refuse(self, query: str) -> ToolResult | None:
-        """Returns the answer to what is not searched for, else None."""
-        if not isinstance(query, str):
-            return ToolResult(f"A search query must be text, not {type(query).__name__}.", "invalid")
-        if len(query) > self.max_query_chars:
-            return ToolResult(
-                f"The query is too long: {len(query):,} characters, at most {self.max_query_chars:,} are allowed.", "limit"
-            )
-        return None
-
     def _result(self, query: str, terms: Sequence[str], best: Best) -> ToolResult:
         if not best:
-            return ToolResult(_nothing(query, terms), None, {"ids": [], "titles": [], "scores": []})
+            return nothing(_why(query, terms))
         passages = self._opened.passages
-        hits = [passages[position] for position, _ in best]
-        return ToolResult(
-            "\n".join([f"[{rank}] {self._show(passage)}" for rank, passage in enumerate(hits, 1)]),
-            None,
-            {
-                "ids": [passage.id for passage in hits],
-                "titles": [passage.title for passage in hits],
-                "scores": [score for _, score in best],
-            },
-        )
-
-    def _show(self, passage: Passage) -> str:
-        """Returns a passage on one line, cut between words."""
-        text, limit = passage.text, self.snippet_chars
-        if limit and len(text) > limit:
-            text = text[: limit + 1].rpartition(" ")[0] or text[:limit]
-            text = f"{text.rstrip()} ..."
-        shown = f"{passage.title}: {text}" if passage.title else text
-        # A line break would let a passage pretend to be two.
-        return " ".join(shown.split()) if "\n" in shown or "\r" in shown else shown
+        return show([(passages[position], score) for position, score in best], self.snippet_chars)
 
 
-def _nothing(query: str, terms: Sequence[str]) -> str:
+def _why(query: str, terms: Sequence[str]) -> str:
     if terms:
-        return "No results: no passage holds any of these words."
+        return "no passage holds any of these words"
     if any(character.isalnum() for character in query):
-        return "No results: the query holds only words that are too common to search for."
-    return "No results: the query holds no words."
+        return "the query holds only words that are too common to search for"
+    return "the query holds no words"
 
 
 class _Opened:
@@ -177,9 +149,7 @@ class _Opened:
     ) -> None:
         root = cache_root(cache_dir) / f"search-v{INDEX_VERSION}"
         self.analyzer = Analyzer(options.tokenizer, options.stemmer, options.stopwords)
-        folder = root / f"passages-{_digest(corpus.fingerprint)}"
-        storage.ensure(folder, lambda own: storage.PassageStore.write(own, corpus))
-        self.passages = storage.PassageStore(folder)
+        self.passages = storage.ensure_passages(root, corpus)
         self.ranker: Ranker | None = None
         self.dense: DenseIndex | None = None
         if embedder is not None:
@@ -263,14 +233,13 @@ def _check_embedder(backend: str, embedder: object, fusion_depth: int) -> None:
 
 
 def _check_numbers(top_k: int, k1: float, b: float, title_weight: int, snippet_chars: int, max_query_chars: int) -> None:
-    rules = [
-        ("top_k", top_k, "a whole number from 1", isinstance(top_k, int) and top_k >= 1),
-        ("k1", k1, "a number from 0", k1 >= 0),
-        ("b", b, "a number from 0 to 1", 0 <= b <= 1),
-        ("title_weight", title_weight, "a whole number from 0", isinstance(title_weight, int) and title_weight >= 0),
-        ("snippet_chars", snippet_chars, "a whole number from 0", isinstance(snippet_chars, int) and snippet_chars >= 0),
-        ("max_query_chars", max_query_chars, "a number from 1", max_query_chars >= 1),
-    ]
-    for name, value, expected, fine in rules:
-        if not fine:
-            raise ConfigError(f"Expected {name} to be {expected}, got {value!r}.")
+    check_numbers(
+        [
+            ("top_k", top_k, "a whole number from 1", isinstance(top_k, int) and top_k >= 1),
+            ("k1", k1, "a number from 0", k1 >= 0),
+            ("b", b, "a number from 0 to 1", 0 <= b <= 1),
+            ("title_weight", title_weight, "a whole number from 0", isinstance(title_weight, int) and title_weight >= 0),
+            ("snippet_chars", snippet_chars, "a whole number from 0", isinstance(snippet_chars, int) and snippet_chars >= 0),
+            ("max_query_chars", max_query_chars, "a number from 1", max_query_chars >= 1),
+        ]
+    )
