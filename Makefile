@@ -22,7 +22,7 @@ test: install
 
 # Real models, servers, browsers and processes that are killed: what takes seconds each. CI runs them too.
 test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not peers"
 
 # Other people's frameworks, each in an environment of its own that is built once into the cache folder.
 test-peers: install

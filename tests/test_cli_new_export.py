@@ -86,3 +86,30 @@ def test_every_template_says_what_comes_next_and_is_in_the_package():
         assert (TEMPLATES / kind / "README.md.tmpl").is_file() and (TEMPLATES / kind / "my_env" / "engine.py.tmpl").is_file()
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["swirl_env.interop"]
     assert patterns == ["templates/**/*"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_template_imports_from_swirl_env_is_there(kind):
+    imported = 0
+    for path in (TEMPLATES / kind / "my_env").iterdir():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and str(node.module).startswith("swirl_env"):
+                names = defined(ROOT.joinpath(*node.module.split(".")))
+                assert names.issuperset(alias.name for alias in node.names), (path.name, node.module)
+                imported += 1
+    assert imported >= 2
+
+
+def defined(path):
+    """The names of a module or package at the top level, without importing it: its peer may not be installed."""
+    source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    names = set()
+    for node in ast.parse(source.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(target.id for target in targets if isinstance(target, ast.Name))
+    return names

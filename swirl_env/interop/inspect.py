@@ -141,9 +141,7 @@ def judged(engine: Engine) -> Scorer:
         metadata = {"turn_rewards": list(reading.turn_rewards), "ended": trajectory.ended, "steps": steps_of(trajectory)}
         answer, correct = trajectory.outcome.answer, trajectory.outcome.correct
         if correct is None:
-            why = (
-                f"Question {trajectory.task.id!r} has no gold answer." if trajectory.task.answer is None else "It was not graded."
-            )
+            why = "The question has no gold answer." if trajectory.task.answer is None else "The grader gave no grade."
             return Score.unscored(reason="scoring_failed", answer=answer, explanation=why, metadata=metadata)
         critiques = [step.verdict.critique for step in trajectory.steps if step.verdict.critique]
         return Score(value=float(correct), answer=answer, explanation="\n".join(critiques), metadata=metadata)
