@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from commands import page_commands
 from peer_model import ScriptedModel, scripted_episodes
-from peer_venv import environment_of, install_package, own_python, run_script
+from peer_venv import environment_of, install_package, own_python, peer_python, run_peer, run_script
 
 pytestmark = [pytest.mark.peers, pytest.mark.slow]
 HEADING = "Make the package and run it"
@@ -157,3 +157,17 @@ def wait_for(server, address):
         except OSError:
             time.sleep(0.1)
     raise AssertionError("the server does not answer")
+
+
+def test_tinkers_rollouts_reward_the_recipe_as_ours(tmp_path):
+    needs = ("tinker>=0.38", "chz", "blobfile", "termcolor", "distro", "orjson", "zstandard", "sniffio")
+    python = peer_python("tinker-cookbook-0.6", "tinker-cookbook>=0.6,<0.7", *needs)
+    seen = json.loads(run_peer(python, "peer_tinker.py", str(ROOT / "docs" / "recipes.md")))
+    assert len(seen["ours"]) == 8 and seen["theirs"] == seen["ours"]
+    assert seen["unscored"] == seen["missing"] and sum(seen["missing"]) > 0
+    assert seen["failed"] == "The judge failed: away"
+
+
+def test_the_recipe_for_nemo_gym_is_python():
+    *_, code = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "recipes.md").read_text(), re.DOTALL)
+    assert "GymnasiumServer" in code and compile(code, "recipes.md", "exec")
