@@ -5,11 +5,13 @@ of that is an optional Protocol of its own, which the code asks for with `isinst
 
     tool    TypedTool       takes typed arguments in place of a text
     tool    StatefulTool    keeps something from one call of an episode to the next
+    session EndsEpisodes    a call can end the episode, without an answer
     judge   RatesResults    rates a call by its result
     judge   PureJudge       never changes its input
     judge   Metered         counts what it spends
     agent   PrefixCaching   reuses what it has read of a state in the states that continue it
     task    FindsTasks      finds a task by its id without a search
+    task    BringsGrader    grades final answers in its own way
     format  OffersFunctions leaves it to the model's chat template to offer the tools
 """
 
@@ -19,7 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from swirl_env.types import Action, Malformed, ParsedAction, Passage, State, SubTrajectory, Task, ToolResult, Verdict
+from swirl_env.types import Action, Malformed, Outcome, ParsedAction, Passage, State, SubTrajectory, Task, ToolResult, Verdict
 
 
 @runtime_checkable
@@ -84,6 +86,16 @@ class ForkableSession(Session, Protocol):
 
     def fork(self) -> Session:
         """Returns a session in the same state; what is done in one of the two never shows in the other."""
+        ...
+
+
+@runtime_checkable
+class EndsEpisodes(Session, Protocol):
+    """A session of something that has an end of its own, such as a game: the call that reaches it ends the episode."""
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How the episode ended; None while it goes on."""
         ...
 
 
@@ -268,6 +280,16 @@ class FindsTasks(Protocol):
 
     def find(self, task_id: str, /) -> Task | None:
         """Returns the task with an id, None (or an `UnknownName`) if there is none."""
+        ...
+
+
+@runtime_checkable
+class BringsGrader(Protocol):
+    """An optional capability of task sources: final answers are graded by them unless an environment is told otherwise."""
+
+    @property
+    def grader(self) -> Grader | None:
+        """Takes the place of the tasks' own grading; None leaves it to that."""
         ...
 
 

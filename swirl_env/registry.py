@@ -37,6 +37,8 @@ _EXTRA_OF = {
     "pyserini": "lucene",
     **dict.fromkeys(("sentence_transformers", "safetensors"), "dense"),
     **dict.fromkeys(("scipy", "matplotlib", "jinja2"), "report"),
+    "reasoning_gym": "reasoning-gym",
+    "verifiers": "verifiers",
 }
 """Top-level module that a plugin may miss -> the extra that brings it."""
 

@@ -31,8 +31,9 @@ SMALL = {
 
 ELSEWHERE = {("judge", "likelihood"), ("judge", "information_gain"), ("judge", "reward_model"), ("tool", "mcp")}
 ELSEWHERE |= {("tool", f"search_{engine}") for engine in ("http", "tantivy", "qdrant", "lucene")}
-"""Checked next to the models, servers and engines that they need, in tests/test_judges_likelihood.py, tests/test_tools_mcp.py and
-tests/test_tools_search_engines.py."""
+ELSEWHERE |= {("task", "gym"), ("task", "reasoning_gym"), ("task", "verifiers")}
+"""Checked next to the models, servers, engines and environments that they need: tests/test_judges_likelihood.py,
+test_tools_mcp.py, test_tools_search_engines.py and test_imports_*.py."""
 REGISTERED = [(kind, name) for kind in CONTRACTS for name in registry.names(kind) if (kind, name) not in ELSEWHERE]
 
 

@@ -1,5 +1,6 @@
 """The `mcp` tool against a real server, in a process of its own."""
 
+import gc
 import importlib.util
 import json
 import os
@@ -18,11 +19,12 @@ pytest.importorskip("mcp")
 
 from fakes import SumTasks
 from swirl_env.contract import assert_contract
+from swirl_env.env import build_engine
 from swirl_env.errors import ConfigError, UnknownName
 from swirl_env.registry import make_tool
 from swirl_env.tools.mcp import Mcp
 from swirl_env.tools.mcp.connection import ServerUnavailable
-from swirl_env.types import Task
+from swirl_env.types import Action, Task
 from swirl_env.vector import ToolVectorEnv
 
 SERVER = str(Path(__file__).with_name("mcp_server.py"))
@@ -218,6 +220,46 @@ def test_an_episode_goes_on_when_the_server_is_killed_and_parallel_ones_are_apar
     assert all(terminated)
     assert gone(second), "the session of an episode that is over is closed"
     venv.close()
+
+
+def test_a_shared_session_serves_all_episodes_and_is_opened_again_when_lost() -> None:
+    tool = make_tool({"name": "mcp", "command": COMMAND, "tools": ["note", "process"], "shared": True})
+    sessions = [tool.open(TASK, seed) for seed in range(3)]  # type: ignore[attr-defined]
+
+    def call(session: Any, name: str, **arguments: Any) -> Any:
+        (result,) = session.run([{"tool": name, "arguments": arguments}])
+        return result
+
+    pids = {call(session, "process").text for session in sessions}
+    assert len(pids) == 1 and call(sessions[0].fork(), "process").text in pids
+    sessions[0].close()
+    assert call(sessions[0], "process").error == "unavailable" and call(sessions[1], "process").error is None
+    (pid,) = map(int, pids)
+    os.kill(pid, signal.SIGKILL)
+    assert call(sessions[1], "process").error == "unavailable", "what it knew of this episode is lost"
+    assert call(sessions[1], "process").error == "unavailable"
+    fresh = tool.open(TASK, 9)  # type: ignore[attr-defined]
+    again = int(call(fresh, "process").text)
+    assert again != pid
+    del tool, sessions, fresh
+    gc.collect()
+    assert gone(again), "the server ends with the tool"
+
+
+def test_episodes_with_a_shared_session_branch() -> None:
+    options: dict[str, Any] = {"command": COMMAND, "tools": ["add"]}
+    for shared in (True, False):
+        engine = build_engine(SumTasks(1), tools=[{"name": "mcp", "shared": shared, **options}], judge=None, max_steps=4)
+        state = engine.begin(engine.tasks[0])
+        (moved,) = engine.step([state], [Action('<add>{"a": 1, "b": 2}</add>')])
+        if shared:
+            (twin,) = engine.fork([moved.state])
+            (end,) = engine.step([twin], [Action('<add>{"a": 3, "b": 4}</add>')])
+            assert end.step is not None and end.step.result is not None and end.step.result.text == "7"
+        else:
+            with pytest.raises(ConfigError, match="cannot fork"):
+                engine.fork([moved.state])
+        engine.abandon([moved.state])
 
 
 def test_the_contract_holds(http_server: tuple[str, subprocess.Popen[bytes]]) -> None:

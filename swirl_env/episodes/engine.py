@@ -25,7 +25,7 @@ from swirl_env.episodes.transcript import clean, initial_state, next_state, obse
 from swirl_env.episodes.values import checked_action, checked_task, is_plain_action
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
-from swirl_env.protocols import ActionFormat, Grader, Judge, OffersFunctions, TaskSource, Tool, is_pure
+from swirl_env.protocols import ActionFormat, BringsGrader, Grader, Judge, OffersFunctions, TaskSource, Tool, is_pure
 from swirl_env.registry import Spec, conforming, make, make_format, make_grader
 from swirl_env.texts import Text
 from swirl_env.types import (
@@ -114,7 +114,8 @@ class Engine:
         functions = _functions_text(self.format, list(self.tools.values()))
         self.settings = Settings(tuple(self.tools), steps, format, history, max_chars, functions)
         self.prompt = make_prompt(prompt, instructions, examples)
-        self.grader: Grader | None = None if grader is None else make_grader(grader)
+        self._own_grader: Grader | None = None if grader is None else make_grader(grader)
+        self.grader = self._own_grader or _grader_of(tasks)
         self._failures = {tag: Failures(f"the tool {tag!r}", tool) for tag, tool in self.tools.items()}
         self._judge_failures = Failures(f"the judge {type(self.judge).__name__}", self.judge)
         self._grader_failures = Failures(f"the grader {type(self.grader).__name__}", self.grader)
@@ -122,7 +123,7 @@ class Engine:
     def with_tasks(self, tasks: TaskSource) -> Engine:
         """Returns an engine with other questions and the same tools, judge and settings."""
         clone = copy.copy(self)
-        clone.tasks = tasks
+        clone.tasks, clone.grader = tasks, self._own_grader or _grader_of(tasks)
         return clone
 
     def without_judge(self) -> Engine:
@@ -195,7 +196,7 @@ class Engine:
         live = [i for i, action in enumerate(actions) if action.error is None]
         self.abandon([states[i] for i in range(len(states)) if actions[i].error is not None])
         taken = dict(zip(live, self.step([states[i] for i in live], [actions[i] for i in live]), strict=True))
-        return [taken.get(i) or _unable(states[i], action) for i, action in enumerate(actions)]
+        return [taken.get(i) or self._unable(states[i], action) for i, action in enumerate(actions)]
 
     def fork(self, states: Sequence[State]) -> list[State]:
         """Returns states from which episodes can go on apart from the ones at hand: sessions of tools are forked.
@@ -306,7 +307,7 @@ class Engine:
         results: list[ToolResult | None] = [None] * len(calls)
         outcomes: list[Outcome | None] = [None] * len(calls)
         if batches and tools:
-            self._run_tools(states, batches, results, moved)
+            self._run_tools(states, batches, results, outcomes, moved)
         if answers:
             self._grade(states, calls, answers, outcomes)
         if len(acted) == 1:  # `map` over five lists takes three times as long for a single one
@@ -314,9 +315,17 @@ class Engine:
         return list(map(SubTrajectory, states, acted, calls, results, outcomes))
 
     def _run_tools(
-        self, states: Sequence[State], batches: Batches, results: list[ToolResult | None], moved: dict[int, int] | None
+        self,
+        states: Sequence[State],
+        batches: Batches,
+        results: list[ToolResult | None],
+        outcomes: list[Outcome | None],
+        moved: dict[int, int] | None,
     ) -> None:
-        """Fills in the result of each call, with one batch per tool; `moved` is that of `_try`."""
+        """Fills in the result of each call, with one batch per tool, and the outcome of each that ends its episode.
+
+        `moved` is that of `_try`.
+        """
         in_sessions: list[tuple[int, Call]] = []
         for tag, (positions, queries) in batches.items():
             if tag in self._sessions.tools:
@@ -330,9 +339,9 @@ class Engine:
                 results[i] = result
         if in_sessions:
             in_sessions.sort(key=lambda item: item[0])
-            own, numbers = self._sessions.run([call for _, call in in_sessions], frozen=moved is None)
-            for (i, _), result, number in zip(in_sessions, own, numbers, strict=True):
-                results[i] = result
+            own, numbers, ends = self._sessions.run([call for _, call in in_sessions], frozen=moved is None)
+            for (i, _), result, number, outcome in zip(in_sessions, own, numbers, ends, strict=True):
+                results[i], outcomes[i] = result, outcome
                 if moved is not None:
                     moved[i] = number
 
@@ -360,14 +369,26 @@ class Engine:
         if tried.outcome is not None:
             return _end(tried, verdict, "answered", tried.outcome)
         if len(state.steps) + 1 >= settings.max_steps:
-            return _end(tried, verdict, "budget", no_answer(state.task))
+            return _end(tried, verdict, "budget", self.unanswered(state.task))
         call, result = tried.call, tried.result
         correction = self.format.correction(call) if type(call) is Malformed else ""
         step = Step(tried.action, call, result, observe(call, result, correction), verdict)
         after = next_state(state, step)
         if after.chars > settings.max_chars:
-            return _end(tried, verdict, "length", no_answer(state.task))
+            return _end(tried, verdict, "length", self.unanswered(state.task))
         return Transition(after, step)
+
+    def unanswered(self, task: Task) -> Outcome:
+        """Returns the outcome of an episode that ended without an answer; a grader that the tasks bring sees an empty one."""
+        if task.answer is not None or self._own_grader is not None or self.grader is None:
+            return no_answer(task)
+        return Outcome(None, run_grader(self.grader, [task], [""])[0], None)
+
+    def _unable(self, state: State, action: Action) -> Transition:
+        """Returns the end of an episode whose agent could not act: a too long state truncates, a failure is an error."""
+        if action.error == "length":
+            return Transition(state, None, "length", self.unanswered(state.task))
+        return Transition(state, None, "error", Outcome())
 
     def trajectory(self, end: Transition, sample: int = 0, agent: str = "") -> Trajectory:
         """Returns the record of a finished episode.
@@ -382,6 +403,11 @@ class Engine:
             raise ConfigError("A trajectory is the record of a finished episode; this one goes on.")
         prompt = state.turns[0].text
         return Trajectory(state.task, state.settings, prompt, state.steps, end.ended, end.outcome, sample, state.seed, agent)
+
+
+def _grader_of(tasks: TaskSource) -> Grader | None:
+    """Returns the grader that a task source brings along; None if its tasks' own grading decides."""
+    return tasks.grader if isinstance(tasks, BringsGrader) else None
 
 
 def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
@@ -462,13 +488,6 @@ def _usable(action: Action) -> Action:
         return checked_action(action)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"This action cannot be used: {error}.") from error
-
-
-def _unable(state: State, action: Action) -> Transition:
-    """Returns the end of an episode whose agent could not act: a state that is too long truncates, a failure is an error."""
-    if action.error == "length":
-        return Transition(state, None, "length", no_answer(state.task))
-    return Transition(state, None, "error", Outcome())
 
 
 def _end(tried: SubTrajectory, verdict: Verdict, ended: Ended, outcome: Outcome) -> Transition:

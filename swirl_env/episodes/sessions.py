@@ -14,8 +14,8 @@ from typing import Any
 
 from swirl_env.episodes.guarded import run_session
 from swirl_env.errors import ConfigError, PluginError, SwirlError, log_once, printable
-from swirl_env.protocols import ForkableSession, Session, StatefulTool
-from swirl_env.types import UNAVAILABLE, State, ToolCall, ToolResult
+from swirl_env.protocols import EndsEpisodes, ForkableSession, Session, StatefulTool
+from swirl_env.types import UNAVAILABLE, Outcome, State, ToolCall, ToolResult
 
 Sessions = dict[str, Session]
 """Tag -> open session, of one episode."""
@@ -39,7 +39,7 @@ class SessionTable:
     def __len__(self) -> int:
         return sum(map(len, self._open.values()))
 
-    def run(self, calls: Sequence[Call], *, frozen: bool = False) -> tuple[list[ToolResult], list[int]]:
+    def run(self, calls: Sequence[Call], *, frozen: bool = False) -> tuple[list[ToolResult], list[int], list[Outcome | None]]:
         """Runs calls in the sessions of their states; a session is opened if a call is the first of its episode.
 
         Args:
@@ -47,7 +47,7 @@ class SessionTable:
             frozen: whether the states stay as they are: then each call runs in a fork that is closed afterwards.
 
         Returns:
-            The result of each call, and the number of the sessions after it.
+            The result of each call, the number of the sessions after it, and how it ended the episode, if it did.
 
         Raises:
             ConfigError: if the sessions of a state are not there any more, or cannot be forked; then none of the calls is run.
@@ -61,11 +61,11 @@ class SessionTable:
             seen.add(state.sessions)
         moved = [self._run(number, *call) for number, call in zip(numbers, calls, strict=True)]
         if frozen:
-            for _, number in moved:
+            for _, number, _ in moved:
                 self.close(number)
-        return [result for result, _ in moved], [number for _, number in moved]
+        return [result for result, _, _ in moved], [number for _, number, _ in moved], [outcome for _, _, outcome in moved]
 
-    def _run(self, number: int, state: State, tag: str, query: Any) -> tuple[ToolResult, int]:
+    def _run(self, number: int, state: State, tag: str, query: Any) -> tuple[ToolResult, int, Outcome | None]:
         sessions = self._open.pop(number, {})
         if tag not in sessions:
             try:
@@ -75,7 +75,8 @@ class SessionTable:
         result = run_session(self.tools[tag], sessions[tag], query) if tag in sessions else UNAVAILABLE
         number = next(self._numbers)
         self._open[number] = sessions
-        return result, number
+        session = sessions.get(tag)
+        return result, number, session.outcome if isinstance(session, EndsEpisodes) else None
 
     def check(self, state: State, tag: str) -> None:
         """Refuses a call in a state whose sessions are not there any more.

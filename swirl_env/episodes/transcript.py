@@ -109,8 +109,9 @@ def kept_text(action: Action, call: ParsedAction, settings: Settings) -> str:
 def subtrajectories(trajectory: Trajectory) -> Iterator[SubTrajectory]:
     """Yields (s_i, a_i) with what the tool gave, for each of the K steps of a stored trajectory."""
     state = initial_state(trajectory.task, trajectory.prompt, trajectory.settings, trajectory.seed)
-    for step in trajectory.steps:
-        # The grade that the episode was recorded with decides for judges too.
-        outcome = trajectory.outcome if isinstance(step.call, Answer) else None
+    for number, step in enumerate(trajectory.steps, 1):
+        # The grade that the episode was recorded with decides for judges too. A call may have ended the episode, as in a game.
+        ends = isinstance(step.call, Answer) or (trajectory.terminated and number == len(trajectory.steps))
+        outcome = trajectory.outcome if ends else None
         yield SubTrajectory(state, step.action, step.call, step.result, outcome)
         state = next_state(state, step)

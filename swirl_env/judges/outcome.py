@@ -14,7 +14,7 @@ _WRONG = Verdict.bad("The answer is wrong.", _NAME)
 
 
 class OutcomeJudge:
-    """Reward 1 for a right final answer; 0 for a wrong one and for every step before.
+    """Reward 1 for a right final answer, or another successful end; 0 for a wrong one and for every step before.
 
     A step that is no answer has no label. Failed if the task has no gold answer to compare with.
     """
@@ -31,9 +31,12 @@ class OutcomeJudge:
 def _one(step: SubTrajectory) -> Verdict:
     if step.action.error is not None:
         return Verdict("unscored", critique="The agent could not act.", judge=_NAME)
-    if type(step.call) is not Answer:
+    if step.outcome is not None:
+        correct = step.outcome.correct
+    elif type(step.call) is Answer:
+        correct = grade(step.state.task, step.call.text).correct
+    else:
         return _SILENT
-    correct = (step.outcome or grade(step.state.task, step.call.text)).correct
     if correct is None:
         why = "The task has no gold answer to compare with." if step.state.task.answer is None else "The answer was not graded."
         return Verdict.failed(why, _NAME)

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,6 +47,8 @@ class Mcp:
         timeout: seconds that a call may take.
         startup_timeout: seconds that connecting may take.
         max_chars: longest result, in characters; a longer one is an error (``limit``).
+        shared: whether all episodes share one session. For servers that keep nothing from one call to the next: it saves starting
+            one per episode, and episodes can branch. A session that is lost is opened again for the next episode.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Mcp:
         timeout: float = 30.0,
         startup_timeout: float = 30.0,
         max_chars: int = 20_000,
+        shared: bool = False,
     ) -> None:
         if timeout <= 0 or startup_timeout <= 0 or max_chars < 1:
             raise ConfigError("timeout, startup_timeout and max_chars are above 0.")
@@ -78,17 +82,18 @@ class Mcp:
         self.description = _describe({name: offered[name] for name in names})
         self.parameters: Schema = self.schemas[names[0]] if len(names) == 1 else _choice(names)
         public = (self._address.command, self._address.url, self._address.cwd, self.schemas)
+        self._shared = SharedConnection(self) if shared else None
         self.fingerprint = named("mcp", {"server": public, "tag": self.tag, "limits": (timeout, max_chars)})
 
     def open(self, task: Task, seed: int) -> McpSession:
         """Returns the session of one episode; it connects with its first call."""
-        return McpSession(self)
+        return McpSession(self) if self._shared is None else SharedSession(self, self._shared)
 
     def run(self, queries: Sequence[Any]) -> list[ToolResult]:
         """Returns one result per dict of arguments, each from a session of its own."""
         results = []
         for query in queries:
-            session = McpSession(self)
+            session = McpSession(self) if self._shared is None else SharedSession(self, self._shared)
             results += session.run([query])
             session.close()
         return results
@@ -166,18 +171,78 @@ class McpSession:
             self._connection.close()
         self._connection, self._lost = None, self._lost or "its session is over"
 
+    def _connect(self) -> Connection:
+        return self._tool.connect()
+
     def _call(self, query: Any) -> ToolResult:
         if self._lost is None:
             try:
                 if self._connection is None:
-                    self._connection = self._tool.connect()
+                    self._connection = self._connect()
                 return self._tool.call(self._connection, query)
             except Exception as error:  # whatever client, transport and server raise once one of them is gone
                 # What the server knew of this episode is lost with it: a new one would answer from another state.
-                reason = str(error) if isinstance(error, ServerLost) else type(error).__name__
+                self._lost = str(error) if isinstance(error, ServerLost) else type(error).__name__
                 self.close()
-                self._lost = reason
         return ToolResult(f"The tool's server is not available: {self._lost}.", "unavailable")
+
+
+class SharedConnection:
+    """The connection that all sessions of a tool share; it is opened by the first call and closed with the tool.
+
+    Args:
+        tool: the tool.
+    """
+
+    def __init__(self, tool: Mcp) -> None:
+        self._connect = weakref.WeakMethod(tool.connect)
+        self._open: list[Connection] = []
+        weakref.finalize(tool, _close_all, self._open)
+
+    def get(self) -> Connection:
+        """Returns the connection; a lost one is opened again.
+
+        Raises:
+            ServerLost: if the server cannot be started or reached.
+        """
+        if not self._open:
+            connect = self._connect()
+            if connect is None:
+                raise ServerLost("its tool is gone")
+            self._open.append(connect())
+        return self._open[0]
+
+    def drop(self, connection: Connection) -> None:
+        """Closes a connection on which a call has failed."""
+        if connection in self._open:
+            self._open.remove(connection)
+            connection.close()
+
+
+class SharedSession(McpSession):
+    """One episode's part in the session that all share; there is nothing in it to fork or to close."""
+
+    def __init__(self, tool: Mcp, shared: SharedConnection) -> None:
+        super().__init__(tool)
+        self._shared = shared
+
+    def fork(self) -> SharedSession:
+        """Returns another part in the same session."""
+        return SharedSession(self._tool, self._shared)
+
+    def close(self) -> None:
+        """Ends this episode's part; a connection that was lost is given up for all."""
+        if self._connection is not None and self._lost is not None:
+            self._shared.drop(self._connection)
+        self._connection, self._lost = None, self._lost or "its session is over"
+
+    def _connect(self) -> Connection:
+        return self._shared.get()
+
+
+def _close_all(connections: list[Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _address(

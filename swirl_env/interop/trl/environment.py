@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 from msgspec.structs import replace
 
 from swirl_env.env import as_engine, find_task
-from swirl_env.episodes.engine import Engine, Transition, no_answer
+from swirl_env.episodes.engine import Engine, Transition
 from swirl_env.episodes.failures import Failures
 from swirl_env.episodes.guarded import run_judge
 from swirl_env.episodes.transcript import clean, result_of, subtrajectories
@@ -21,7 +21,7 @@ from swirl_env.interop.trl.turns import Call, Message, Turns, call_text, calls_o
 from swirl_env.protocols import Judge, OffersFunctions
 from swirl_env.registry import Spec
 from swirl_env.seeding import episode_seed
-from swirl_env.types import Action, Answer, Ended, Outcome, State, Step, Trajectory
+from swirl_env.types import Action, Answer, Ended, State, Step, Trajectory
 
 Reward = Literal["steps", "outcome"]
 """What `get_reward` returns: the sum of the steps' rewards, or 1.0 for a right answer and 0.0 for any other ending."""
@@ -153,7 +153,7 @@ class ToolEnvironment:
         """Returns the record of the episode; what goes beyond its budget is left out."""
         state, steps = self._current(), tuple(turns.steps[: self._engine.settings.max_steps])
         ended: Ended = "budget"
-        outcome: Outcome = no_answer(state.task)
+        outcome = self._engine.unanswered(state.task)
         if self._end is not None and self._end.ended is not None and len(steps) == len(turns.steps):
             ended, outcome = self._end.ended, self._end.outcome or outcome
         if self._end is None:
