@@ -187,7 +187,12 @@ def test_every_entry_point_is_there():
         collected = {name: entry.value for name, entry in registry.entries(kind).items()}
         assert declared.items() <= collected.items(), f"{kind}: install the package again (pip install -e .)"
         for name in declared:
-            assert callable(registry.load(kind, name)), (kind, name)
+            try:
+                target = registry.load(kind, name)
+            except MissingExtra as absent:  # frameworks outside of the extra `all`
+                assert re.search(r"swirl-env\[(verifiers|reasoning-gym)\]", str(absent)), (kind, name)
+                continue
+            assert callable(target) or (kind == "prompt" and isinstance(target, str)), (kind, name)
 
 
 BROUGHT = {
