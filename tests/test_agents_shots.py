@@ -81,7 +81,7 @@ def test_calls_in_shots_are_written_as_the_template_writes_calls(name: str) -> N
 
 def test_a_server_gets_shots_between_system_message_and_episode() -> None:
     state = initial_state(Task("t", "3 + 3?"), "3 + 3?", NATIVE)
-    messages = messages_of(state, "Be brief.", "tool", for_server(read_shots(BOTH)))
+    messages = messages_of(state, "Be brief.", "tool", for_server(read_shots(BOTH), "user"))
     assert [message["role"] for message in messages] == [
         "system",
         "user",
@@ -96,6 +96,19 @@ def test_a_server_gets_shots_between_system_message_and_episode() -> None:
     assert json.loads(call["function"]["arguments"]) == {"query": "2 + é"}
     assert messages[3]["tool_call_id"] == call["id"]
     assert messages[-1]["content"] == "3 + 3?"
+
+
+WRITTEN = [TALK[0], {"role": "assistant", "content": "<math_exp>2 + 2</math_exp>"}, {"role": "tool", "content": "four"}, TALK[1]]
+
+
+@pytest.mark.parametrize(
+    ("template", "role"), [(tiny_lm.CHATML, "user"), (tiny_lm.GEMMA, "user"), (tiny_lm.TOOL_ROLE, "ipython")]
+)
+def test_results_of_calls_in_the_text_have_the_role_that_results_of_episodes_have(template: str, role: str) -> None:
+    renderer = Renderer(tiny_lm.tokenizer(template), shots=read_shots(json.dumps(WRITTEN)))
+    text = renderer.tokenizer.decode(renderer.ids(go_on(begin("q"), Action("a"), "five")))
+    assert f"{role}\nfour" in text and f"{role}\nfive" in text
+    assert for_server(read_shots(json.dumps(WRITTEN)), "user")[2] == {"role": "user", "content": "four"}
 
 
 def test_shots_come_from_a_file(tmp_path) -> None:
@@ -118,6 +131,8 @@ def test_shots_come_from_a_file(tmp_path) -> None:
         json.dumps(TALK[1:]),
         json.dumps([{"role": "system", "content": "x"}, *TALK]),
         json.dumps([*TALK, {"role": "tool", "content": "4"}]),
+        json.dumps([TALK[0], {"role": "tool", "content": "4"}, TALK[1]]),
+        json.dumps([*CALLS, CALLS[2], TALK[1]]),
         json.dumps(CALLS[:2]),
         json.dumps([*CALLS[:2], *TALK]),
         json.dumps([{**TALK[0], "tool_calls": [CALL]}, TALK[1]]),

@@ -93,7 +93,7 @@ class OpenAIAgent:
             raise ConfigError("base_url is a URL or a list of at least one; got an empty list.")
         system = None if system is None else read_text(system, "system")
         self.model, self.system, self.seed = model, system, seed
-        self.shots = [] if shots is None else for_server(read_shots(shots))
+        self.shots = [] if shots is None else for_server(read_shots(shots), tool_role)
         self.temperature, self.top_p, self.max_new_tokens = temperature, top_p, max_new_tokens
         self.tool_role: ToolRole = tool_role
         self.token_ids: TokenIds = token_ids

@@ -94,11 +94,15 @@ class ChatTemplate:
     ) -> None:
         self.tokenizer, self.system = tokenizer, system
         self.options = {**options, **_pin_date(tokenizer.chat_template, options, date)}
+        self.shots: list[dict[str, Any]] = []
         self.takes_system = self._renders_system()
+        self.takes_tool = self._renders_tool()
         self.shots = [dict(message) for message in shots]
+        for message in self.shots:
+            if "tool_call_id" not in message:
+                message["role"] = self.name_of(message["role"])
         if shots and system is not None and not self.takes_system:
             self.shots[0]["content"] = f"{system}\n\n{self.shots[0]['content']}"
-        self.takes_tool = self._renders_tool()
         self._written = functools.lru_cache(maxsize=1024)(self._write)
 
     def split(self, roles: tuple[str, ...]) -> tuple[str, ...]:

@@ -23,7 +23,8 @@ def read_shots(value: str) -> list[dict[str, Any]]:
     Args:
         value: a JSON list of messages, the path of a file with one, or a name (see `swirl_env.texts`). A call of an assistant's
             message is ``{"name", "arguments"}``, or the same as a ``function``; the messages of the role ``tool`` behind it
-            answer the calls in their order.
+            answer the calls in their order. A message of the role ``tool`` behind an assistant's text answers the call that
+            is written there, for models that write calls in another way than their template.
 
     Raises:
         ConfigError: for a text that is no such list.
@@ -37,16 +38,29 @@ def read_shots(value: str) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
         raise ConfigError(f"shots is {_FORM}; got {text!r:.60}.")
     open_calls: list[tuple[str, str]] = []
-    read = [_message(message, number, open_calls) for number, message in enumerate(messages, 1)]
+    read: list[dict[str, Any]] = []
+    for message in messages:
+        read.append(_message(message, read, open_calls))
     roles = [message["role"] for message in read]
     if (roles[0], roles[-1]) != ("user", "assistant") or open_calls:
         raise ConfigError(f"shots is {_FORM}; it goes from {roles[0]} to {roles[-1]} with {len(open_calls)} open calls.")
     return read
 
 
-def for_server(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns messages as an OpenAI-compatible request takes them: arguments as JSON text."""
-    return [{**message, **_spelled(message["tool_calls"])} if "tool_calls" in message else message for message in messages]
+def for_server(messages: Sequence[dict[str, Any]], tool_role: str) -> list[dict[str, Any]]:
+    """Returns messages as an OpenAI-compatible request takes them.
+
+    Args:
+        messages: as `read_shots` returns them.
+        tool_role: role of results that answer no structured call.
+    """
+    return [_for_server(message, tool_role) for message in messages]
+
+
+def _for_server(message: dict[str, Any], tool_role: str) -> dict[str, Any]:
+    if "tool_calls" in message:
+        return {**message, **_spelled(message["tool_calls"])}
+    return {**message, "role": tool_role} if message["role"] == "tool" and "tool_call_id" not in message else message
 
 
 def _spelled(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -58,13 +72,17 @@ def _spelled(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _message(message: Any, number: int, open_calls: list[tuple[str, str]]) -> dict[str, Any]:
+def _message(message: Any, before: Sequence[dict[str, Any]], open_calls: list[tuple[str, str]]) -> dict[str, Any]:
     """Returns a message with ids for its calls; `open_calls` are the ids and names of calls that no result has answered yet."""
+    number = len(before) + 1
     if not isinstance(message, dict) or not message.keys() <= {"role", "content", "tool_calls"}:
         raise _bad(number, message, "another form, or another key than role, content and tool_calls")
     role, content, calls = message.get("role"), message.get("content", ""), message.get("tool_calls") or []
     if role not in ("user", "assistant", "tool") or not isinstance(content, str) or not isinstance(calls, list):
         raise _bad(number, message, "another role than user, assistant or tool, or no text")
+    in_text = bool(before) and before[-1]["role"] == "assistant" and "tool_calls" not in before[-1]
+    if role == "tool" and not open_calls and in_text:
+        return {"role": role, "content": content}
     if bool(open_calls) != (role == "tool"):
         raise _bad(number, message, "a result without its call, or a call without its result before it")
     if role == "tool":
