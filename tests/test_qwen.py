@@ -2,6 +2,8 @@
 
 import json
 import re
+from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -10,12 +12,14 @@ pytest.importorskip("torch", reason="training needs torch")
 from stored import episode
 from swirl_env.benchmarks.qwen.__main__ import main, parse
 from swirl_env.benchmarks.qwen.page import BEGIN, END, write_figures
-from swirl_env.benchmarks.qwen.plan import ARMS, PROMPTS, SETS, plan, rows_of
-from swirl_env.env import build_engine
+from swirl_env.benchmarks.qwen.plan import ARMS, SETS, plan, rows_of, write_prompts
+from swirl_env.benchmarks.qwen.prompts import PROMPTS
+from swirl_env.episodes.formats import NativeFormat
+from swirl_env.episodes.shots import read_shots
 from swirl_env.evaluate import evaluate
 from swirl_env.store import Store
 from swirl_env.tools.calculator import Calculator
-from swirl_env.types import Answer, Malformed, ToolCall, Verdict
+from swirl_env.types import Answer, ToolCall, Verdict
 
 
 def stages(*argv):
@@ -52,19 +56,39 @@ def test_every_command_composes(swirl):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_the_worked_examples_of_a_prompt_are_read_and_right(name):
-    engine = build_engine("ledger", tools=["calculator"], format="native", prompt=PROMPTS[name])
-    examples = re.split(r"^(?:Problem|Question): ", PROMPTS[name], flags=re.MULTILINE)[1:-1]
-    for example in examples:
-        lines = example.splitlines()
-        parsed = [engine.format.parse(line.replace("search_query", "math_exp")) for line in lines]
-        *calls, answer = [one for one in parsed if not isinstance(one, Malformed)]
-        assert isinstance(answer, Answer) and calls and all(isinstance(one, ToolCall) for one in calls)
-        results = [following for line, following in zip(parsed, lines[1:], strict=False) if isinstance(line, ToolCall)]
-        assert answer.text in results[-1]
-        if name == "gsm8k":
-            assert [result.text for result in Calculator().run([call.query for call in calls])] == results
-    assert examples
+def test_the_worked_conversations_are_read_and_right(name, tmp_path):
+    write_prompts(parse(["--model", "m", "--out", str(tmp_path)]))
+    messages = read_shots(str(tmp_path / "prompts" / f"{name}.json"))
+    prompt = PROMPTS[name]
+    assert (tmp_path / "prompts" / f"{name}.txt").read_text().strip() == prompt.system
+    form = NativeFormat((prompt.tool,))
+    for before, message in pairwise(messages):
+        if message["role"] != "assistant":
+            continue
+        parsed = form.parse(message["content"])
+        if isinstance(parsed, Answer):  # what it says has come back, or follows from two results (yes, no, which of them)
+            assert before["role"] == "tool" and (name == "hotpotqa" or before["content"] == parsed.text)
+        else:
+            assert isinstance(parsed, ToolCall)
+    assert len(prompt.shots) == sum(message["role"] == "user" for message in messages) >= 3
+
+
+def test_the_sums_of_the_worked_conversations_are_right():
+    calls = [call for shot in PROMPTS["gsm8k"].shots for call in shot.calls]
+    assert [result.text for result in Calculator().run([call.query for call in calls])] == [call.result for call in calls]
+    said = [sum_ for call in calls for sum_ in re.findall(r"([\d.]+(?: [*/+-] [\d.]+)+) = (\d[\d.]*\d|\d)", call.text)]
+    values = [result.data["value"] for result in Calculator().run([expression for expression, _ in said])]
+    assert [float(Fraction(value)) for value in values] == [float(value) for _, value in said]
+    assert len(said) >= 16
+
+
+def test_the_two_warm_starts_follow_one_another():
+    named = {stage.name: words(stage) for stage in stages("--out", "x")}
+    first, second = named["warm start on gsm8k"], named["warm start on hotpotqa"]
+    assert (first["stored"], second["stored"]) == ("[x/own/gsm8k]", "[x/own/hotpotqa]")
+    assert second["model.adapter"] == f"{first['out']}/policy" and second["out"] == "x/warm"
+    for stage, name in ((first, "gsm8k"), (second, "hotpotqa")):
+        assert stage["model.shots"] == named[f"own rollouts on {name}"]["agent.shots"] == f"x/prompts/{name}.json"
 
 
 def test_the_page_keeps_its_text_and_says_what_was_not_run(tmp_path):

@@ -3,50 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from swirl_env.benchmarks.qwen.prompts import PROMPTS
 from swirl_env.benchmarks.small_model.report import BASE, WARM, Row
-
-GSM8K_PROMPT = """\
-Solve the word problem at the end with the calculator.
-First call math_exp with one arithmetic expression whose value is what the problem asks for.
-Its result comes back. Then call answer with that number alone. Never make the same call twice.
-
-Problem: A box holds 12 rows of 4 eggs. 3 eggs are added, then a third of all eggs is sold. How many are left?
-{"name": "math_exp", "arguments": {"query": "(12 * 4 + 3) * 2 / 3"}}
-34
-{"name": "answer", "arguments": {"answer": "34"}}
-
-Problem: Tom earns $8 an hour. He works 6 hours a day on 5 days and then spends $90. How many dollars does he have left?
-{"name": "math_exp", "arguments": {"query": "8 * 6 * 5 - 90"}}
-150
-{"name": "answer", "arguments": {"answer": "150"}}
-
-Problem: Ann reads 20 pages on Monday, 50% more on Tuesday, and half as many as on both together on Wednesday. How many in all?
-{"name": "math_exp", "arguments": {"query": "20 + 20 * 1.5 + (20 + 20 * 1.5) / 2"}}
-75
-{"name": "answer", "arguments": {"answer": "75"}}
-
-Problem: {question}
-"""
-HOTPOTQA_PROMPT = """\
-Answer the question at the end with the help of search_query.
-Call search_query with a few words; passages come back. You have {steps} in all. Never send the same query twice.
-When you know the answer, call answer with it, as short as possible.
-
-Question: In which county was the author of Emma born?
-{"name": "search_query", "arguments": {"query": "Emma novel author"}}
-Emma is a novel written by Jane Austen.
-{"name": "search_query", "arguments": {"query": "Jane Austen born"}}
-Jane Austen was born in Steventon, Hampshire.
-{"name": "answer", "arguments": {"answer": "Hampshire"}}
-
-Question: {question}
-"""
-PROMPTS = {"gsm8k": GSM8K_PROMPT, "hotpotqa": HOTPOTQA_PROMPT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +73,7 @@ def plan(options: argparse.Namespace) -> Iterator[Stage]:
         yield Stage(f"{judge} judges the base model", ("judge", *_filled(options, words), f"out={folder}", "batch=16"))
     for name in SETS:
         yield _own_rollouts(options, name)
-    yield _warm_start(options)
+    yield from (_warm_start(options, name) for name in SETS)
     for name in SETS:
         yield _evaluation(options, WARM, name)
     for name in SETS:
@@ -125,29 +89,34 @@ def rows_of(options: argparse.Namespace) -> list[Row]:
 
 
 def write_prompts(options: argparse.Namespace) -> None:
-    """Writes the prompts to files that the commands name."""
-    for name, text in PROMPTS.items():
-        path = _prompt(options, name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    """Writes system messages and shots to files that the commands name."""
+    folder = Path(options.out, "prompts")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, prompt in PROMPTS.items():
+        (folder / f"{name}.txt").write_text(f"{prompt.system}\n", encoding="utf-8")
+        shots = json.dumps(prompt.messages(), indent=1, ensure_ascii=False)
+        (folder / f"{name}.json").write_text(f"{shots}\n", encoding="utf-8")
 
 
-def _prompt(options: argparse.Namespace, name: str) -> Path:
-    return Path(options.out, "prompts", f"{name}.txt")
+def _shown(options: argparse.Namespace, name: str, group: Literal["agent", "model"]) -> tuple[str, str]:
+    """Returns the options of an agent, or of a trained model, that show it the prompt of a set of questions."""
+    folder = Path(options.out, "prompts")
+    return f"{group}.system={folder / name}.txt", f"{group}.shots={folder / name}.json"
 
 
 def _setting(options: argparse.Namespace, name: str, part: Literal["own", "train", "test"]) -> tuple[str, ...]:
     questions = settings(options)[name]
-    return (*questions.words, *getattr(questions, part), "format=native", f"prompt={_prompt(options, name)}")
+    return (*questions.words, *getattr(questions, part), "format=native", "prompt=question")
 
 
-def _agent(options: argparse.Namespace, temperature: float, adapter: Path | None) -> tuple[str, ...]:
+def _agent(options: argparse.Namespace, name: str, temperature: float, adapter: Path | None) -> tuple[str, ...]:
     more = () if adapter is None else (f"agent.adapter={adapter}",)
     base = (
         "agent=transformers",
         f"agent.model={options.model}",
         f"agent.dtype={options.dtype}",
         f"agent.device={options.device}",
+        *_shown(options, name, "agent"),
     )
     how = (f"agent.temperature={temperature:g}", f"agent.max_new_tokens={options.max_new_tokens}")
     return (*base, *how, f"agent.batch_size={options.batch_size}", f"agent.prefix_cache={options.prefix_cache}", *more)
@@ -156,35 +125,47 @@ def _agent(options: argparse.Namespace, temperature: float, adapter: Path | None
 def _evaluation(options: argparse.Namespace, policy: str, name: str) -> Stage:
     folder = _folder(policy, name)
     adapter = None if policy == BASE else _policy_folder(options, policy) / "policy"
-    words = ("eval", *_setting(options, name, "test"), *_agent(options, 0.0, adapter), f"n={options.held_out}")
+    words = ("eval", *_setting(options, name, "test"), *_agent(options, name, 0.0, adapter), f"n={options.held_out}")
     row = Row(policy, name, 0.0, f"eval/{folder}")
     return Stage(f"{policy}, tested on {name}", (*words, f"slots={options.batch_size}", *_out(options, "eval", folder)), row)
 
 
 def _own_rollouts(options: argparse.Namespace, name: str) -> Stage:
-    words = ("generate", *_setting(options, name, "own"), *_agent(options, 1.0, None), "judge=rules")
+    words = ("generate", *_setting(options, name, "own"), *_agent(options, name, 1.0, None), "judge=rules")
     n = min(options.own, OWN_AT_MOST[name]) * options.samples
     many = (f"n={n}", f"samples={options.samples}", f"slots={options.batch_size}")
     return Stage(f"own rollouts on {name}", (*words, *many, *_out(options, "own", name)))
 
 
-def _warm_start(options: argparse.Namespace) -> Stage:
-    """Rejection: supervised fine-tuning on those of the base model's own rollouts whose answer is right."""
-    folders = ",".join(str(Path(options.out, "own", name)) for name in SETS)
-    algo = ("algo=rft", "algo.states=stored", "algo.filter=outcome", "algo.episodes_per_update=8", f"stored=[{folders}]")
-    words = ("train", *_setting(options, "gsm8k", "own"), *algo, "allow_other_settings=true", f"updates={options.warm_updates}")
-    return Stage(WARM, (*words, *_training(options), "budget=null", "trainer.lr=2e-4", *_out(options, "warm")))
+def _warm_start(options: argparse.Namespace, name: str) -> Stage:
+    """Rejection: supervised fine-tuning on those of the base model's own rollouts whose answer is right.
+
+    One set after the other, as each is shown its own conversations before the question.
+    """
+    algo = ("algo=rft", "algo.states=stored", "algo.filter=outcome", "algo.episodes_per_update=8")
+    stored = (f"stored=[{Path(options.out, 'own', name)}]", f"updates={options.warm_updates}", "budget=null", "trainer.lr=2e-4")
+    before = SETS[: SETS.index(name)]
+    start = (f"model.adapter={_warm_folder(options, before[-1]) / 'policy'}",) if before else ()
+    words = ("train", *_setting(options, name, "own"), *algo, *stored, *_training(options, name), *start)
+    out = (f"out={_warm_folder(options, name)}", "resume=true")
+    return Stage(f"{WARM} on {name}", (*words, *out))
+
+
+def _warm_folder(options: argparse.Namespace, name: str) -> Path:
+    """Returns the folder of the warm start on a set; the one on the last set is what arms begin with."""
+    return _policy_folder(options, WARM) if name == SETS[-1] else Path(options.out, f"warm-{name}")
 
 
 def _arm(options: argparse.Namespace, arm: str, name: str) -> Stage:
     folder = _policy_folder(options, f"{arm} on {name}")
     start = f"model.adapter={Path(options.out, 'warm', 'policy')}"
-    words = ("train", *_setting(options, name, "train"), *_filled(options, ARMS[arm]), *_training(options), start)
+    words = ("train", *_setting(options, name, "train"), *_filled(options, ARMS[arm]), *_training(options, name), start)
     return Stage(f"{arm} on {name}", (*words, f"budget={options.budget}", f"out={folder}", "resume=true"))
 
 
-def _training(options: argparse.Namespace) -> tuple[str, ...]:
+def _training(options: argparse.Namespace, name: str) -> tuple[str, ...]:
     model = (f"policy={options.model}", f"model.dtype={options.dtype}", f"model.device={options.device}")
+    model += _shown(options, name, "model")
     sampling = (f"model.max_new_tokens={options.max_new_tokens}", f"model.batch_size={options.batch_size}")
     memory = ("trainer.micro_tokens=4096", f"model.prefix_cache={options.prefix_cache}")
     return (*model, *sampling, *memory, "lora.rank=16", "eval.episodes=0", "save_every=5", f"seed={options.seed}")
