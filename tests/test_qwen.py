@@ -1,8 +1,6 @@
 """The benchmark of the 0.5B model: its stages are commands that compose, and its page tells what was run from what was not."""
 
 import json
-import re
-from fractions import Fraction
 from itertools import pairwise
 
 import pytest
@@ -76,10 +74,7 @@ def test_the_worked_conversations_are_read_and_right(name, tmp_path):
 def test_the_sums_of_the_worked_conversations_are_right():
     calls = [call for shot in PROMPTS["gsm8k"].shots for call in shot.calls]
     assert [result.text for result in Calculator().run([call.query for call in calls])] == [call.result for call in calls]
-    said = [sum_ for call in calls for sum_ in re.findall(r"([\d.]+(?: [*/+-] [\d.]+)+) = (\d[\d.]*\d|\d)", call.text)]
-    values = [result.data["value"] for result in Calculator().run([expression for expression, _ in said])]
-    assert [float(Fraction(value)) for value in values] == [float(value) for _, value in said]
-    assert len(said) >= 16
+    assert all(call.query.count("=") > 1 for call in calls)  # quantities by name
 
 
 def test_the_two_warm_starts_follow_one_another():

@@ -85,7 +85,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--warm-updates", type=int, default=30, help="updates of the warm start on each set, of 8 episodes each")
     add("--budget", type=int, default=30_000, help="sampled tokens of each arm")
     add("--batch-size", type=int, default=64, help="states generated together")
-    add("--max-new-tokens", type=int, default=200)
+    add("--max-new-tokens", type=int, default=140)
     add("--prefix-cache", type=int, default=65_536, help="tokens whose keys and values are kept between steps")
     add("--seed", type=int, default=0)
     add("--dry-run", action="store_true", help="print the commands and do nothing")

@@ -54,75 +54,71 @@ def _written(text: str, name: str, **arguments: str) -> str:
     return f"{text}\n" * bool(text) + json.dumps({"name": name, "arguments": arguments})
 
 
-def _sum(question: str, text: str, expression: str, result: str) -> Shot:
-    return Shot(question, (Call(text, expression, result),), "", result)
+def _sum(question: str, calculation: str, result: str) -> Shot:
+    return Shot(question, (Call("", calculation, result),), "", result)
 
 
 GSM8K = Prompt(
-    "You solve word problems. First reason step by step in short sentences, each with its calculation. Then call math_exp with "
-    "the last calculation. When its result comes back, call answer with that number.",
+    "You solve word problems with the calculator. Call math_exp once: name every quantity in the order of the story, one "
+    "short calculation each, separated by semicolons. The last one is what the problem asks for. When the result comes back,"
+    " call answer with that number.",
     "math_exp",
     (
         _sum(
             "A box holds 12 rows of 4 eggs. 3 eggs are added, then a third of all eggs is sold. How many are left?",
-            "There are 12 rows of 4 eggs, which is 12 * 4 = 48 eggs. With 3 more eggs there are 48 + 3 = 51 eggs. A third of"
-            " all eggs is sold, which is 51 / 3 = 17 eggs. The eggs that are left are 51 - 17.",
-            "51 - 17",
+            "eggs = 12 * 4; eggs_with_more = eggs + 3; eggs_left = eggs_with_more - (eggs_with_more / 3)",
             "34",
         ),
         _sum(
             "Tom earns $8 an hour. He works 6 hours a day on 5 days and then spends $90. How many dollars does he have left?",
-            "Tom works 6 hours a day on 5 days, which is 6 * 5 = 30 hours. He earns $8 an hour, so he earns 30 * 8 = 240 "
-            "dollars. He spends 90 dollars. What he has left is 240 - 90 dollars.",
-            "240 - 90",
+            "hours = 6 * 5; dollars_earned = hours * 8; dollars_left = dollars_earned - 90",
             "150",
         ),
         _sum(
             "Ann reads 20 pages on Monday, 50% more on Tuesday, and half as many as on both together on Wednesday. How many "
             "pages does she read in all?",
-            "On Monday Ann reads 20 pages. On Tuesday she reads 50% more than 20, which is 20 * 1.5 = 30 pages. On both days"
-            " together she reads 20 + 30 = 50 pages. On Wednesday she reads half of 50, which is 50 / 2 = 25 pages. In all "
-            "she reads 20 + 30 + 25 pages.",
-            "20 + 30 + 25",
+            "pages_monday = 20; pages_tuesday = pages_monday * 1.5; pages_wednesday = (pages_monday + pages_tuesday) / 2; "
+            "pages_in_all = pages_monday + pages_tuesday + pages_wednesday",
             "75",
         ),
         _sum(
             "A pump fills 9 liters in 6 minutes. How many hours does it take to fill a tank of 270 liters?",
-            "The pump fills 9 / 6 = 1.5 liters per minute. For 270 liters it takes 270 / 1.5 = 180 minutes. An hour has 60 "
-            "minutes, so it takes 180 / 60 hours.",
-            "180 / 60",
+            "liters_per_minute = 9 / 6; minutes = 270 / liters_per_minute; hours = minutes / 60",
             "3",
         ),
         _sum(
             "A shop has 80 shirts. 25% of them are red and 3 more than that are blue. The rest is white. Each white shirt "
             "costs $6. How many dollars do all white shirts cost?",
-            "25% of 80 shirts are red, which is 80 * 0.25 = 20 shirts. The blue shirts are 3 more than that, which is 20 + 3"
-            " = 23 shirts. Red and blue together are 20 + 23 = 43 shirts. The rest is white, which is 80 - 43 = 37 shirts. "
-            "Each white shirt costs $6, so they cost 37 * 6 dollars.",
-            "37 * 6",
+            "shirts = 80; red_shirts = shirts * 0.25; blue_shirts = red_shirts + 3; white_shirts = shirts - red_shirts - "
+            "blue_shirts; dollars = white_shirts * 6",
             "222",
+        ),
+        _sum(
+            "Sam is 6 years older than Eva. Eva is 3 times as old as Max, who is 4. How old will all three be together in 2 "
+            "years?",
+            "max = 4; eva = max * 3; sam = eva + 6; together_in_2_years = (max + 2) + (eva + 2) + (sam + 2)",
+            "40",
         ),
         _sum(
             "Mia drinks 2 cups of tea in the morning and 3 in the evening. Each cup takes 5 grams of tea. How many grams of "
             "tea does she use in 4 weeks?",
-            "Mia drinks 2 + 3 = 5 cups a day. Each cup takes 5 grams, so she uses 5 * 5 = 25 grams a day. A week has 7 days,"
-            " so 4 weeks have 4 * 7 = 28 days. In 4 weeks she uses 25 * 28 grams.",
-            "25 * 28",
+            "cups_per_day = 2 + 3; grams_per_day = cups_per_day * 5; grams = grams_per_day * (4 * 7)",
             "700",
         ),
         _sum(
             "Ben and Zoe have 36 marbles together. Zoe has twice as many as Ben. How many marbles does Zoe have?",
-            "Ben has 1 part and Zoe has 2 parts, which is 1 + 2 = 3 parts together. One part is 36 / 3 = 12 marbles. Zoe has"
-            " 2 parts, which is 12 * 2 marbles.",
-            "12 * 2",
+            "parts = 1 + 2; marbles_ben = 36 / parts; marbles_zoe = marbles_ben * 2",
             "24",
         ),
         _sum(
             "Leo bakes 24 loaves. Each costs him $1.50, and he sells them for three times that. What is his profit in dollars?",
-            "Baking costs Leo 24 * 1.50 = 36 dollars. He sells each loaf for 1.50 * 3 = 4.50 dollars. For 24 loaves he gets "
-            "24 * 4.50 = 108 dollars. His profit is 108 - 36 dollars.",
-            "108 - 36",
+            "cost = 24 * 1.50; price_per_loaf = 1.50 * 3; income = 24 * price_per_loaf; profit = income - cost",
             "72",
+        ),
+        _sum(
+            "A school buys 5 boxes of 30 pencils. It gives 2 pencils to each of 48 pupils. How many pencils are left?",
+            "pencils = 5 * 30; pencils_given = 2 * 48; pencils_left = (pencils - pencils_given)",
+            "54",
         ),
     ),
 )
