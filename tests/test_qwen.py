@@ -7,8 +7,9 @@ import pytest
 
 pytest.importorskip("torch", reason="training needs torch")
 
-from stored import episode
+from stored import SETTINGS, episode
 from swirl_env.benchmarks.qwen.__main__ import main, parse
+from swirl_env.benchmarks.qwen.mistakes import KINDS, kind_of
 from swirl_env.benchmarks.qwen.page import BEGIN, END, write_figures
 from swirl_env.benchmarks.qwen.plan import ARMS, SETS, plan, rows_of, write_prompts
 from swirl_env.benchmarks.qwen.prompts import PROMPTS
@@ -17,7 +18,7 @@ from swirl_env.episodes.shots import read_shots
 from swirl_env.evaluate import evaluate
 from swirl_env.store import Store
 from swirl_env.tools.calculator import Calculator
-from swirl_env.types import Answer, ToolCall, Verdict
+from swirl_env.types import Action, Answer, Malformed, Outcome, Step, Task, ToolCall, ToolResult, Trajectory, Verdict
 
 
 def stages(*argv):
@@ -105,6 +106,34 @@ def test_the_page_keeps_its_text_and_says_what_was_not_run(tmp_path):
     assert judge.split(" | ")[1:3] == ["8", "37.5"] and "80.0" in judge  # 8 steps, 3 failed; 4 of 5 agree
     write_figures(page, out, rows, [], 40)
     assert page.read_text() == text
+
+
+CALL, UNREAD = ToolCall("math_exp", "1 + 1", 0, 9), Malformed("What?", 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("calls", "result", "answer", "kind"),
+    [
+        ([CALL], "2", "2", "right"),
+        ([CALL], "3", "3", "its result as the answer, and it is wrong"),
+        ([CALL], "3", "7", "an answer that is not its result"),
+        ([CALL], "2", "5", "right value came back"),
+        ([UNREAD], "", "5", "none of them read"),
+        ([UNREAD, CALL], "3", "3", "its result as the answer"),
+        ([], "", "5", "without a call"),
+        ([CALL, CALL], "3", None, "the same call again"),
+        ([UNREAD, UNREAD, CALL], "3", None, "could not be read"),
+        ([CALL], "3", None, "other calls"),
+    ],
+)
+def test_each_episode_is_counted_as_one_kind_of_mistake(calls, result, answer, kind):
+    steps = [Step(Action("x"), call, ToolResult(result) if call is CALL else None) for call in calls]
+    if answer:
+        steps.append(Step(Action(answer), Answer(answer, 0, 1)))
+    ended = "answered" if answer else "budget"
+    outcome = Outcome(answer or "", answer == "2", float(answer == "2"))
+    made = kind_of(Trajectory(Task("q", "?", "2"), SETTINGS, "?", tuple(steps), ended, outcome))
+    assert kind in made and made in KINDS
 
 
 def test_a_page_without_marks_is_left_alone(tmp_path):

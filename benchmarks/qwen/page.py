@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl_env.benchmarks.qwen.mistakes import KINDS, kind_of
 from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, outcomes, paired, tokens
 from swirl_env.stages import tables
 from swirl_env.store import Store
@@ -44,6 +46,7 @@ def write_figures(page: Path, out: Path, rows: Sequence[Row], spent: Sequence[Ma
         f"{len(spent)} of {stages} stages have been run, the rest not yet.",
         tables.markdown([_cells(out, row, rows) for row in rows]),
         PAPER,
+        *(_mistakes(out, row) for row in rows if row.policy == BASE),
         _judges(out / next(row.folder for row in rows if row.policy == BASE)),
         tables.markdown([_cost(stage) for stage in spent]),
     ]
@@ -71,6 +74,15 @@ def _cells(out: Path, row: Row, rows: Sequence[Row]) -> dict[str, str]:
         "steps": tables.mean(evaluation.steps),
         "tokens": tables.mean(evaluation.tokens),
     }
+
+
+def _mistakes(out: Path, row: Row) -> str:
+    """Returns how the episodes of an evaluation went wrong, each counted once; empty if it was not run."""
+    if evaluation_of(out, row) is None:
+        return ""
+    counts = Counter(kind_of(trajectory) for trajectory in Store(out / row.folder, "r"))
+    lines = [{"episodes": kind, "number": f"{counts[kind]}"} for kind in KINDS]
+    return f"How the {counts.total()} episodes of {row.policy} on {row.test} went:\n\n{tables.markdown(lines)}"
 
 
 def _difference(mine: Mapping[str, float], reference: Mapping[str, float]) -> str:

@@ -165,10 +165,18 @@ def _arm(options: argparse.Namespace, arm: str, name: str) -> Stage:
 
 def _training(options: argparse.Namespace, name: str) -> tuple[str, ...]:
     model = (f"policy={options.model}", f"model.dtype={options.dtype}", f"model.device={options.device}")
-    model += _shown(options, name, "model")
     sampling = (f"model.max_new_tokens={options.max_new_tokens}", f"model.batch_size={options.batch_size}")
     memory = ("trainer.micro_tokens=4096", f"model.prefix_cache={options.prefix_cache}")
-    return (*model, *sampling, *memory, "lora.rank=16", "eval.episodes=0", "save_every=5", f"seed={options.seed}")
+    return (
+        *model,
+        *_shown(options, name, "model"),
+        *sampling,
+        *memory,
+        "lora.rank=16",
+        "eval.episodes=0",
+        "save_every=5",
+        f"seed={options.seed}",
+    )
 
 
 def _filled(options: argparse.Namespace, words: tuple[str, ...]) -> tuple[str, ...]:
