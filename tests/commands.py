@@ -2,24 +2,16 @@
 
 import re
 import shlex
-import signal
-import subprocess
-import sys
 
 from conftest import ROOT
 
+import forked
 from swirl_env.config.stages import STAGES
 
 
-def started(folder, *argv, **options):
-    """Starts ``swirl`` in a folder; it listens to Ctrl-C even where the tests run in the background of a shell, deaf to it."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-m", "swirl_env.cli", *argv]
-    return subprocess.Popen(command, cwd=folder, preexec_fn=_listen, **pipes, **options)
-
-
-def _listen():
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def started(folder, *argv, env=None):
+    """Starts ``swirl`` in a folder as a process of its own."""
+    return forked.start(["-m", "swirl_env.cli", *argv], cwd=folder, env=env)
 
 
 def finish(process, seconds=180):

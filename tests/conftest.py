@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import forked
 from swirl_env.cli import let_waiting_threads_sleep, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,6 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("no clock", deadline=None)  # a busy machine fails no test
 settings.load_profile("no clock")
 let_waiting_threads_sleep()  # before any test loads torch: spinning threads stall those of the test next to them
+
+
+def pytest_unconfigure() -> None:
+    """Ends the server of forked commands with the tests."""
+    forked.stop()
 
 
 def _shared(path: Path, what: str) -> Path:
@@ -39,9 +45,10 @@ def calculator_dir(data_dir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One index cache for all tests of a module, and none of the user's."""
+    """One cache of indexes for a run of all tests, whichever of its processes they are in, and none of the user's."""
+    base = tmp_path_factory.getbasetemp()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SWIRL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("SWIRL_CACHE_DIR", str((base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"))
         yield
 
 

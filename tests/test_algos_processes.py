@@ -1,8 +1,6 @@
 """Two processes over gloo: unequal shares never deadlock, and figures and weights are those of one process."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ pytest.importorskip("transformers", reason="the tests run tiny models")
 pytest.importorskip("accelerate", reason="the launcher is accelerate's")
 pytest.importorskip("peft", reason="LoRA comes from peft")
 
-from two_processes import launched  # noqa: E402
+from two_processes import launched, run_group  # noqa: E402
 
 SCRIPT = """
 import sys; sys.path.insert(0, sys.argv[1])
@@ -98,10 +96,9 @@ accelerator.end_training()
 @pytest.mark.parametrize("way", ["fully_shard", "FSDP"])
 def test_split_weights_are_refused_in_every_process(way, tmp_path):
     (tmp_path / "script.py").write_text(FSDP)
-    how = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
-    command = [sys.executable, *how, str(tmp_path / "script.py"), str(Path(__file__).parent), str(tmp_path), way]
-    env = {**os.environ, "OMP_NUM_THREADS": "1", **({} if way == "fully_shard" else {f"ACCELERATE_USE_{way}": "true"})}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
-    for rank in ("0", "1"):
-        message = (tmp_path / rank).read_text() if (tmp_path / rank).is_file() else done.stderr[-2000:]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    env |= {} if way == "fully_shard" else {f"ACCELERATE_USE_{way}": "true"}
+    words = [tmp_path / "script.py", Path(__file__).parent, tmp_path, way]
+    for rank, (_, _, err) in enumerate(run_group(words, 2, env, 200)):
+        message = (tmp_path / str(rank)).read_text() if (tmp_path / str(rank)).is_file() else err[-2000:]
         assert "is asked for, which splits the weights" in message

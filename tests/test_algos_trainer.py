@@ -2,9 +2,7 @@
 
 import copy
 import json
-import os
 import random
-import subprocess
 import sys
 
 import pytest
@@ -17,6 +15,7 @@ from swirl_env.algos.batch import TokenStep  # noqa: E402
 from swirl_env.algos.train_config import TrainConfig, learning_rate  # noqa: E402
 from swirl_env.algos.trainer import Trainer  # noqa: E402
 from swirl_env.errors import ConfigError  # noqa: E402
+from two_processes import run_script  # noqa: E402
 
 VOCAB = 40
 
@@ -162,30 +161,20 @@ patience = time.monotonic() + 10
 while collective_threads() and time.monotonic() < patience:  # a joined thread is listed for a moment longer
     time.sleep(0.01)
 report = {"metrics": metrics, "world": world, "threads": [before, collective_threads()]}
-torch.save({"weights": weights(trainer.model), **report}, sys.argv[2] + str(rank))
+torch.save({"weights": weights(trainer.model), **report}, sys.argv[2] + "/rank" + str(rank))
 """
 
 
-def launched(folder, *launcher):
-    """Runs the script under a launcher; returns what its first process found, and its second, if it had one."""
-    (folder / "script.py").write_text(SCRIPT)
-    here = os.path.dirname(__file__)
-    command = [sys.executable, *launcher, str(folder / "script.py"), here, str(folder / "rank")]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
-    assert done.returncode == 0, done.stderr[-3000:]
+def trained_by(processes, folder):
+    """Runs the script in so many processes; returns the report of each."""
+    run_script(folder, processes, SCRIPT, seconds=240)
     return [torch.load(path) for path in sorted(folder.glob("rank*"))]
 
 
 @pytest.mark.slow
 def test_two_processes_train_to_the_weights_of_one(tmp_path):
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    (one,) = launched(tmp_path / "one")
-    # --multi_gpu is accelerate's word for torch's launcher, on CPUs too; with --cpu it starts several processes under MPI alone.
-    both = launched(
-        tmp_path / "two", "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"
-    )
+    (one,) = trained_by(1, tmp_path / "one")
+    both = trained_by(2, tmp_path / "two")
     assert [one["world"], *(results["world"] for results in both)] == [1, 2, 2]
     for results in both:
         torch.testing.assert_close(results["weights"], one["weights"], atol=1e-5, rtol=0)

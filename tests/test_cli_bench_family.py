@@ -8,10 +8,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("matplotlib", reason="the curves need matplotlib")
 
-from swirl_env.algos.embedded import SETTINGS  # noqa: E402
-from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
-from swirl_env.algos.warm_start import train as warm  # noqa: E402
 from swirl_env.registry import names  # noqa: E402
+from weak import put_warm_starts  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -27,11 +25,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWIRL_CACHE_DIR", str(root))
         patch.setenv("OMP_NUM_THREADS", "1")
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)  # sums come out the same on every machine, however many threads it has
-        model, tokenizer, _ = warm(SETTINGS["easy"], 0, WarmStart(updates=500, worlds=1))
-        save(model, tokenizer, root / "warm-starts" / f"easy-0-{fingerprint(SETTINGS['easy'], 0, WarmStart())}")
-        torch.set_num_threads(threads)
+        put_warm_starts(root, "easy", updates=500)
         yield root
 
 

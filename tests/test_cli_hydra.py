@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from commands import error_of
 from swirl_env.store import Store
 
@@ -99,7 +100,7 @@ def test_an_application_of_ones_own_finds_the_groups(tmp_path, path, name, argv,
     (tmp_path / "conf/my_app.yaml").write_text(OWN_APP)
     (tmp_path / "app.py").write_text(APP.format(path=path, name=name))
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    done = subprocess.run([sys.executable, "app.py", *argv], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60)
+    done = forked.run(["app.py", *argv], cwd=tmp_path, env=env, timeout=60)
     assert done.returncode == 0 and f"composed {composed}" in done.stdout, done.stderr[-1500:]
 
 

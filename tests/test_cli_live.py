@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,7 @@ def test_tensorboard_holds_the_metrics_of_a_run_that_was_killed_each_once(tmp_pa
     run = started(tmp_path, *argv, env=env)
     while not Path("run/metrics.jsonl").exists() or len(Path("run/metrics.jsonl").read_text().splitlines()) < 3:
         assert run.poll() is None, run.communicate()
+        time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     run.communicate()
     code, out, err = finish(started(tmp_path, *argv, "resume=true", env=env))

@@ -4,13 +4,13 @@ import importlib
 import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
+import forked
 from commands import error_of, finish, started
 from stored import episode
 from swirl_env.stages import runs
@@ -87,7 +87,7 @@ def test_ctrl_c_before_the_first_episode_keeps_the_configuration(tmp_path):
         "sys.exit(main(sys.argv[1:]))"
     )
     argv = ["generate", "task=ledger", "agent.noise=0.3", "n=4", "out=run"]
-    done = subprocess.run([sys.executable, "-c", code, *argv], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run(["-c", code, *argv], cwd=tmp_path, timeout=180)
     assert done.returncode == 130 and "0 of 4 episodes" in done.stderr, done.stderr
     config = (tmp_path / "run" / "config.yaml").read_bytes()
     printed = shlex.split(done.stderr.partition("To go on: swirl ")[2])
@@ -256,7 +256,7 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.parametrize("limit", [0, 1, 300, 3_000, 20_000])
 def test_a_full_disk_is_one_sentence_and_the_run_goes_on_later(tmp_path, limit):
     argv = ["generate", "task=ledger", "n=40", "out=run"]
-    done = subprocess.run([sys.executable, "-c", LIMITED, str(limit), *argv], cwd=tmp_path, capture_output=True, text=True)
+    done = forked.run(["-c", LIMITED, str(limit), *argv], cwd=tmp_path, timeout=180)
     assert done.returncode == 2 and "File too large" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].startswith("swirl: ")
     stored = Store(tmp_path / "run").keys()

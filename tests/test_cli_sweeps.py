@@ -2,12 +2,11 @@
 
 import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import forked
 from commands import error_of
 from fakes import EchoAgent
 from swirl_env.config.sweep import cell_name
@@ -152,8 +151,8 @@ def test_a_sweeper_is_told_the_number_that_objective_names(tmp_path, objective, 
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins/telling.py").write_text(SWEEPER)
     env = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{tmp_path}"}
-    command = [sys.executable, "-m", "swirl_env.cli", *argv, "hydra.sweeper._target_=hydra_plugins.telling.Telling"]
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    words = ["-m", "swirl_env.cli", *argv, "hydra.sweeper._target_=hydra_plugins.telling.Telling"]
+    done = forked.run(words, cwd=tmp_path, env=env, timeout=120)
     assert f"told {told}" in done.stdout, done.stdout + done.stderr
 
 

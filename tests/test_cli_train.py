@@ -20,10 +20,10 @@ from commands import error_of, finish, started  # noqa: E402
 from swirl_env.agents.transformers import TransformersAgent  # noqa: E402
 from swirl_env.algos.embedded import SETTINGS  # noqa: E402
 from swirl_env.algos.train_config import TrainConfig  # noqa: E402
-from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
-from swirl_env.algos.warm_start import train as warm  # noqa: E402
+from swirl_env.algos.warm_start import WarmStart, fingerprint  # noqa: E402
 from swirl_env.episodes.rollout import collect  # noqa: E402
 from swirl_env.registry import names  # noqa: E402
+from weak import put_warm_starts  # noqa: E402
 
 SHORT = ["eval.episodes=0", "slots=16"]
 FEW = ["algo.questions=8", "algo.filter=none"]
@@ -36,9 +36,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWIRL_CACHE_DIR", str(root))
         patch.setenv("OMP_NUM_THREADS", "1")
-        model, tokenizer, _ = warm(SETTINGS["easy"], 0, WarmStart(updates=120, worlds=1))
-        for setting in ("easy", "main"):
-            save(model, tokenizer, folder_of(root, setting))
+        put_warm_starts(root, "easy", "main", updates=120)
         yield root
 
 

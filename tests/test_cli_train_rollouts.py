@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,7 @@ def test_a_killed_run_keeps_each_episode_once(tmp_path, swirl, cache, algo, keep
     run = started(tmp_path, *argv, env=env)
     while not Path("run/metrics.jsonl").exists() or len(Path("run/metrics.jsonl").read_text().splitlines()) < 2:
         assert run.poll() is None, run.communicate()
+        time.sleep(0.02)
     run.send_signal(signal.SIGKILL)
     run.communicate()
     code, out, err = finish(started(tmp_path, *argv, "resume=true", env=env))

@@ -13,11 +13,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from commands import error_of, finish, printed_commands, started  # noqa: E402
-from swirl_env.algos.embedded import SETTINGS  # noqa: E402
-from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
-from swirl_env.algos.warm_start import train as warm  # noqa: E402
 from swirl_env.stages.trained import expand_trained  # noqa: E402
 from swirl_env.store import Store  # noqa: E402
+from weak import put_warm_starts  # noqa: E402
 
 FEW = ["setting=easy", "judge=fakes:Evens", "updates=2", "eval.episodes=6", "eval.before=false", "slots=16"]
 DEMOS = [
@@ -41,8 +39,7 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SWIRL_CACHE_DIR", str(root))
         patch.setenv("OMP_NUM_THREADS", "1")
-        model, tokenizer, _ = warm(SETTINGS["easy"], 0, WarmStart(updates=60, worlds=1))
-        save(model, tokenizer, root / "warm-starts" / f"easy-0-{fingerprint(SETTINGS['easy'], 0, WarmStart())}")
+        put_warm_starts(root, "easy")
         yield root
 
 

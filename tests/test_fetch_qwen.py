@@ -8,7 +8,13 @@ import pytest
 from swirl_env.benchmarks import fetch_qwen
 from swirl_env.errors import DataNotFound
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+
+@pytest.fixture(scope="module", autouse=True)
+def cache_of_this_module(tmp_path_factory):
+    """A cache in which nothing else looks for the files that are fetched here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SWIRL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def wheels(folder, contents):

@@ -1,12 +1,11 @@
 """The README's code runs as it stands, and its tables name what is registered."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import forked
 import swirl_env
 from swirl_env import registry
 from swirl_env.store.filters import FILTERS
@@ -17,7 +16,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
 
 def run(code, tmp_path):
     (tmp_path / "code.py").write_text(code)
-    done = subprocess.run([sys.executable, "code.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = forked.run(["code.py"], cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("peft", reason="LoRA needs peft")
 pytest.importorskip("matplotlib", reason="the curves of bench need matplotlib")
 
-from swirl_env.algos.embedded import SETTINGS  # noqa: E402
-from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
-from swirl_env.algos.warm_start import train as warm  # noqa: E402
 from swirl_env.store import Store  # noqa: E402
+from weak import put_warm_starts  # noqa: E402
 
 pytestmark = pytest.mark.slow
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -40,9 +39,7 @@ def cache(tmp_path, monkeypatch):
     """A weak warm start in the cache, and the same network as the language model."""
     monkeypatch.setenv("SWIRL_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    model, tokenizer, _ = warm(SETTINGS["easy"], 0, WarmStart(updates=500, worlds=1))
-    save(model, tokenizer, tmp_path / "cache/warm-starts" / f"easy-0-{fingerprint(SETTINGS['easy'], 0, WarmStart())}")
-    save(model, tokenizer, tmp_path / "model")
+    shutil.copytree(put_warm_starts(tmp_path / "cache", "easy", updates=500), tmp_path / "model")
 
 
 def small(command):

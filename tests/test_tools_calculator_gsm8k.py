@@ -77,17 +77,26 @@ def _first_tail(ask: Callable[[str], ToolResult], sentence: str, begins: Callabl
     return sentence, ask(sentence)
 
 
-def count(
-    data_dir: Path, read: Callable[[Callable[[str], ToolResult], str], tuple[str, ToolResult]]
-) -> tuple[Counter[str], set[tuple[str, str]]]:
-    """Returns how often the prose is right, refused, no number or wrong; and the wrong texts with their sentences."""
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Callable[[str], ToolResult]]:
+    """Asks one calculator; what the tests of this module have asked before it need not compute again."""
     calculator, memory = Calculator(), dict[str, ToolResult]()
 
-    def ask(text: str) -> ToolResult:
+    def answer(text: str) -> ToolResult:
         if text not in memory:
             (memory[text],) = calculator.run([text])
         return memory[text]
 
+    yield answer
+    calculator.close()
+
+
+def count(
+    ask: Callable[[str], ToolResult],
+    data_dir: Path,
+    read: Callable[[Callable[[str], ToolResult], str], tuple[str, ToolResult]],
+) -> tuple[Counter[str], set[tuple[str, str]]]:
+    """Returns how often the prose is right, refused, no number or wrong; and the wrong texts with their sentences."""
     counts: Counter[str] = Counter()
     wrong: set[tuple[str, str]] = set()
     for _, result, sentence in annotations(data_dir):
@@ -98,7 +107,6 @@ def count(
         counts[kind] += 1
         if kind == "wrong" and text.lstrip(" =").rstrip(" =$") not in LEGITIMATE:
             wrong.add((text, sentence))
-    calculator.close()
     return counts, wrong
 
 
@@ -110,22 +118,24 @@ def test_every_annotation_is_exact(data_dir: Path) -> None:
     assert [pair for pair, reply in zip(pairs, replies, strict=True) if not close(reply, pair[1])] == []
 
 
-def test_no_sentence_comes_out_as_a_wrong_number(data_dir: Path) -> None:
-    counts, wrong = count(data_dir, whole_sentence)
+def test_no_sentence_comes_out_as_a_wrong_number(ask: Callable[[str], ToolResult], data_dir: Path) -> None:
+    counts, wrong = count(ask, data_dir, whole_sentence)
     print(dict(counts))
     assert wrong == set()
     assert counts["right"] >= 850
 
 
-def test_the_calculations_in_the_prose_are_found_and_none_is_wrong(data_dir: Path) -> None:
-    counts, wrong = count(data_dir, longest_calculation)
+def test_the_calculations_in_the_prose_are_found_and_none_is_wrong(ask: Callable[[str], ToolResult], data_dir: Path) -> None:
+    counts, wrong = count(ask, data_dir, longest_calculation)
     print(dict(counts))
     assert wrong == set()
     assert counts["right"] >= 26_700 and counts["wrong"] == len(LEGITIMATE)
 
 
-def test_a_wrong_end_of_a_sentence_begins_in_the_middle_of_a_calculation(data_dir: Path) -> None:
-    counts, wrong = count(data_dir, longest_tail)
+def test_a_wrong_end_of_a_sentence_begins_in_the_middle_of_a_calculation(
+    ask: Callable[[str], ToolResult], data_dir: Path
+) -> None:
+    counts, wrong = count(ask, data_dir, longest_tail)
     print(dict(counts))
     assert counts["right"] >= 26_700 and counts["wrong"] < 25
     assert [text for text, sentence in wrong if not INSIDE.search(sentence.removesuffix(text))] == []

@@ -1,12 +1,12 @@
-"""Scripts that train in one process, or in two under accelerate's launcher, over gloo on CPUs."""
+"""Scripts that train in one process, or in two over gloo on CPUs."""
 
 import json
 import os
-import subprocess
-import sys
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-LAUNCHER = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+import forked
 
 
 def run_script(folder, processes, script, *arguments, seconds=280):
@@ -14,10 +14,38 @@ def run_script(folder, processes, script, *arguments, seconds=280):
     folder.mkdir()
     file = folder / "script.py"
     file.write_text(script)
-    command = [sys.executable, *(LAUNCHER if processes == 2 else []), str(file), str(Path(__file__).parent), str(folder)]
+    words = [file, Path(__file__).parent, folder, *arguments]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*command, *map(str, arguments)], capture_output=True, text=True, timeout=seconds, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
+    for code, _, err in run_group(words, processes, env, seconds):
+        assert code == 0, err[-3000:]
+
+
+def run_group(words, processes, env, seconds=280):
+    """Runs ``python *words`` in several processes, as a launcher does; returns exit code, stdout and stderr of each.
+
+    Like a launcher it tells each its place in the group, and ends them all once one has failed. What the launcher itself does is
+    tested by test_cli_train_processes, which starts it.
+    """
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    group = []
+    for rank in range(processes):
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        place |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        group.append(forked.start(words, env={**env, **({k: str(v) for k, v in place.items()} if processes > 1 else {})}))
+    with ThreadPoolExecutor(processes) as pool:
+
+        def end(process):
+            try:
+                out, err = process.communicate(timeout=seconds)
+            finally:
+                if process.returncode != 0:
+                    for other in group:
+                        other.kill()
+            return process.returncode, out, err
+
+        return list(pool.map(end, group))
 
 
 def launched(folder, processes, script, seconds=280):
