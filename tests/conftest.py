@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-import forked
 from swirl_env.cli import let_waiting_threads_sleep, main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,6 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 settings.register_profile("no clock", deadline=None)  # a busy machine fails no test
 settings.load_profile("no clock")
 let_waiting_threads_sleep()  # before any test loads torch: spinning threads stall those of the test next to them
+
+import forked  # noqa: E402  (its processes have the environment that is there now)
 
 
 def pytest_unconfigure() -> None:
