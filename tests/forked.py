@@ -26,7 +26,7 @@ import time
 from pathlib import Path
 
 HEAVY = ["accelerate", "hydra", "omegaconf", "torch", "transformers", "transformers.models.llama.modeling_llama"]
-HEAVY += ["peft", "pytest", "safetensors.torch", "swirl_env.stages.train", "swirl_env.stages.generate", "swirl_env.stages.eval"]
+HEAVY += ["pytest", "safetensors.torch", "swirl_env.stages.train", "swirl_env.stages.generate", "swirl_env.stages.eval"]
 READ_AT_IMPORT = ("ACCELERATE_LOG", "CUDA", "GOMP", "GOTO", "HF_", "HYDRA_", "KMP_", "LANG", "LC_", "LD_", "MALLOC", "MKL", "MPL")
 READ_AT_IMPORT += ("NUMBA", "NUMEXPR", "OMP_", "OPENBLAS", "PATH", "PYTHON", "TORCH_", "TRANSFORMERS", "TOKENIZERS", "TZ", "USE_")
 """Beginnings of names of variables that decide something while packages are imported; `PYTHONPATH` is taken care of."""
