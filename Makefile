@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow test-peers check lint types mypy pyright docs install clean
+.PHONY: demo test test-slow test-all test-peers check lint types mypy pyright docs install clean
 
 install: $(VENV)/.installed
 
@@ -25,6 +25,10 @@ test: install
 test-slow: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not peers"
 
+# Both in one run, as CI does: each of its two processes loads the heavy packages once.
+test-all: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not peers"
+
 # Other people's frameworks, each in an environment of its own that is built once into the cache folder.
 test-peers: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m peers
@@ -44,7 +48,7 @@ pyright: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
-check: lint types test test-slow
+check: lint types test-all
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
