@@ -204,6 +204,22 @@ def page(folder):
     }
 
 
+def export(folder):
+    """Trains a tiny model by the package that ``swirl new-export trl my_env`` wrote into the folder."""
+    model, made = tiny(make_environments("atlas_ledger", size=8))
+    model.save_pretrained(f"{folder}/model")
+    made.save_pretrained(f"{folder}/model")
+    sys.path.insert(0, f"{folder}/my_env")
+    from my_env.train import make_trainer
+
+    trainer = make_trainer(
+        f"{folder}/model", output_dir=folder, num_generations=2, max_completion_length=24, max_steps=1, **ON_TWO_CORES
+    )
+    trainer.train()
+    kinds = sorted({type(step.call).__name__ for trajectory in trainer.trajectories for step in trajectory.steps})
+    return {"updates": trainer.state.global_step, "kinds": kinds, "rewards": trainer.reward_func_names}
+
+
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
-    print(json.dumps({"update": update, "page": page}[sys.argv[1]](sys.argv[2])))
+    print(json.dumps({"update": update, "page": page, "export": export}[sys.argv[1]](sys.argv[2])))

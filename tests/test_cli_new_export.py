@@ -104,7 +104,8 @@ def defined(path):
     """The names of a module or package at the top level, without importing it: its peer may not be installed."""
     source = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     names = set()
-    for node in ast.parse(source.read_text()).body:
+    body = ast.parse(source.read_text()).body
+    for node in [*body, *(inner for part in body if isinstance(part, ast.If) for inner in part.body)]:  # if TYPE_CHECKING
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             names.add(node.name)
         elif isinstance(node, ast.Import | ast.ImportFrom):

@@ -48,3 +48,9 @@ def test_trl_makes_the_update_of_our_trainer_on_the_same_tokens(update):
 def test_the_code_of_the_page_trains_and_its_episodes_are_stored(python, tmp_path):
     result = json.loads(run_peer(python, "peer_trl.py", "page", str(tmp_path)))
     assert result["updates"] == 1 and result["steps"] >= 8 and result["tokens"] > result["steps"]
+
+
+def test_the_package_of_new_export_trains(python, swirl, tmp_path):
+    assert swirl("new-export", "trl", "my_env")[0] == 0
+    result = json.loads(run_peer(python, "peer_trl.py", "export", str(tmp_path)))
+    assert result == {"updates": 1, "kinds": ["Malformed"], "rewards": ["MyEnv"]}
