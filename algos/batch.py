@@ -12,6 +12,7 @@ and to nothing else in the row.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -79,20 +80,45 @@ def chains(steps: Sequence[TokenStep]) -> list[list[Segment]]:
     return rows
 
 
-def trees(steps: Sequence[TokenStep]) -> list[list[Segment]]:
-    """Returns one row per episode: a tree that holds every stretch of tokens shared by its steps once.
+def trees(steps: Sequence[TokenStep], width: int = 0, limit: int = 0) -> list[list[Segment]]:
+    """Returns rows that hold every stretch of tokens shared by their steps once: one per episode, or one for several.
 
     Each step enters the tree along the ids that are there already and branches off where it differs, so n actions sampled at
-    each state of a trajectory cost the trajectory once and their own tokens.
+    each state of a trajectory cost the trajectory once and their own tokens. Episodes of one question begin alike; those that
+    stand together share a row if that is less work: the beginning is computed once, but attention looks over a longer row.
+
+    Args:
+        steps: N steps, those of an episode together and in order.
+        width: hidden size of the model, which decides what is less work; 0 for a row per episode.
+        limit: most tokens of a row of several episodes.
     """
     rows: list[list[Segment]] = []
-    last: TokenStep | None = None
-    for number, step in enumerate(steps):
-        if last is None or last.episode != step.episode:
-            rows.append([])
-        _insert(rows[-1], number, step)
-        last = step
+    number = 0
+    for _, group in itertools.groupby(steps, key=lambda step: step.episode):
+        episode = list(group)
+        alone: list[Segment] = []
+        for i, step in enumerate(episode, number):
+            _insert(alone, i, step)
+        if rows and width and _is_less_together(rows[-1], alone, episode[0], width, limit):
+            for i, step in enumerate(episode, number):
+                _insert(rows[-1], i, step)
+        else:
+            rows.append(alone)
+        number += len(episode)
     return rows
+
+
+def _is_less_together(row: Sequence[Segment], alone: Sequence[Segment], first: TokenStep, width: int, limit: int) -> bool:
+    """Returns whether an episode is less work in a row of others than in one of its own."""
+    shared = sum(known for _, known in _shared_path(row, (*first.prompt_ids, *first.token_ids)))
+    sizes = row_tokens(row), row_tokens(alone)
+    together = sum(sizes) - shared
+    return shared > 0 and together <= limit and _work(together, width) < sum(_work(size, width) for size in sizes)
+
+
+def _work(tokens: int, width: int) -> int:
+    """Returns the work of a row up to a factor: 24 width^2 per layer and token for the layers, 4 width L for attention to L."""
+    return tokens * (6 * width + tokens)
 
 
 def _insert(row: list[Segment], number: int, step: TokenStep) -> None:

@@ -15,7 +15,7 @@ from swirl_env.errors import ConfigError
 _LONGEST = 4_096
 """Windows longer than this are not filled: the mask is then tried on what fits."""
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
-"""Largest mean difference, in nats per token; 2e-2 for other dtypes."""
+"""Largest mean difference that needs no explanation by rounding, in nats per token; 2e-2 for other dtypes."""
 
 
 def check_layouts(scorer: ActionScorer, *, packed: bool, tree: bool) -> None:
@@ -39,7 +39,10 @@ def check_layouts(scorer: ActionScorer, *, packed: bool, tree: bool) -> None:
         kinds = ", ".join(sorted(stateful))
         raise ConfigError(f"{name} needs layers that take a mask; those of kind {kinds} carry a state along the row. {advice}")
     steps = _probe(scorer.config)
-    plain = _logprobs(scorer, [[row] for row in chains([_alone(i, step) for i, step in enumerate(steps)])], len(steps))
+    single = chains([_alone(i, step) for i, step in enumerate(steps)])
+    plain = _logprobs(scorer, [[row] for row in single], len(steps))
+    # What the same rows differ by if they are only padded into one batch is rounding, several times larger in bfloat16.
+    rounding = (_logprobs(scorer, [single], len(steps)) - plain).abs().mean().item()
     rows = trees(steps) if tree else chains(steps)
     layout = [list(pack(rows, 1 << 30)) if packed else rows]
     try:
@@ -48,7 +51,7 @@ def check_layouts(scorer: ActionScorer, *, packed: bool, tree: bool) -> None:
         reason = f"{name} needs a model that takes an attention mask of its own; this one raised: {error}."
         raise ConfigError(f"{reason} {advice}") from error
     worst = (ours - plain).abs().mean().item()
-    if not worst <= _TOLERANCE.get(next(scorer.parameters()).dtype, 2e-2):
+    if not worst <= max(_TOLERANCE.get(next(scorer.parameters()).dtype, 2e-2), 2 * rounding):
         raise ConfigError(f"{name} changes this model's log-probs by {worst:.3g} nats per token (random tokens). {advice}")
 
 

@@ -72,7 +72,9 @@ class PolicyScores:
 
     def batches(self, steps: Sequence[TokenStep], *, tree: bool = False) -> Iterator[list[list[Segment]]]:
         """Yields the micro-batches of steps, as rows of segments; in trees if so configured or asked for."""
-        rows = trees(steps) if tree or self._config.tree else chains(steps)
+        config = self._config
+        width = int(getattr(self.scorer.config, "hidden_size", 0) or 0)
+        rows = trees(steps, width, config.micro_tokens) if tree or config.tree else chains(steps)
         if self._config.pack:
             rows = list(pack(rows, self._config.pack))
         return micro_batches(rows, self._config.micro_tokens)

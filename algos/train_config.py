@@ -62,7 +62,8 @@ class TrainConfig:
     pack: int = 0
     """Pack short rows into rows of up to this many tokens; 0 for none."""
     tree: bool = False
-    """Compute stretches shared by several actions of one trajectory once, under a tree mask."""
+    """Compute stretches shared by several actions of one trajectory once, under a tree mask; also what trajectories of one
+    question begin with, if that is less work."""
     chunk: int = 0
     """Positions whose logits are in memory at a time; 0 lets `output_layer.CHUNK_VALUES` decide."""
     temperature: float = 1.0

@@ -128,7 +128,9 @@ class ToolVectorEnv(VectorEnv[tuple[str, ...], Sequence[str | Action], NDArray[A
         restarted: dict[int, dict[str, Any]] = {}
         live = self._restart(restarted)
         states, observations = self.states, self._observations
-        moved = self.engine.step([states[i] for i in live], [as_action(actions[i]) for i in live])
+        if len(live) < self.num_envs:
+            states, actions = [states[i] for i in live], [actions[i] for i in live]
+        moved = self.engine.step(states, [Action(a) if type(a) is str else as_action(a) for a in actions])
         acting = self._states
         for i, transition in zip(live, moved, strict=True):
             acting[i] = transition.state

@@ -83,16 +83,25 @@ def layouts(steps):
     yield "packed chains", list(tokens.pack(tokens.chains(steps), 60))
     yield "trees", tokens.trees(steps)
     yield "packed trees", list(tokens.pack(tokens.trees(steps), 200))
+    yield "trees of several episodes", tokens.trees(steps, 1_000, 10_000)
 
 
-@pytest.mark.parametrize("kind", ["preserving", "rewriting", "branching", "mixed"])
+def of_one_question(rng, number, k):
+    """An episode that begins like all others of its kind, and goes on as `episode` does."""
+    start = tuple(range(20, 32))
+    return [tokens.TokenStep(start + s.prompt_ids, s.token_ids, s.behaviour, number) for s in episode(rng, number, k)]
+
+
+@pytest.mark.parametrize("kind", ["preserving", "rewriting", "branching", "mixed", "one question"])
 @pytest.mark.parametrize("seed", range(4))
 def test_every_layout_gives_the_log_probs_and_gradients_of_single_rows(model, kind, seed):
     rng = random.Random(seed)
     steps = []
     for number in range(3):
         k = rng.randint(1, 4)
-        if kind == "branching" or (kind == "mixed" and number == 1):
+        if kind == "one question":
+            steps += of_one_question(rng, number, k)
+        elif kind == "branching" or (kind == "mixed" and number == 1):
             steps += branches(rng, number, k, 2)
         else:
             steps += episode(rng, number, k, prefix_preserving=kind != "rewriting" and number != 2)
@@ -130,6 +139,22 @@ def test_a_tree_holds_every_shared_stretch_once():
     assert tokens.row_tokens(tree) < sum(s.size for s in steps) / 4
     alone = {tuple((*s.prompt_ids, *s.token_ids)[:i]) for s in steps for i in range(1, s.size + 1)}
     assert tokens.row_tokens(tree) == len(alone)  # a trie has one node a distinct prefix
+
+
+def test_episodes_of_one_question_share_a_row_as_long_as_that_is_less_work():
+    def group(n, prompt, action):
+        return [tokens.TokenStep(tuple(range(prompt)), tuple(range(1_000 * i, 1_000 * i + action))) for i in range(1, n + 1)]
+
+    def rows(steps, width, limit=10_000):
+        steps = [tokens.TokenStep(s.prompt_ids, s.token_ids, (), i) for i, s in enumerate(steps)]
+        return [tokens.row_tokens(row) for row in tokens.trees(steps, width, limit)]
+
+    assert rows(group(4, 100, 10), width=1_000) == [140]  # the prompt once, four actions
+    assert rows(group(4, 100, 10), width=0) == [110] * 4  # as for a model of unknown size
+    assert rows(group(4, 10, 100), width=1) == [110] * 4  # attention over others' actions would cost more than the prompt
+    assert rows(group(4, 100, 10), width=1_000, limit=125) == [120, 120]
+    apart = [*group(2, 100, 10), tokens.TokenStep((7, 7, 7), (8,)), *group(1, 100, 10)]
+    assert rows(apart, width=1_000) == [120, 4, 110]
 
 
 def test_only_sampled_tokens_carry_loss(model):

@@ -1,5 +1,7 @@
 """Packed rows and trees give the plain log-probs whatever the layers of a model see, or are refused."""
 
+import dataclasses
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="the trainer needs torch")
@@ -89,6 +91,19 @@ def test_a_mask_that_ignores_a_window_is_caught_by_the_check(monkeypatch):
     monkeypatch.setattr("swirl_env.algos.masks._sliding", lambda positions, config: torch.tensor(True))
     with pytest.raises(ConfigError, match=r"trainer\.pack changes this model's log-probs by"):
         check_layouts(scorer, packed=True, tree=False)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "gpt2"])
+def test_rounding_in_bfloat16_is_no_reason_to_refuse_and_a_wrong_mask_still_is(name, monkeypatch):
+    scorer = ActionScorer(scaled(WINDOWED[name]).bfloat16())
+    rounding = "swirl_env.algos.layout_check._TOLERANCE"
+    monkeypatch.setattr(rounding, {torch.bfloat16: 1e-9})  # as if rounding alone went beyond what needs no explanation
+    for packed, tree in ((True, False), (False, True)):
+        check_layouts(scorer, packed=packed, tree=tree)
+    inputs = ActionScorer._inputs
+    monkeypatch.setattr(ActionScorer, "_inputs", lambda self, batch: inputs(self, dataclasses.replace(batch, mask=None)))
+    with pytest.raises(ConfigError, match="changes this model's log-probs"):
+        check_layouts(scorer, packed=False, tree=True)
 
 
 def text_and_images():

@@ -31,7 +31,7 @@ def build(options, look_up):
         return [options["time"]] * n
     return {"step": step}
 """
-STEP = Measurement("step", "a step", 3, rounds=2, by_cpu=True)
+STEP = Measurement("step", "a step", 3, rounds=2, unit="s", by_cpu=True)
 
 
 @pytest.fixture
@@ -41,10 +41,10 @@ def fakes(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(compare, "python_of", lambda peer: (sys.executable, ""))
     log = tmp_path / "log"
-    mine = {"name": "ours", "time": 2_000, "log": str(log)}
+    mine = {"name": "ours", "time": 2_000_000_000, "log": str(log)}
 
     def run(**options):
-        sides = [Side("gem", "fake", "as it is", {"name": "theirs", "time": 6_000, **options})]
+        sides = [Side("gem", "fake", "as it is", {"name": "theirs", "time": 6_000_000_000, **options})]
         return compare._compare(sides, "fake", mine, [STEP])
 
     return run, lambda: log.read_text().split()
@@ -55,7 +55,7 @@ def test_blocks_are_measured_in_turns_and_the_first_of_each_is_left_out(fakes):
     (found,), own = run()
     assert log() == ["ours", "theirs"] * 3
     assert (found.theirs, found.ours, found.ratio, found.peer) == (6.0, 2.0, 3.0, "GEM 0.1.0")
-    assert own == {"step": [2_000] * 6} and found.cpu_ratio > 0 and "GB" in found.note
+    assert compare._times(own["step"]) == [2_000_000_000] * 6 and found.cpu_ratio > 0 and "GB" in found.note
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_a_peer_that_cannot_be_driven_has_a_row_that_says_why_and_ours_is_measur
     run, _ = fakes
     (found,), own = run(**options)
     assert reason in found.note and found.theirs is found.ours is found.ratio is None
-    assert own["step"][-6:] == [2_000] * 6
+    assert compare._times(own["step"])[-6:] == [2_000_000_000] * 6
 
 
 def test_a_driver_that_does_not_exist_is_an_error_in_one_line():

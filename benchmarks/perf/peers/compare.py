@@ -95,8 +95,8 @@ def _steps(quick: bool) -> tuple[list[Comparison], list[Row]]:
     )
     comparisons, ours = _compare(STEPS, "step_swirl", options, measurements)
     rows = [
-        _barred("step, rules judge, full record", ours["step"], STEP_BAR_US),
-        _barred(f"the same of {SLOTS} at once, per episode", ours["vector"], VECTOR_BAR_US),
+        _barred("step, rules judge, full record", _times(ours["step"]), STEP_BAR_US),
+        _barred(f"the same of {SLOTS} at once, per episode", _times(ours["vector"]), VECTOR_BAR_US),
     ]
     return comparisons, rows
 
@@ -118,14 +118,19 @@ def _searches(size: int, quick: bool) -> tuple[list[Comparison], list[Row]]:
         options |= {"top_k": TOP_K, "slots": SLOTS}
         measurements = (
             Measurement("build", f"index of {size:,} passages", 1, rounds=1, unit="s", warm=False, by_cpu=True),
-            Measurement("query", "query", 5 if quick else 300),
-            Measurement("batch", f"query of a batch of {SLOTS}", 1 if quick else 5),
+            Measurement("query", "query", 5 if quick else 300, by_cpu=True),
+            Measurement("batch", f"query of a batch of {SLOTS}", 1 if quick else 5, by_cpu=True),
         )
         comparisons, ours = _compare(SEARCHES, "search_swirl", options, measurements)
-    single, batch = row("query", ours["query"]), row(f"query of a batch of {SLOTS}", ours["batch"])
-    ratio = single.p50 / batch.p50
-    rows = [row(f"index of {size:,} passages", ours["build"], "s"), single]
-    rows.append(row(batch.what, ours["batch"], baseline="single query", ratio=ratio, bar="at least 2 x", met=ratio >= 2))
+    # A batch takes longer than a busy machine lets a process run at a time, so that only processor time compares the two.
+    each = {name: statistics.median([block.cpu / len(block.times) for block in ours[name]]) for name in ("query", "batch")}
+    ratio = each["query"] * SLOTS / each["batch"]
+    bar: dict[str, Any] = {"baseline": "single query, by processor time", "bar": "at least 2 x", "met": ratio >= 2}
+    rows = [
+        row(f"index of {size:,} passages", _times(ours["build"]), "s"),
+        row("query", _times(ours["query"])),
+        row(f"query of a batch of {SLOTS}", _times(ours["batch"]), ratio=ratio, **bar),
+    ]
     return comparisons, rows
 
 
@@ -148,13 +153,13 @@ def _updates(quick: bool) -> list[Comparison]:
 
 def _compare(
     sides: Sequence[Side], ours: str, options: Mapping[str, Any], measurements: Sequence[Measurement], threads: int = 1
-) -> tuple[list[Comparison], dict[str, list[int]]]:
-    """Returns a comparison for each measurement of each side, and all times of our own by measurement.
+) -> tuple[list[Comparison], dict[str, list[Block]]]:
+    """Returns a comparison for each measurement of each side, and all blocks of our own by measurement.
 
     Our own are measured alone if no peer can be.
     """
     comparisons: list[Comparison] = []
-    own: dict[str, list[int]] = {m.name: [] for m in measurements}
+    own: dict[str, list[Block]] = {m.name: [] for m in measurements}
     for side in sides:
         peer = PEERS[side.peer]
         label = f"{peer.name} {peer.version}"
@@ -165,7 +170,7 @@ def _compare(
             with _pair(python, side, ours, options, threads) as (mine, theirs):
                 for m in measurements:
                     blocks = _in_turns(mine, theirs, m)
-                    own[m.name] += [time for block in blocks[0] for time in block.times]
+                    own[m.name] += blocks[0]
                     comparisons.append(_comparison(label, side.about, m, *blocks))
         except DriverError as error:
             done = {c.what for c in comparisons if (c.peer, c.about) == (label, side.about)}
@@ -175,7 +180,7 @@ def _compare(
     if not all(own.values()):
         with running(sys.executable, ours, dict(options), threads) as mine:
             for m in measurements:
-                own[m.name] = own[m.name] or [time for _ in range(m.rounds) for time in mine.measure(m.name, m.n).times]
+                own[m.name] = own[m.name] or [mine.measure(m.name, m.n) for _ in range(m.rounds)]
     return comparisons, own
 
 
@@ -200,9 +205,13 @@ def _in_turns(mine: Driver, theirs: Driver, m: Measurement) -> tuple[list[Block]
 
 
 def _comparison(label: str, about: str, m: Measurement, mine: Sequence[Block], theirs: Sequence[Block]) -> Comparison:
-    ours, other = (statistics.median([time for block in side for time in block.times]) for side in (mine, theirs))
+    ours, other = (statistics.median(_times(side)) for side in (mine, theirs))
     cpu = sum(block.cpu for block in theirs) / max(1, sum(block.cpu for block in mine)) if m.by_cpu else None
     peaks = [max(block.memory for block in side) / 1e9 for side in (theirs, mine)]
-    note = f"at most {peaks[0]:.1f} GB of memory, ours {peaks[1]:.1f}" if m.by_cpu else ""
+    note = f"at most {peaks[0]:.1f} GB of memory, ours {peaks[1]:.1f}" if m.unit == "s" else ""
     scale = _SCALES[m.unit]
     return Comparison(m.what, label, about, m.unit, other / scale, ours / scale, other / ours, cpu, note)
+
+
+def _times(blocks: Sequence[Block]) -> list[int]:
+    return [time for block in blocks for time in block.times]

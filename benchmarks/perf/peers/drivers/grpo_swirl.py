@@ -37,7 +37,7 @@ def build(options: dict[str, Any], look_up: Callable[[str], str]) -> dict[str, C
     agent.model = peft.get_peft_model(agent.model, lora)
     longest = max(len(agent.renderer.ids(engine.begin(task))) for task in tasks) + turns * options["tokens"]
     longest += (turns - 1) * len(agent.renderer.text_ids(options["reply"])) + 16 * turns  # what the chat template adds
-    trainer = Trainer(agent.model, TrainConfig(lr=1e-4, micro_tokens=options["rows"] * longest))
+    trainer = Trainer(agent.model, TrainConfig(lr=1e-4, micro_tokens=options["rows"] * longest, tree=True))
     run = Run(agent, engine, trainer, Path(tempfile.mkdtemp()), Limits(updates=1_000), keep="none")
 
     def update(n: int) -> list[int]:
