@@ -216,17 +216,19 @@ def rank(
         best: space for the positions, [k].
         best_scores: space for their scores, [k].
     """
-    added, size = 0, 0
+    added, size, seen = 0, 0, 0
     least = np.float32(0)
     while added < len(slices) and (added == 0 or least <= bounds[added]):
-        length, start, repeats = slices[added, 0], slices[added, 1], np.float32(slices[added, 2])
-        for i in range(start, start + length):
-            totals[passages[i]] += scores[i] * repeats
-        size += length
+        first, last, repeats = slices[added, 1], slices[added, 1] + slices[added, 0], np.float32(slices[added, 2])
+        for i in range(first, last):
+            score = totals[passages[i]] + scores[i] * repeats
+            totals[passages[i]] = score
+            if score > least:
+                seen = _note(passages[i], score, best, best_scores, seen)
+                if seen == len(best):
+                    least = best_scores[-1]
+        size += last - first
         added += 1
-        # Looking for the k-th best costs about as much as adding up what was added, so it must be little next to what follows.
-        if added < len(slices) and slices[added, 0] > size // 2:
-            least = _kth_best(passages, slices, added, totals, best, best_scores)
     able = np.empty(size if added < len(slices) else 0, dtype=np.int32)
     count = 0
     for t in range(added):
@@ -293,22 +295,15 @@ def _drop(able: Any, count: Any, totals: Any, bound: Any, best: Any, best_scores
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def _kth_best(passages: Any, slices: Any, added: Any, totals: Any, best: Any, best_scores: Any) -> Any:
-    """Returns the k-th highest sum so far, of different passages; 0 if there are fewer."""
-    count = 0
-    for t in range(added):
-        for i in range(slices[t, 1], slices[t, 1] + slices[t, 0]):
-            passage = passages[i]
-            score = totals[passage]
-            if count == len(best) and score <= best_scores[-1]:
-                continue
-            known = False
-            for j in range(count):
-                known = known or best[j] == passage
-            if not known:
-                count = min(count + 1, len(best))
-                _insert(passage, score, best, best_scores, count)
-    return best_scores[-1] if count == len(best) else np.float32(0)
+def _note(passage: Any, score: Any, best: Any, best_scores: Any, count: Any) -> int:
+    """Notes the sum of a passage among the `count` best so far, once per passage; returns how many there are."""
+    for i in range(count):
+        if best[i] == passage:
+            _insert(passage, score, best, best_scores, i + 1)
+            return int(count)
+    count = min(count + 1, len(best))
+    _insert(passage, score, best, best_scores, count)
+    return int(count)
 
 
 @numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]

@@ -22,7 +22,6 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 _MEMORY = 200_000
-_FEW = 64
 _LARGE = 10_000
 _WARM = 1_000
 _PROBE = 16
@@ -127,29 +126,25 @@ class Bm25Index:
         bounds = _rest_bounds(slices)
         totals = self._take_totals()
         parts: list[Ints] = []
-        size, least = 0, 0.0
-        for added, (length, start, count, _) in enumerate(slices, 1):
+        least = 0.0
+        for length, start, count, _ in slices:
             part = self._passages[start : start + length].astype(np.int64)
             scores = self._scores[start : start + length]
             if count > 1:
                 scores = scores * np.float32(count)
-            totals[part] = totals[part] + scores if parts else scores
+            sums = totals[part] + scores if parts else scores
+            totals[part] = sums
             parts.append(part)
-            size += length
-            # Looking for the k-th best must cost little next to what follows.
-            if added < len(slices) and slices[added][0] > size // 2 and size >= k * added:
-                sums = np.concatenate([totals[part] for part in parts])
-                # The k * added highest entries belong to k different passages at least.
-                least = float(np.partition(sums, size - k * added)[size - k * added])
-            if least > bounds[added]:
+            high = sums[sums > least]
+            if len(high) >= k:
+                least = float(np.partition(high, len(high) - k)[len(high) - k])
+            if least > bounds[len(parts)]:
                 break
-        passages = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        sums = totals[passages]
-        totals[passages] = 0
-        if added < len(slices):
-            passages, sums = self._add_rest(passages, sums, totals, slices[added:], bounds[added:], least, k)
+        passages, sums = _collect(parts, totals, least - bounds[len(parts)])
+        if len(parts) < len(slices):
+            passages, sums = self._add_rest(passages, sums, totals, slices[len(parts) :], bounds[len(parts) :], k)
         self._return_totals(totals)
-        return _highest(passages, sums, added, k)
+        return _highest(passages, sums, k)
 
     def _add_rest(
         self,
@@ -158,29 +153,28 @@ class Bm25Index:
         totals: Floats,
         slices: list[Slice],
         bounds: list[float],
-        least: float,
         k: int,
     ) -> tuple[Ints, Floats]:
         """Returns the passages that can still be among the best, with what the remaining terms add to them.
 
         Args:
-            passages: passages, some of them several times.
+            passages: passages.
             sums: their sums so far.
             totals: zeros; zeros again afterwards.
             slices: the remaining terms.
             bounds: the most that they add together, from each of them on.
-            least: a sum that k passages reach.
             k: how many are wanted.
         """
-        able = sums >= np.float32(least - bounds[0])
-        passages, first = np.unique(passages[able], return_index=True)
-        sums = sums[able][first]
+        ascending = False
         for (length, start, count, _), bound in zip(slices, bounds, strict=False):
             if len(sums) > k:
                 able = sums >= np.partition(sums, len(sums) - k)[len(sums) - k] - np.float32(bound)
                 passages, sums = passages[able], sums[able]
             part, scores = self._passages[start : start + length], self._scores[start : start + length]
             if len(passages) * _PROBE < length or len(passages) > _EXACT:
+                if not ascending:  # looking up in order is kinder to the processor's cache
+                    order, ascending = np.argsort(passages), True
+                    passages, sums = passages[order], sums[order]
                 # In the type of the list: otherwise numpy converts the list instead of the few passages.
                 at = np.searchsorted(part, passages.astype(part.dtype))
                 at[at == length] = 0
@@ -262,23 +256,33 @@ def _rest_bounds(slices: Sequence[Slice]) -> list[float]:
     return [_SLACK * total for total in sums][::-1]
 
 
-def _highest(passages: Ints, scores: Floats, repeats: int, k: int) -> Best:
-    """Returns the `k` best of passages that occur up to `repeats` times each, with the same score each time."""
-    wide = k * repeats
-    if len(scores) > wide:
-        # The `wide` best entries hold at least k different passages, so nothing below the last of them can be among the k.
-        ordered = scores.copy()
-        ordered.partition(len(scores) - wide)
-        top = (scores >= ordered[len(scores) - wide]).nonzero()[0]
-        passages, scores = passages[top], scores[top]
-    if len(scores) > _FEW:
-        passages, first = np.unique(passages, return_index=True)
-        scores = scores[first]
-        top = np.argsort(-scores, kind="stable")[:k]
-        passages, scores = passages[top], scores[top]
-    score_of = dict(zip(passages.tolist(), scores.tolist(), strict=True))
-    ranked = sorted([(-score, position) for position, score in score_of.items() if score > 0])[:k]
-    return [(position, -score) for score, position in ranked]
+def _collect(parts: Sequence[Ints], totals: Floats, least: float) -> tuple[Ints, Floats]:
+    """Returns the passages whose sum is `least` at the least and above 0, with their sums; `totals` are zeros afterwards.
+
+    Args:
+        parts: the passages of each term that was added.
+        totals: their sums.
+        least: what a passage needs to be among the best.
+    """
+    bound = np.float32(max(least, float(np.finfo(np.float32).tiny)))
+    able: list[Ints] = []
+    sums: list[Floats] = []
+    for part in parts:
+        own = totals[part]
+        high = np.flatnonzero(own >= bound)
+        able.append(part[high])
+        sums.append(own[high])
+        totals[part] = 0  # so that the other terms do not list it again
+    return np.concatenate(able), np.concatenate(sums)
+
+
+def _highest(passages: Ints, sums: Floats, k: int) -> Best:
+    """Returns the `k` best of different passages."""
+    if len(sums) > k:
+        able = sums >= np.partition(sums, len(sums) - k)[len(sums) - k]
+        passages, sums = passages[able], sums[able]
+    order = np.lexsort((passages, -sums))[:k]
+    return list(zip(passages[order].tolist(), sums[order].tolist(), strict=True))
 
 
 class RankBm25Index:
