@@ -96,25 +96,28 @@ def test_an_unwritable_cache_says_what_to_do(tmp_path: Path) -> None:
 BUILDER = """
 import pathlib, sys, time
 from swirl_env.corpus import MemoryCorpus
+from swirl_env.tools.search import index
 from swirl_env.tools.search.tool import Search
 from swirl_env.types import Passage
 corpus = MemoryCorpus(Passage(f"p{i}", "", f"tree number {i}") for i in range(3000))
 print("ready", flush=True)
 while not pathlib.Path(sys.argv[1], "go").exists():
     time.sleep(0.001)
-print(Search(corpus=corpus, cache_dir=sys.argv[1]).run(["number 5"])[0].data["ids"])
+build, built = index.build, []
+index.build = lambda *args: built.append(1) or build(*args)
+print(Search(corpus=corpus, cache_dir=sys.argv[1]).run(["number 5"])[0].data["ids"], len(built))
 """
 
 
-def test_processes_that_build_at_once_all_succeed(tmp_path: Path) -> None:
+def test_of_processes_that_ask_at_once_one_builds_and_the_others_wait(tmp_path: Path) -> None:
     command = [sys.executable, "-c", BUILDER, str(tmp_path)]
     workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
     for worker in workers:
         assert worker.stdout is not None and worker.stdout.readline() == "ready\n"
     (tmp_path / "go").write_text("")
-    for worker in workers:
-        assert worker.communicate(timeout=60)[0] == "['p5', 'p0', 'p1', 'p2', 'p3']\n"
-        assert worker.returncode == 0
+    shown = [worker.communicate(timeout=60)[0] for worker in workers]
+    assert all(worker.returncode == 0 for worker in workers)
+    assert sorted(shown) == [f"['p5', 'p0', 'p1', 'p2', 'p3'] {built}\n" for built in (0, 0, 1)]
     assert folders(tmp_path) == ["bm25", "passages"], "no temporary folder is left"
 
 
