@@ -40,7 +40,7 @@ def start(words, *, cwd=None, env=None, text=True):
     env = dict(os.environ if env is None else env)
     if not _SUPPORTED or _read_at_import(env) != _read_at_import(_ENVIRON):
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, *words], cwd=cwd, env=env, text=text, preexec_fn=_listen, **pipes)
+        return subprocess.Popen([sys.executable, *words], cwd=cwd, env=env, text=text, preexec_fn=listen, **pipes)
     return _server().fork(words, cwd, env)
 
 
@@ -55,7 +55,7 @@ def run(words, *, timeout, cwd=None, env=None):
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def _listen():
+def listen():
     """Makes a process listen to Ctrl-C even where the tests run in the background of a shell, deaf to it."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -179,8 +179,8 @@ def serve(descriptor):
         for ready in select.select([requests, *working], [], [])[0]:
             if ready is not requests:
                 pid, status = working.pop(ready)
-                status.send(str(os.waitpid(pid, 0)[1]).encode())
-                status.close()
+                with status, contextlib.suppress(OSError):  # the test may have lost interest
+                    status.send(str(os.waitpid(pid, 0)[1]).encode())
                 os.close(ready)
                 continue
             message, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 3)
@@ -197,7 +197,8 @@ def serve(descriptor):
             for pipe in descriptors:
                 os.close(pipe)
             working[os.pidfd_open(pid)] = pid, status
-            status.send(str(pid).encode())
+            with contextlib.suppress(OSError):
+                status.send(str(pid).encode())
 
 
 def _become(request, out, err):

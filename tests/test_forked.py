@@ -33,9 +33,8 @@ def test_a_fork_sees_what_a_new_interpreter_sees(tmp_path, way):
     fork = forked.start(words, cwd=tmp_path, env=env)
     assert isinstance(fork, forked.Process)
     out, err = fork.communicate(timeout=60)
-    new = subprocess.run(
-        [sys.executable, *words], cwd=tmp_path, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60
-    )
+    options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "timeout": 60, "preexec_fn": forked.listen}
+    new = subprocess.run([sys.executable, *words], cwd=tmp_path, env=env, **options)
     assert fork.returncode == new.returncode == 0 and err == new.stderr == "an error\n"
     assert json.loads(out) == json.loads(new.stdout)
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import forked
 from swirl_env.store import Store
 
 PYPROJECT = """\
@@ -167,10 +166,7 @@ def run(site, tmp_path):
 
     def runs(*args: str, where: Path = tmp_path) -> tuple[int, str, str]:
         env = {**os.environ, "PYTHONPATH": str(site), "SWIRL_CACHE_DIR": str(tmp_path / "cache"), "COLUMNS": "200"}
-        if args[0] == "-m":
-            done = forked.run(args, cwd=where, env=env, timeout=300)
-        else:
-            done = subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False, cwd=where, env=env)
+        done = subprocess.run([sys.executable, *args], capture_output=True, text=True, check=False, cwd=where, env=env)
         return done.returncode, done.stdout, done.stderr
 
     return runs
