@@ -33,7 +33,7 @@ RULES = make_judge("rules")
 
 @pytest.fixture
 def export(swirl, tmp_path, request):
-    """The package of a peer as its page makes it, with a judge that leaves steps unscored; and the page's last command."""
+    """The package of a peer as its page makes it, with a judge that leaves steps unscored and few steps; its command."""
     kind = request.param
     new, install, command = page_commands(f"{kind}.md", HEADING)
     assert new[:2] == ["swirl", "new-export"] and install == ["pip", "install", "-e", "my_env"]
@@ -41,7 +41,7 @@ def export(swirl, tmp_path, request):
     source = tmp_path / "my_env" / "my_env" / "engine.py"
     head = "from swirl_env import make_judge\nfrom swirl_env.types import SEARCH, SubTrajectory, ToolCall, Verdict\n"
     text = source.read_text().replace("from swirl_env.env", head + "from swirl_env.env")
-    text = text.replace("\n\nTASK", SPARING + "TASK").replace('judge="rules"', "judge=sparing")
+    text = text.replace("\n\nTASK", SPARING + "TASK").replace('judge="rules"', "judge=sparing, max_steps=4")
     source.write_text(text)
     install_package(tmp_path / "my_env", tmp_path / "site")
     spec = importlib.util.spec_from_file_location("exported_engine", source)
@@ -56,6 +56,7 @@ def check(seen, episodes):
     assert seen == ours and len(ours) == 8
     rewards = [reward for own in ours.values() for reward in own]
     assert None in rewards and 0.0 in rewards and 1.0 in rewards
+    assert {own.ended for own in episodes.values()} == {"answered", "budget"}
 
 
 def with_values(command, **values):
@@ -98,7 +99,7 @@ def test_inspect_runs_the_task(export):
     check({task_id: score["metadata"]["turn_rewards"] for task_id, score in scores.items()}, episodes)
     for ours in episodes.values():
         score = scores[ours.task.id]
-        assert score["value"] == float(ours.outcome.correct) and score["answer"] == ours.outcome.answer
+        assert score["value"] == float(ours.outcome.correct) and score.get("answer") == ours.outcome.answer
         assert [step["critique"] for step in score["metadata"]["steps"]] == [step.verdict.critique for step in ours.steps]
     assert "malformed" in {step["kind"] for score in scores.values() for step in score["metadata"]["steps"]}
 
