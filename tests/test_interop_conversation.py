@@ -14,11 +14,12 @@ from swirl_env.interop.conversation import (
     Reply,
     RunCall,
     check_exportable,
-    correction_of,
     functions_of,
     idle_state,
     is_over,
     read_conversation,
+    reply_of,
+    run_action,
     run_call,
     texts_of,
 )
@@ -199,9 +200,20 @@ def test_broken_arguments_are_malformed_and_corrected():
     for arguments in ('{"query": ', "[1]", "null?", '"6*7', "{" * 5000):
         reply = Reply(calls=(Call(CALC, arguments),))
         assert isinstance(engine.format.parse(texts_of(reply, engine)[0]), Malformed)
-        assert "tool call" in correction_of(engine, reply)
+        shown, run = run_action(engine, idle_state(engine), texts_of(reply, engine)[0])
+        assert "tool call" in shown and run is None
         assert read_conversation(engine, TASKS[0], [reply], []).turn_rewards == (0.0,)
-    assert correction_of(engine, Reply("<answer>1</answer>")) == ""
+
+
+def test_a_call_as_text_is_run_for_models_without_structured_calls():
+    engine = engine_with(graded)
+    for text in (
+        '<tool_call>{"name": "math_exp", "arguments": {"query": "6*7"}}</tool_call>',
+        '{"name": "math_exp", "arguments": "6*7"}',
+    ):
+        shown, run = run_action(engine, idle_state(engine), text)
+        assert shown == "42" and read_conversation(engine, TASKS[0], [Reply(text)], [run]).turn_rewards == (42.0,)
+    assert run_action(engine, idle_state(engine), "<answer>42</answer>")[1] is None
 
 
 def test_calls_with_equal_queries_take_their_results_in_order():
@@ -216,3 +228,15 @@ def test_what_cannot_be_exported_is_refused_with_the_way_out():
         check_exportable(build_engine(TASKS, tools=["calculator"]))
     with pytest.raises(ConfigError, match=r"'notes'.*openenv"):
         check_exportable(build_engine(TASKS, tools=["notes"], format="native"))
+
+
+def test_tools_of_the_other_framework_are_no_steps_and_unknown_ones_are_malformed():
+    engine = engine_with(lambda step: 0.0 if isinstance(step.call, Malformed) else 1.0)
+    shell, unknown, own = Call("bash", '{"command": "ls"}'), Call("shell", "{}"), Call(CALC, '{"query": "6*7"}')
+    offered = {"bash", CALC, "answer"}
+    calls = [(shell,), (shell, own), (unknown,), ()]
+    replies = [reply_of(engine, "<answer>42</answer>" if not one else "", one, "", offered) for one in calls]
+    assert [reply.elsewhere for reply in replies] == [True, False, False, False]
+    reading = read_conversation(engine, TASKS[0], replies, runs_of(engine, [Reply(calls=(own,))]))
+    assert reading.turn_rewards == (None, 1.0, 0.0, 1.0) and len(reading.trajectory.steps) == 3
+    assert not is_over(engine, [replies[0]] * 9)

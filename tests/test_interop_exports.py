@@ -114,6 +114,7 @@ def test_inspect_scores_nan_with_a_reason_without_a_gold_answer_and_runs_its_own
     assert seen["turns"] == [None, None, None] and seen["answer"] == "much" and seen["unscored"] == 1
     assert seen["roles"] == ["user", "assistant", "tool", "assistant", "user", "assistant", "tool"]
     assert [step["kind"] for step in seen["react"]] == ["call", "malformed", "answer"]
+    assert seen["thinking"] == [None, 1.0, 0.5] and seen["as_text"] == [1.0, 0.5]
     assert seen["shown"][0] == "42" and "query" in seen["shown"][1]
 
 

@@ -7,7 +7,7 @@ The loop of the other side keeps the conversation and calls the tools. `run_call
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -42,6 +42,8 @@ class Reply(Record, frozen=True):
     calls: tuple[Call, ...] = ()
     reasoning: str = ""
     """Reasoning that the server has cut out of the text."""
+    elsewhere: bool = False
+    """Whether it does nothing but call tools of the other framework's own: no step of ours."""
 
 
 class RunCall(Record, frozen=True):
@@ -86,11 +88,29 @@ def functions_of(engine: Engine) -> list[dict[str, Any]]:
     return [one["function"] for one in offered]
 
 
+def reply_of(engine: Engine, text: str, calls: Iterable[Call], reasoning: str, offered: Container[str]) -> Reply:
+    """Returns a message without its calls of the other framework's own tools (a shell, say), which no judge of ours knows.
+
+    Args:
+        engine: the environment.
+        text: text of the message.
+        calls: its structured calls.
+        reasoning: what the server has cut out of the text.
+        offered: the names of all tools that the model was offered; a call of any other is malformed.
+    """
+    calls = tuple(calls)
+    names = {one["name"] for one in functions_of(engine)}
+    own = tuple(call for call in calls if call.name in names or call.name not in offered)
+    return Reply(text, own, reasoning, bool(calls) and not own)
+
+
 def texts_of(reply: Reply, engine: Engine) -> list[str]:
-    """Returns the actions that a message stands for, as texts: one per structured call, or its text alone.
+    """Returns the actions that a message stands for, as texts: one per structured call, or its text alone; none if `elsewhere`.
 
     A structured call decides, as it is what the other loop runs: text before it that would be read first becomes reasoning.
     """
+    if reply.elsewhere:
+        return []
     reasoning = reply.reasoning.strip().replace("</think", "&lt;/think")
     before = f"<think>\n{reasoning}\n</think>\n\n{reply.text}" if reasoning else reply.text
     if not reply.calls:
@@ -130,6 +150,11 @@ def run_call(engine: Engine, state: State, name: str, arguments: Mapping[str, An
         a correction, or the receipt of an answer.
     """
     (action,) = texts_of(Reply(calls=(Call(name, json.dumps(arguments, ensure_ascii=False, default=str)),)), engine)
+    return run_action(engine, state, action)
+
+
+def run_action(engine: Engine, state: State, action: str) -> tuple[str, RunCall | None]:
+    """Runs the call that an action holds as text, if it holds one (see `run_call`)."""
     (tried,) = engine.run_calls([state], [Action(action)])
     if isinstance(tried.call, Answer):
         return RECORDED, None
@@ -144,12 +169,6 @@ def is_over(engine: Engine, replies: Sequence[Reply]) -> bool:
     """Returns whether the model has answered or used up its steps; nothing is judged, and no tool is run."""
     steps = [engine.format.parse(text) for reply in replies for text in texts_of(reply, engine)]
     return len(steps) >= engine.settings.max_steps or any(isinstance(step, Answer) for step in steps)
-
-
-def correction_of(engine: Engine, reply: Reply) -> str:
-    """Returns what our own loop says to a message that holds neither a call nor an answer; empty for one that does."""
-    step = engine.format.parse(texts_of(reply, engine)[0])
-    return engine.format.correction(step) if isinstance(step, Malformed) else ""
 
 
 def read_conversation(

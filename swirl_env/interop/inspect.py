@@ -18,7 +18,7 @@ import anyio
 import msgspec
 from inspect_ai import Task  # pyright: ignore[reportMissingImports] -- installed where this module is used
 from inspect_ai.dataset import MemoryDataset, Sample  # pyright: ignore[reportMissingImports]
-from inspect_ai.model import ChatMessageAssistant, ChatMessageUser, ContentReasoning  # pyright: ignore[reportMissingImports]
+from inspect_ai.model import ChatMessageAssistant, ChatMessageTool, ChatMessageUser, ContentReasoning  # pyright: ignore[reportMissingImports]
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr  # pyright: ignore[reportMissingImports]
 from inspect_ai.solver import Generate, Solver, TaskState, solver  # pyright: ignore[reportMissingImports]
 from inspect_ai.tool import Tool, ToolDef, ToolParams  # pyright: ignore[reportMissingImports]
@@ -33,12 +33,14 @@ from swirl_env.interop.conversation import (
     Reply,
     RunCall,
     check_exportable,
-    correction_of,
     functions_of,
     idle_state,
     is_over,
     read_conversation,
+    reply_of,
+    run_action,
     run_call,
+    texts_of,
 )
 from swirl_env.interop.summary import steps_of
 
@@ -81,8 +83,7 @@ def make_tools(engine: Engine) -> list[Tool]:
     def make(name: str) -> Callable[..., Awaitable[str]]:
         async def execute(**arguments: Any) -> str:
             text, run = await _in_worker(run_call, engine, idle, name, arguments)
-            if run is not None:
-                store().set(RUNS, [*store().get(RUNS, []), msgspec.json.encode(run).decode()])
+            _record(run)
             return text
 
         return execute
@@ -119,13 +120,18 @@ def offer_tools(engine: Engine) -> Solver:
 @solver
 def play(engine: Engine) -> Solver:
     """Plays an episode as our own loop does: one message after the other, with a correction for one that cannot be read."""
+    idle = idle_state(engine)
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
-        while not state.completed and not is_over(engine, _replies(state)):
+        while not (state.completed or is_over(engine, _replies(engine, state))):
             state = await generate(state, tool_calls="single")
-            # A message without a call gets no tool's reply, so that its correction has to be written here.
-            if isinstance(state.messages[-1], ChatMessageAssistant) and (text := correction_of(engine, _replies(state)[-1])):
-                state.messages.append(ChatMessageUser(content=text))
+            replies = _replies(engine, state)
+            # A message without a structured call gets no tool's reply: it may hold a call as text, or need a correction.
+            if isinstance(state.messages[-1], ChatMessageAssistant) and not is_over(engine, replies):
+                for action in texts_of(replies[-1], engine):
+                    text, run = await _in_worker(run_action, engine, idle, action)
+                    _record(run)
+                    state.messages.append(ChatMessageUser(content=text))
         return state
 
     return solve
@@ -149,6 +155,12 @@ def judged(engine: Engine) -> Scorer:
     return score
 
 
+def _record(run: RunCall | None) -> None:
+    """Keeps a call and its result in the sample's store, for the scorer."""
+    if run is not None:
+        store().set(RUNS, [*store().get(RUNS, []), msgspec.json.encode(run).decode()])
+
+
 async def _in_worker(function: Callable[..., T], *arguments: Any) -> T:
     value: T = await anyio.to_thread.run_sync(lambda: _worker.submit(function, *arguments).result())
     return value
@@ -157,18 +169,22 @@ async def _in_worker(function: Callable[..., T], *arguments: Any) -> T:
 async def _read(engine: Engine, state: TaskState) -> Reading:
     runs = [msgspec.json.decode(text, type=RunCall) for text in state.store.get(RUNS, [])]
     task = find_task(engine.tasks, str(state.sample_id))
-    return await _in_worker(read_conversation, engine, task, _replies(state), runs)
+    return await _in_worker(read_conversation, engine, task, _replies(engine, state), runs)
 
 
-def _replies(state: TaskState) -> list[Reply]:
-    return [_reply(message) for message in state.messages if isinstance(message, ChatMessageAssistant)]
+def _replies(engine: Engine, state: TaskState) -> list[Reply]:
+    # Agents of Inspect's have tools that the state does not list: what one of them has answered is no unknown tool.
+    answered = {one.function for one in state.messages if isinstance(one, ChatMessageTool) and not one.error and one.function}
+    offered = {ToolDef(tool).name for tool in state.tools} | answered
+    return [_reply(engine, message, offered) for message in state.messages if isinstance(message, ChatMessageAssistant)]
 
 
-def _reply(message: ChatMessageAssistant) -> Reply:
+def _reply(engine: Engine, message: ChatMessageAssistant, offered: set[str]) -> Reply:
     # The arguments of a call that Inspect could not parse are refused here too.
-    calls = tuple(
+    calls = (
         Call(call.function, "?" if call.parse_error else msgspec.json.encode(call.arguments).decode())
         for call in message.tool_calls or ()
     )
     parts = [] if isinstance(message.content, str) else message.content
-    return Reply(message.text, calls, "\n".join(part.reasoning for part in parts if isinstance(part, ContentReasoning)))
+    reasoning = "\n".join(part.reasoning for part in parts if isinstance(part, ContentReasoning))
+    return reply_of(engine, message.text, calls, reasoning, offered)

@@ -38,6 +38,7 @@ from swirl_env.interop.conversation import (
     idle_state,
     is_over,
     read_conversation,
+    reply_of,
     run_call,
 )
 from swirl_env.interop.summary import steps_of
@@ -70,7 +71,8 @@ class SwirlTask(vf.Task[SwirlData, SwirlState]):
     @vf.stop
     async def over(self, trace: vf.Trace) -> bool:
         """Whether the model has answered or used up its steps."""
-        return is_over(engine_of(type(self).make_engine), _replies(trace))
+        engine = engine_of(type(self).make_engine)
+        return is_over(engine, _replies(engine, trace))
 
     @vf.reward(weight=1.0, priority=1)
     async def outcome(self, trace: vf.Trace) -> float:
@@ -96,7 +98,7 @@ class SwirlTask(vf.Task[SwirlData, SwirlState]):
     def _read(self, trace: vf.Trace) -> Reading:
         engine = engine_of(type(self).make_engine)
         runs = [msgspec.json.decode(text, type=RunCall) for text in trace.state.runs]
-        return read_conversation(engine, find_task(engine.tasks, self.data.task_id), _replies(trace), runs)
+        return read_conversation(engine, find_task(engine.tasks, self.data.task_id), _replies(engine, trace), runs)
 
 
 class SwirlToolset(vf.Toolset[vf.SharedToolsetConfig, SwirlState]):
@@ -175,12 +177,15 @@ def engine_of(make_engine: Callable[[], Engine]) -> Engine:
     return make_engine()
 
 
-def _replies(trace: vf.Trace) -> list[Reply]:
+def _replies(engine: Engine, trace: vf.Trace) -> list[Reply]:
+    offered = {tool.name for tool in trace.tools}
     return [
-        Reply(
+        reply_of(
+            engine,
             message.content or "",
-            tuple(Call(call.name, call.arguments) for call in message.tool_calls or ()),
+            (Call(call.name, call.arguments) for call in message.tool_calls or ()),
             message.reasoning_content or "",
+            offered,
         )
         for message in trace.assistant_messages
     ]
