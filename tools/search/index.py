@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 _MEMORY = 200_000
 _LARGE = 10_000
 _WARM = 1_000
+_TYPICAL = 100_000
 _PROBE = 16
 """Looking up one passage in a list takes as long as running over this many entries of it, about."""
 _EXACT = 1 << 24
@@ -66,8 +67,9 @@ class Bm25Index:
 
     Args:
         folder: what `build` wrote.
-        numba: ``on``, ``off``, or ``auto``: if installed, once a process has searched a large index a thousand times.
-            Loading numba takes half a second and 60 MB, which a process that searches now and then should not pay.
+        numba: ``on``, ``off``, or ``auto``: if installed, once a process has searched an index of 10,000 passages or more a
+            thousand times (sooner if it holds more than 100,000). Loading numba takes half a second and 60 MB, which a process
+            that searches now and then should not pay.
     """
 
     def __init__(self, folder: Path, numba: Numba = "auto") -> None:
@@ -81,7 +83,9 @@ class Bm25Index:
         self._term_ids: dict[str, int] = {}
         self._free: list[Floats] = []
         self._compiled: Any = load_compiled() if numba == "on" else None
-        self._until_compiled = _WARM if numba == "auto" and self._count >= _LARGE else -1
+        # Ten times the passages make a query ten times the work, so that numba pays after a tenth of the queries.
+        queries = max(1, _WARM * _TYPICAL // max(self._count, _TYPICAL))
+        self._until_compiled = queries if numba == "auto" and self._count >= _LARGE else -1
         if numba == "on" and self._compiled is None:
             raise MissingExtra("The search option numba='on' needs 'numba'. Install it with: pip install 'swirl-env[fast]'")
 
