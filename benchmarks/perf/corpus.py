@@ -233,7 +233,8 @@ def _recall(tool: Tool, passages: GeneratedCorpus) -> float:
         *words, needle = passages[at].text.rstrip(".").split()
         asked.append(" ".join([*words[:5], needle]))
     results = tool.run(asked)
-    return sum(result.data["ids"][:1] == [f"z{at}"] for at, result in zip(planted, results, strict=True)) / len(planted)
+    hits = [result.data["ids"][:1] == [f"z{at}"] for at, result in zip(planted, results, strict=True)]
+    return float(np.mean(hits))
 
 
 def main() -> None:
