@@ -24,9 +24,6 @@ def test_options_in_place_of_a_name_are_refused_in_one_line(swirl, tmp_path, wor
     assert word in error and form in error and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "words", [["tool=[]"], ["tool=[calculator]"], ["judge.good=2"], ["'judge=rules'"], ["+tool.calculator.tag=sum"]]
-)
-def test_names_and_options_of_their_own_go_on_as_before(swirl, words):
-    code, _, err = swirl("generate", "task=ledger", "n=1", "out=run", *words)
-    assert code == 0 or "expected" not in err
+@pytest.mark.parametrize("word", ["tool=[]", "tool=[calculator]"])
+def test_lists_of_names_go_on_as_before(swirl, word):
+    assert swirl("generate", "task=ledger", "n=1", "out=run", word)[0] == 0
