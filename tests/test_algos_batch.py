@@ -150,6 +150,7 @@ def test_episodes_of_one_question_share_a_row_as_long_as_that_is_less_work():
         return [tokens.row_tokens(row) for row in tokens.trees(steps, width, limit)]
 
     assert rows(group(4, 100, 10), width=1_000) == [140]  # the prompt once, four actions
+    assert rows(group(4, 110, 64), width=576) == [366] and rows(group(4, 110, 272), width=576) == [382] * 4  # as was measured
     assert rows(group(4, 100, 10), width=0) == [110] * 4  # as for a model of unknown size
     assert rows(group(4, 10, 100), width=1) == [110] * 4  # attention over others' actions would cost more than the prompt
     assert rows(group(4, 100, 10), width=1_000, limit=125) == [120, 120]
