@@ -4,19 +4,38 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Protocol
 
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from swirl_env.agents.transformers import TransformersAgent
+from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.algos.subset import Subset
 from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.rollout import collect
 from swirl_env.evaluate import Evaluation, evaluate
+from swirl_env.protocols import Agent
 from swirl_env.types import Trajectory
 
 _SEED = 0
 """Seed of every evaluation: the same questions and the same draws before and after, for every algorithm."""
+
+
+class Actor(Agent, Protocol):
+    """Who samples for training: the policy itself, or servers with copies of it."""
+
+    temperature: float
+
+    @property
+    def name(self) -> str:
+        """Recorded as the trajectories' agent."""
+        ...
+
+    @property
+    def model(self) -> CausalLM:
+        """The model in training."""
+        ...
 
 
 class Measure:
@@ -59,7 +78,7 @@ class Measure:
 
 
 @contextmanager
-def generating(agent: TransformersAgent, temperature: float | None = None) -> Iterator[None]:
+def generating(agent: Actor, temperature: float | None = None) -> Iterator[None]:
     """Lets an agent generate without dropout, and at another temperature if one is given; then puts both back."""
     before, training = agent.temperature, agent.model.training
     agent.temperature = before if temperature is None else temperature

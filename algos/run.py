@@ -27,13 +27,13 @@ from swirl_env.algos.budget import Limits as Limits
 from swirl_env.algos.budget import Spent as Spent
 from swirl_env.algos.idle import Idleness, check_acted
 from swirl_env.algos.kept import Keep, Kept
-from swirl_env.algos.measure import generating
+from swirl_env.algos.measure import Actor, generating
 from swirl_env.algos.objective import Loss
 from swirl_env.algos.processes import Processes
 from swirl_env.algos.ranges import check_count
 from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.run_logs import METRICS, TIMING
-from swirl_env.algos.sampling import branch_episodes, sample_actions, sample_episodes
+from swirl_env.algos.sampling import Servers, branch_episodes, sample_actions, sample_episodes
 from swirl_env.algos.trainer import Trainer
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError
@@ -75,6 +75,8 @@ class Run:
         report: called with each update's metrics, in the main process (for a progress bar, a tracker).
         watch: called with each episode that this process has played, when it ends.
         keep: which episodes of its rollouts the run keeps in its folder, see `Kept`; branches are never kept.
+        servers: sample in place of `agent`, with weights that are sent to them; evaluations are by `agent`.
+        refresh_every: updates between two times that the servers get the present weights.
 
     Raises:
         ConfigError: if the policy samples from another distribution than the loss compares it with.
@@ -100,8 +102,12 @@ class Run:
         report: Callable[[dict[str, Any]], None] | None = None,
         watch: Callable[[Trajectory], None] | None = None,
         keep: Keep = "all",
+        servers: Servers | None = None,
+        refresh_every: int = 1,
     ) -> None:
         _check_ratios(agent, trainer)
+        self._servers, self._refresh_every = servers, refresh_every
+        self._served_at: int | None = None
         precision = trainer.accelerator.mixed_precision
         if agent.precision is None and precision in ("bf16", "fp16"):
             agent.precision = precision  # rollouts and training see one policy
@@ -184,6 +190,22 @@ class Run:
             cost = f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled tokens, {spent.judge_calls:,} judge calls"
             raise self._idleness.error(self.ended, cost)
 
+    @property
+    def staleness(self) -> int | None:
+        """How many updates the weights that sample are behind those in training; None if the latter sample themselves."""
+        return None if self._served_at is None else self.spent.updates - self._served_at
+
+    def _actor(self) -> Actor:
+        """Returns who samples now; servers whose weights are too old get the present ones first."""
+        if self._servers is None:
+            return self.agent
+        if self.staleness is None or self.staleness >= self._refresh_every:
+            if self.processes.main:
+                self._servers.refresh(self.spent.updates)
+            self.trainer.accelerator.wait_for_everyone()
+            self._served_at = self.spent.updates
+        return self._servers
+
     def rng(self, *what: int) -> np.random.Generator:
         """Returns a generator for a purpose, the same whenever the run comes back to it."""
         return np.random.default_rng([self.seed, *what])
@@ -199,7 +221,7 @@ class Run:
         order = [(first + i) % len(tasks) for i in range(questions)]
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
         trajectories = sample_episodes(
-            self.agent, self.engine, self.processes, order, samples, self.slots, seed, self._watch
+            self._actor(), self.engine, self.processes, order, samples, self.slots, seed, self._watch
         )  # fmt: skip
         self.spent.questions = first + questions
         self._kept.add(trajectories, self.spent.episodes, self.spent.updates)
@@ -228,7 +250,7 @@ class Run:
         engine = self.engine if judge else self.engine.without_judge()
         purpose = f"branch/{self.spent.updates}/{self._branched}"
         self._branched += 1
-        groups = branch_episodes(self.agent, engine, self.processes, states, samples, self.slots, self.seed, purpose)
+        groups = branch_episodes(self._actor(), engine, self.processes, states, samples, self.slots, self.seed, purpose)
         fresh = [(t, len(state.steps)) for state, group in zip(states, groups, strict=True) for t in group]
         self._count_episodes(fresh, judged=judge)
         return groups
@@ -258,7 +280,7 @@ class Run:
 
         Steps of an action that failed (a state that the model cannot hold) have unscored verdicts and no tokens.
         """
-        groups = sample_actions(self.agent, self.engine, self.processes, states, samples, self.seed, self.spent.updates)
+        groups = sample_actions(self._actor(), self.engine, self.processes, states, samples, self.seed, self.spent.updates)
         steps = [step for group in groups for step in group]
         self._count(steps)
         if steps:
@@ -389,6 +411,8 @@ class Run:
             TrainingError: if no step had a usable reward, `MOST_UNUSABLE` times in a row.
         """
         gain, usable = np.asarray(advantages, dtype=np.float64), self.trainer.usable(steps, valid)
+        if self.staleness is not None:
+            metrics["staleness"] = float(self.staleness)
         measured = self._train(self.trainer, steps, gain, usable, count, loss)
         self.spent.trained_tokens += int(measured.pop("tokens"))
         # With a KL there are steps without any advantage; they teach nothing.

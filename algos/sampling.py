@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
-from swirl_env.agents.transformers import TransformersAgent
-from swirl_env.algos.measure import generating
+from swirl_env.algos.measure import Actor, generating
 from swirl_env.algos.processes import Processes
 from swirl_env.algos.subset import Subset
 from swirl_env.episodes.engine import Engine
@@ -18,8 +18,16 @@ from swirl_env.seeding import episode_seed
 from swirl_env.types import Answer, State, Step, Trajectory
 
 
+class Servers(Actor, Protocol):
+    """Servers that sample with copies of the policy."""
+
+    def refresh(self, version: int) -> None:
+        """Sends them the present weights."""
+        ...
+
+
 def sample_episodes(
-    agent: TransformersAgent,
+    agent: Actor,
     engine: Engine,
     processes: Processes,
     order: Sequence[int],
@@ -58,7 +66,7 @@ def sample_episodes(
 
 
 def sample_actions(
-    agent: TransformersAgent, engine: Engine, processes: Processes, states: Sequence[State], samples: int, seed: int, update: int
+    agent: Actor, engine: Engine, processes: Processes, states: Sequence[State], samples: int, seed: int, update: int
 ) -> list[list[Step]]:
     """Returns judged actions at frozen states: for each state, `samples` steps.
 
@@ -80,7 +88,7 @@ def sample_actions(
 
 
 def branch_episodes(
-    agent: TransformersAgent,
+    agent: Actor,
     engine: Engine,
     processes: Processes,
     states: Sequence[State],

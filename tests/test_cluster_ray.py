@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 
+from swirl_env.benchmarks.perf import __main__ as perf
 from swirl_env.cli import main
 
 pytestmark = pytest.mark.slow
@@ -84,6 +85,12 @@ def test_an_agent_that_workers_cannot_build_is_refused_before_anything_is_writte
     said = swirl("generate", "agent=mortal:only_here", "n=5", "out=x", *RAY, code=2)
     assert said.err == "swirl: A worker cannot do this work: There is no GPU here. Set agent.device=cpu.\n"
     assert not (tmp_path / "x").exists()
+
+
+def test_the_benchmark_runs_and_checks_what_it_measures(swirl, capsys):
+    assert perf.main(["ray", "--quick"]) == 0
+    shown = capsys.readouterr().out
+    assert "every key once" in shown and "speed-up" in shown
 
 
 def test_an_episode_that_kills_each_worker_ends_the_run_and_keeps_the_others(swirl, tmp_path):

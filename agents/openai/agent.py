@@ -105,7 +105,7 @@ class OpenAIAgent:
         self._options = (urls, api_key_env, concurrency, timeout_s, attempts)
         self._endpoints: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Endpoints] = weakref.WeakKeyDictionary()
         self._stats: Counter[str] = Counter()
-        self._loop: _LoopThread | None = None
+        self._loop: LoopThread | None = None
         Endpoints(*self._options)  # refuses bad URLs now
         content: tuple[object, ...]
         content = (model, temperature, top_p, max_new_tokens, seed, system, tool_role, sorted(self.extra_body.items()))
@@ -127,7 +127,7 @@ class OpenAIAgent:
             return await asyncio.gather(*map(self.act_one, states))
 
         if self._loop is None or not self._loop.alive:
-            self._loop = _LoopThread()
+            self._loop = LoopThread()
         actions: list[Action] = self._loop.run(act_all())
         return actions
 
@@ -230,7 +230,7 @@ class OpenAIAgent:
         return Action(whole, ids, logprobs, prompt_ids, truncated=choice.finish_reason == "length")
 
 
-class _LoopThread:
+class LoopThread:
     """An event loop in a thread of its own, so that `act` works with and without a running loop in the caller's thread."""
 
     def __init__(self) -> None:

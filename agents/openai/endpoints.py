@@ -102,6 +102,21 @@ class Endpoints:
             self.stats["failures"] += 1
             raise Unavailable(f"{error} after {self.attempts} attempts") from None
 
+    async def tell(self, number: int, calls: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """Makes requests (URL, content) of one server, in order, each once.
+
+        Raises:
+            ConfigError: with what the server said of the first that failed.
+        """
+        for url, content in calls:
+            try:
+                await asyncio.wait_for(self._client(number).post(url, cast_to=str, body=content), self.timeout_s)
+            except (openai.OpenAIError, TimeoutError) as error:
+                said = ""
+                if isinstance(error, openai.APIStatusError):
+                    said = self._without_key(str(error.body or error.message))[:300]
+                raise ConfigError(f"{url} failed: {_kind(error)} {said}".rstrip() + ".") from None
+
     async def close(self) -> None:
         """Closes all connections."""
         clients, self._clients = self._clients, []

@@ -22,6 +22,7 @@ from swirl_env.agents.transformers.stopping import Stopper
 from swirl_env.episodes.shots import read_shots
 from swirl_env.errors import ConfigError
 from swirl_env.fingerprint import Weights, weights_fingerprint
+from swirl_env.registry import format_of
 from swirl_env.texts import Text, read_text
 from swirl_env.types import Action, State
 
@@ -183,11 +184,20 @@ class TransformersAgent:
             self._pads = bool(self._barred.any())
         return self._barred if self._pads else None
 
+    def request(self, state: State) -> tuple[Rendered, Request]:
+        """Returns the ids of a state, and how they are to be continued."""
+        prompt = self.renderer.of(state.settings).render(state)
+        return prompt, self._request(state, prompt)
+
+    def action(self, state: State, prompt: Rendered, generation: Generation) -> Action:
+        """Returns what was generated for a state as an action."""
+        return self._action(self.renderer.of(state.settings), prompt, generation)
+
     def _request(self, state: State, prompt: Rendered) -> Request:
         drawn = f"{self.seed}\0{state.seed}\0{len(state.steps)}\0{state.task.id}"
         seed = int.from_bytes(hashlib.blake2b(drawn.encode("utf-8", "replace"), digest_size=8).digest()) >> 1
         room = min(self.max_new_tokens, self.max_context - len(prompt.ids))
-        return Request(prompt.ids, room, self._ended(state), seed)
+        return Request(prompt.ids, room, self._ended(state), seed, format_of(state.settings).stop)
 
     def _ended(self, state: State) -> Callable[[list[int]], bool]:
         """Returns the test whether sampled ids end an action: with the end of the turn, or with a closing tag complete."""

@@ -32,6 +32,8 @@ class Request(NamedTuple):
     ended: Callable[[list[int]], bool]
     """Gets the sampled ids after each one; True ends the row."""
     seed: int = 0
+    stop: Sequence[str] = ()
+    """Texts that end the row early if one of them is written: a hint for servers; `ended` decides."""
 
 
 class Generation(NamedTuple):

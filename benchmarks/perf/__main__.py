@@ -43,6 +43,7 @@ BENCHMARKS = {
     "viewer": Benchmark("viewer:viewer", 20, "the page of 10,000 episodes in headless Chromium"),
     "server": Benchmark("server:server", 4, "episodes of the openai agent next to a server that is never idle"),
     "peers": Benchmark("peers:peers", 500, "steps, retrieval and updates next to other packages, which pip installs"),
+    "ray": Benchmark("workers:workers", 30, "two workers that are killed, and a slow judge on two workers"),
     "store": Benchmark("store:store", 100, "50,000 trajectories written, read and filtered"),
 }
 """Name -> benchmark. Each takes ``size`` and returns a `Report`."""

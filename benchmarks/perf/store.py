@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from swirl_env.benchmarks.perf.env import episodes
-from swirl_env.benchmarks.perf.timing import Report, Row, row, settle
+from swirl_env.benchmarks.perf.timing import Report, Row, memory_mb, row, settle
 from swirl_env.store import Store
 from swirl_env.types import Trajectory
 
@@ -87,28 +87,18 @@ def _read_json(path: Path) -> None:
 
 def _measure(call: Callable[[], Any]) -> tuple[int, float]:
     """Returns nanoseconds of a call, and the most megabytes by which resident memory grew during it."""
-    before, most, done = _resident(), [0.0], threading.Event()
+    before, most, done = memory_mb(), [0.0], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.02):
-            most[0] = max(most[0], _resident())
+            most[0] = max(most[0], memory_mb())
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     start = time.perf_counter_ns()
     call()
     taken = time.perf_counter_ns() - start
-    most[0] = max(most[0], _resident())
+    most[0] = max(most[0], memory_mb())
     done.set()
     watcher.join()
     return taken, most[0] - before
-
-
-def _resident() -> float:
-    """Returns the resident memory of this process in megabytes."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
-    except OSError:  # no Linux: the peak so far
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -9,6 +9,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -104,6 +105,16 @@ def stopwatch(into: list[int]) -> Iterator[None]:
     start = time.perf_counter_ns()
     yield
     into.append(time.perf_counter_ns() - start)
+
+
+def memory_mb() -> float:
+    """Returns the resident memory of this process in megabytes."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+    except OSError:  # no Linux: the peak so far
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def settle() -> None:

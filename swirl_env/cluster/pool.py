@@ -85,7 +85,7 @@ class Pool:
     @property
     def pids(self) -> list[int]:
         """The processes of the workers that have been built."""
-        return [member.pid for member in self._members if member.pid]
+        return [member.pid for member in list(self._members) if member.pid]
 
     def run(self, items: Iterator[tuple[int, Any]], backlog: int, chunk: int = 1) -> Iterator[tuple[int, Any]]:
         """Yields the results of all items, each with its item's number, as they come.

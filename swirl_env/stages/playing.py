@@ -19,7 +19,7 @@ from swirl_env.errors import ConfigError
 from swirl_env.protocols import TaskSource
 from swirl_env.registry import conforming, make_agent, make_tasks
 from swirl_env.stages import runs
-from swirl_env.stages.engines import engine_for, engine_of_node
+from swirl_env.stages.engines import engine_for
 from swirl_env.store.codec import Key, decode_trajectory, encode_trajectory
 from swirl_env.types import State, Trajectory
 
@@ -143,7 +143,7 @@ class EpisodeWork:
 
     def __init__(self, options: EpisodeOptions) -> None:
         self._options = options
-        self._engine = engine_of_node(options)
+        self._engine = engine_for(options.task, options)
         self._agent = GuardedAgent(adapted("agent", make_agent(options.agent)))
         self._waiting: deque[int] = deque()
         self._numbers: dict[Key, int] = {}

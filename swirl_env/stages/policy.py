@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -12,9 +13,11 @@ from accelerate import Accelerator
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import NEEDS_PEFT, add_adapter
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, get_setting
+from swirl_env.algos.sampling import Servers
 from swirl_env.algos.warm_start import WarmStart, warm_start
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, MissingExtra
+from swirl_env.registry import missing
 from swirl_env.stages.engines import engine_for
 from swirl_env.stages.progress import progress
 from swirl_env.stages.train_options import LoraSection, ModelSection, TrainOptions
@@ -90,6 +93,31 @@ def _embedded(options: TrainOptions, accelerator: Accelerator) -> TransformersAg
     agent = embedded_agent(folder, **{key: value for key, value in given.items() if value is not None})
     agent.name = f"embedded-{options.setting}-{options.warm_start}"
     return agent
+
+
+def servers_of(options: TrainOptions, agent: TransformersAgent) -> Servers | None:
+    """Returns the servers that generate for a run; None if the policy does so itself.
+
+    Raises:
+        MissingExtra: if they need the client library and it is not installed.
+    """
+    if options.rollouts != "server":
+        return None
+    try:
+        from swirl_env.agents.transformers.served import ServedPolicy
+    except ModuleNotFoundError as error:
+        raise missing("agent", "openai", error) from error
+    section = options.server
+    return ServedPolicy(
+        agent,
+        section.urls,
+        section.model or "",
+        section.refresh,
+        Path(options.out) / "served",
+        api_key_env=section.api_key_env,
+        concurrency=section.concurrency,
+        timeout_s=section.timeout_s,
+    )
 
 
 def _precision(accelerator: Accelerator) -> Literal["bf16", "fp16"] | None:

@@ -19,7 +19,7 @@ from swirl_env.errors import ConfigError
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent
 from swirl_env.stages import runs
-from swirl_env.stages.engines import engine_of_node
+from swirl_env.stages.engines import engine_for
 from swirl_env.stages.run_config import Config, check_code, to_options
 from swirl_env.store.codec import decode_trajectory, decode_verdicts, encode_trajectory, encode_verdicts
 from swirl_env.types import SEARCH, Trajectory, Verdict
@@ -44,7 +44,8 @@ class Setting:
         if not self.config:
             return None
         check_code(self.path, {key: self.config.get(key) for key in ("task", "tool", "format", "grader")}, self.words)
-        return engine_of_node(self._stored({"name": "random"}))  # no agent acts in it
+        options = self._stored({"name": "random"})  # no agent acts in it
+        return engine_for(options.task, options)
 
     def _stored(self, agent: Plugin) -> EpisodeOptions:
         free = {"out": str(self.path), "resume": False, "slots": self.options.slots, "objective": None}

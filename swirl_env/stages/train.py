@@ -40,7 +40,7 @@ from swirl_env.registry import make
 from swirl_env.stages import evaluations, folders, runs, tables
 from swirl_env.stages.live import Live
 from swirl_env.stages.next_command import next_command
-from swirl_env.stages.policy import evaluation_engines, further_engines, make_policy, training_engine
+from swirl_env.stages.policy import evaluation_engines, further_engines, make_policy, servers_of, training_engine
 from swirl_env.stages.progress import Advance, progress
 from swirl_env.stages.run_config import flat, read_config, resume_command, to_config
 from swirl_env.stages.stored import load_stored
@@ -176,6 +176,8 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
             report=report,
             watch=None if watch is None else watch.episode,
             keep=options.keep_rollouts,
+            servers=servers_of(options, agent),
+            refresh_every=options.server.every,
         )
         tracking.begin(run.spent.updates)
         algorithm.train(run)

@@ -56,6 +56,23 @@ class LoraSection(Options, frozen=True, kw_only=True):
     targets: list[str] | None
 
 
+class ServerSection(Options, frozen=True, kw_only=True):
+    """Servers that generate for ``rollouts=server``."""
+
+    base_url: str | list[str] | None = None
+    model: Annotated[str, msgspec.Meta(min_length=1)] | None = None
+    refresh: Literal["lora", "vllm", "sglang"] = "lora"
+    every: Count = 1
+    api_key_env: str = "OPENAI_API_KEY"
+    concurrency: Count = 64
+    timeout_s: Annotated[float, msgspec.Meta(gt=0)] = 600.0
+
+    @property
+    def urls(self) -> list[str]:
+        """The servers' base URLs."""
+        return [self.base_url] if isinstance(self.base_url, str) else list(self.base_url or ())
+
+
 class TrainOptions(RunOptions, frozen=True, kw_only=True):
     """Options of ``swirl train``; the keys of conf/train.yaml."""
 
@@ -78,6 +95,8 @@ class TrainOptions(RunOptions, frozen=True, kw_only=True):
     keep_rollouts: Keep = "all"
     trackers: list[str]
     precision: Literal["no", "fp16", "bf16"] | None
+    rollouts: Literal["policy", "server"] = "policy"
+    server: ServerSection = ServerSection()
     eval: EvalSection
     trainer: TrainConfig
     model: ModelSection
@@ -114,6 +133,30 @@ def checked(options: TrainOptions) -> TrainOptions:
             f"eval.also names settings of the embedded task, and this run has task={options.task['name']}. For other questions: "
             f"swirl eval trained={options.out} task=..."
         )
+    if options.rollouts == "server":
+        _check_server(options)
     if options.trainer.schedule != "constant" and options.updates is None:
         raise ConfigError(f"trainer.schedule={options.trainer.schedule} ends at the last update: give updates=...")
     return options
+
+
+def _check_server(options: TrainOptions) -> None:
+    """Refuses generation on servers that training could not correct.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if not options.server.urls or options.server.model is None:
+        raise ConfigError(
+            "rollouts=server needs server.base_url=URL (or a list of them) and server.model=, the policy's name at the servers."
+        )
+    if not options.trainer.importance_cap:
+        raise ConfigError(
+            "With rollouts=server the weights that generate are not those in training: give trainer.importance_cap=2, the "
+            "largest weight of a token (truncated importance sampling)."
+        )
+    if options.trainer.temperature != 1:
+        raise ConfigError(
+            f"rollouts=server takes the servers' log-probabilities, which are those at temperature 1; got "
+            f"trainer.temperature={options.trainer.temperature:g}."
+        )
