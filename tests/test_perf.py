@@ -11,18 +11,14 @@ NEEDS_WEIGHTS = {"train", "generate", "likelihood"}
 
 
 NEEDS_A_BROWSER = {"viewer"}
-<<<<<<< HEAD
 INSTALLS = {"peers"}
 """See test_perf_peers.py."""
+STARTS_RAY = {"ray"}
+"""See test_cluster_ray.py."""
+ELSEWHERE = NEEDS_WEIGHTS | NEEDS_A_BROWSER | INSTALLS | STARTS_RAY
 
 
-@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - NEEDS_WEIGHTS - NEEDS_A_BROWSER - INSTALLS))
-=======
-NEEDS_RAY = {"ray"}
-
-
-@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - NEEDS_WEIGHTS - NEEDS_A_BROWSER - NEEDS_RAY))
->>>>>>> ad17b9c (Servers sample for training, a plan of 64 GPUs, and a benchmark of killed workers)
+@pytest.mark.parametrize("name", sorted(perf.BENCHMARKS.keys() - ELSEWHERE))
 def test_every_benchmark_runs_and_writes_its_figures(name, tmp_path, capsys):
     path = tmp_path / "deep" / "figures.json"
     assert perf.main([name, "--quick", "--json", str(path)]) == 0
