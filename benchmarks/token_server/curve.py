@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(out: Path, given: argparse.Namespace, refresh: int, seed: int) -> list[dict[str, Any]]:
     words = [f"out={out}", f"setting={given.setting}", f"seed={seed}", f"updates={given.updates}", "budget=null", "resume=true"]
-    words += ["algo=return_to_go", "trainer.importance_cap=2", f"eval.every={given.every}", "eval.quick=300", "eval.episodes=300"]
+    words += ["algo=return_to_go", "trainer.importance_cap=2", f"eval.every={given.every}", "eval.quick=300", "eval.episodes=0"]
     words += ["keep_rollouts=none", *given.words]
     if not refresh:
         _train(words)
