@@ -47,13 +47,21 @@ def _run(out: Path, given: argparse.Namespace, refresh: int, seed: int) -> list[
     words = [f"out={out}", f"setting={given.setting}", f"seed={seed}", f"updates={given.updates}", "budget=null", "resume=true"]
     words += ["algo=return_to_go", "trainer.importance_cap=2", f"eval.every={given.every}", "eval.quick=300", "eval.episodes=0"]
     words += ["keep_rollouts=none", *given.words]
+    if len(rows := _rows(out)) >= given.updates:
+        return rows
     if not refresh:
         _train(words)
     else:
         with TokenServer(warm_policy(given.setting, 0)) as server:
             words += ["rollouts=server", f"server.base_url={server.url}", f"server.model={server.name}", "server.refresh=vllm"]
             _train([*words, f"server.every={refresh}"])
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return _rows(out)
+
+
+def _rows(out: Path) -> list[dict[str, Any]]:
+    """Returns the metrics of a run; none if it has not begun."""
+    file = out / "metrics.jsonl"
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.is_file() else []
 
 
 def _train(words: Sequence[str]) -> None:
