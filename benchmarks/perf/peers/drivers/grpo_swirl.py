@@ -34,10 +34,11 @@ def build(options: dict[str, Any], look_up: Callable[[str], str]) -> dict[str, C
     )
     agent.end_ids = frozenset()  # every action has the same length, as on the other side
     lora = peft.LoraConfig(r=options["rank"], lora_alpha=2 * options["rank"], target_modules="all-linear")
-    agent.model = peft.get_peft_model(agent.model, lora)
+    model: Any = peft.get_peft_model(agent.model, lora)
+    agent.model = model
     longest = max(len(agent.renderer.ids(engine.begin(task))) for task in tasks) + turns * options["tokens"]
     longest += (turns - 1) * len(agent.renderer.text_ids(options["reply"])) + 16 * turns  # what the chat template adds
-    trainer = Trainer(agent.model, TrainConfig(lr=1e-4, micro_tokens=options["rows"] * longest, tree=True))
+    trainer = Trainer(model, TrainConfig(lr=1e-4, micro_tokens=options["rows"] * longest, tree=True))
     run = Run(agent, engine, trainer, Path(tempfile.mkdtemp()), Limits(updates=1_000), keep="none")
 
     def update(n: int) -> list[int]:
