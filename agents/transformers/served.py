@@ -70,6 +70,7 @@ class ServedPolicy:
         self.policy, self.served_model, self.how, self.folder = policy, model, refresh, folder.absolute()
         self.concurrency = concurrency * len(urls)
         """How many calls of `act_one` are worth having in flight."""
+        self.temperature = policy.temperature
         self.stats: Counter[str] = Counter()
         self._options = (tuple(urls), api_key_env, concurrency, timeout_s, attempts)
         self._endpoints: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Endpoints] = weakref.WeakKeyDictionary()
@@ -90,15 +91,6 @@ class ServedPolicy:
     def max_context(self) -> int:
         """The policy's."""
         return self.policy.max_context
-
-    @property
-    def temperature(self) -> float:
-        """The policy's."""
-        return self.policy.temperature
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self.policy.temperature = value
 
     def act(self, states: Sequence[State]) -> list[Action]:
         """Returns one action per state, in their order; ``error="unavailable"`` if no server gave one."""
