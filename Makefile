@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+TESTS ?= not slow
 
 .PHONY: demo test test-slow test-all test-peers check lint types mypy pyright docs install clean
 
@@ -19,15 +20,15 @@ demo: install
 	$(BIN)/swirl bench
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(TESTS)"
 
 # Real models, servers, browsers and processes that are killed: what takes seconds each. CI runs them too.
-test-slow: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "slow and not peers"
+test-slow:
+	$(MAKE) test TESTS="slow and not peers"
 
 # Both in one run, as CI does: each of its two processes loads the heavy packages once.
-test-all: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not peers"
+test-all:
+	$(MAKE) test TESTS="not peers"
 
 # Other people's frameworks, each in an environment of its own that is built once into the cache folder.
 test-peers: install
