@@ -73,7 +73,8 @@ class PolicyScores:
     def batches(self, steps: Sequence[TokenStep], *, tree: bool = False) -> Iterator[list[list[Segment]]]:
         """Yields the micro-batches of steps, as rows of segments; in trees if so configured or asked for."""
         config = self._config
-        width = int(getattr(self.scorer.config, "hidden_size", 0) or 0)
+        # Episodes share rows only if the user asks for trees: another order of sums is another run, number for number.
+        width = int(getattr(self.scorer.config, "hidden_size", 0) or 0) if config.tree else 0
         rows = trees(steps, width, config.micro_tokens) if tree or config.tree else chains(steps)
         if self._config.pack:
             rows = list(pack(rows, self._config.pack))
