@@ -2,13 +2,14 @@
 
 # ruff: noqa: E402 (the tests are skipped if torch is absent, so imports follow that check)
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 import tiny_lm
 from states import begin
@@ -86,6 +87,17 @@ def test_mixed_precision_reaches_rollouts(precision: str | None) -> None:
     assert kinds == {expected} and next(model.parameters()).dtype == torch.float32
     under = logprobs_under(model, action, expected if precision == "bf16" else None)
     assert action.logprobs == pytest.approx(under, abs=0.05 if precision == "bf16" else 1e-4)
+
+
+def test_threads_that_load_at_once_leave_the_library_as_it_was(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=40, tie_word_embeddings=True, **sizes)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path)
+    before = transformers.PreTrainedModel.tie_weights
+    with ThreadPoolExecutor(6) as pool:
+        models = list(pool.map(load_model, [str(tmp_path)] * 24))
+    assert transformers.PreTrainedModel.tie_weights is before
+    assert all(model.get_output_embeddings().weight is model.get_input_embeddings().weight for model in models)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

@@ -24,6 +24,7 @@ from swirl_env.agents.transformers.hub import local_path, locate, not_found
 from swirl_env.agents.transformers.interfaces import CausalLM, Tokenizer
 from swirl_env.cache import build_cached, cache_root, file_fingerprint
 from swirl_env.errors import ConfigError, DataNotFound, MissingExtra, SwirlError
+from swirl_env.loading import ONE_AT_A_TIME
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NEEDS_PEFT = "LoRA adapters need the package 'peft'. Install it with: pip install 'swirl-env[train]'"
@@ -65,7 +66,7 @@ def load_model(
     """
     if dtype not in DTYPES:
         raise ConfigError(f"dtype is one of {', '.join(DTYPES)}; got {dtype!r}.")
-    with quiet(), _naming(model):
+    with ONE_AT_A_TIME, quiet(), _naming(model):
         place, numbers = resolve(model), DTYPES[dtype]
         loaded: Any = AutoModelForCausalLM.from_pretrained(place, dtype=numbers, trust_remote_code=trust_remote_code)
     if adapter is not None:
@@ -157,7 +158,7 @@ def convert_gguf(path: Path) -> Path:
 
 
 def _convert(path: Path, folder: Path) -> None:
-    with quiet():
+    with ONE_AT_A_TIME, quiet():
         tokenizer: Any = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
         _split_digits(tokenizer, path)
         tokenizer.save_pretrained(folder)

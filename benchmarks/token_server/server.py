@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from swirl_env.kv_cache import cache_of, cache_option
+from swirl_env.loading import ONE_AT_A_TIME
 
 Content = dict[str, Any]
 
@@ -38,7 +39,6 @@ class TokenServer:
         self.name = model
         load_tokenizer: Callable[[str], Any] = AutoTokenizer.from_pretrained
         self.tokenizer: Any = load_tokenizer(model)
-        self._from_pretrained: Callable[[str], Any] = AutoModelForCausalLM.from_pretrained
         self.model: Any = self._from_pretrained(model).eval()
         self.adapters: dict[str, Any] = {}
         self.calls: Counter[str] = Counter()
@@ -92,6 +92,11 @@ class TokenServer:
         if content["method"] != "reload_weights" or not self.paused:
             raise Refusal("only reload_weights, while paused")
         return self._load(content["kwargs"]["weights_path"])
+
+    def _from_pretrained(self, folder: str) -> Any:
+        load: Callable[[str], Any] = AutoModelForCausalLM.from_pretrained
+        with ONE_AT_A_TIME:
+            return load(folder)
 
     def _load(self, folder: str) -> Content:
         self.model = self._from_pretrained(folder).eval()

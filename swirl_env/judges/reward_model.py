@@ -15,6 +15,7 @@ from transformers.utils import logging as hf_logging
 from swirl_env.errors import ConfigError, DataNotFound, unknown_name
 from swirl_env.fingerprint import named, weights_fingerprint
 from swirl_env.judges.asking import readable
+from swirl_env.loading import ONE_AT_A_TIME
 from swirl_env.types import SubTrajectory, Turn, Verdict
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -144,7 +145,8 @@ def _load(name: str, dtype: torch.dtype) -> tuple[Any, Any]:
     hf_logging.disable_progress_bar()
     hf_logging.set_verbosity_error()
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(source, dtype=dtype, output_loading_info=True)
+        with ONE_AT_A_TIME:
+            model, report = AutoModelForSequenceClassification.from_pretrained(source, dtype=dtype, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split()).partition(". ")[0][:200]
