@@ -29,7 +29,7 @@ FOLDERS = {
 """Folder at the top level -> the link through which it is imported."""
 
 FLOORS = [
-    "types errors spaces cache sequences kv_cache number_text scripts source_code",
+    "types errors spaces cache sequences kv_cache loading number_text scripts source_code",
     "protocols grading seeding arguments function_tool adapters",
     "registry texts corpus evaluate gold_plan",
     "tools tasks episodes fingerprint cluster",
