@@ -272,8 +272,8 @@ def check_completion(completion: Completion, prompt: Sequence[int]) -> None:
     logprobs = choice.logprobs.token_logprobs if choice.logprobs else []
     if not choice.token_ids or len(logprobs) != len(choice.token_ids):
         raise ConfigError(
-            "The server returned no token ids with log-probabilities, which rollouts=server trains on. vLLM does from 0.10.2 on "
-            "(return_token_ids)."
+            "The server returned no token ids with log-probabilities, which rollouts=server trains on. Use one that "
+            "answers return_token_ids, as later releases of vLLM do."
         )
     if not all(value is not None and math.isfinite(value) for value in logprobs):
         raise ConfigError("The server returned log-probabilities that are no numbers.")
