@@ -78,8 +78,10 @@ def own_python(name: str, *packages: str) -> Path:
 
 def environment_of(python: Path, site: Path, **variables: str) -> dict[str, str]:
     """The variables of a process of that Python which sees this checkout, its entry points, and the packages in `site`."""
-    own = importlib.metadata.distribution("swirl-env")
-    info = Path(str(own.locate_file(f"swirl_env-{own.version}.dist-info")))
+    # An editable installation may leave an egg-info in the checkout too, which Python then meets first.
+    known = importlib.metadata.Distribution.discover(name="swirl-env")
+    places = (Path(str(own.locate_file(f"swirl_env-{own.version}.dist-info"))) for own in known)
+    info = next(place for place in places if place.is_dir())
     shutil.copytree(info, site / info.name, dirs_exist_ok=True)
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     seen = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV", "OPENAI"))}
