@@ -7,7 +7,7 @@ The loop of the other side keeps the conversation and calls the tools. `run_call
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ from swirl_env.episodes.engine import Engine, cut_short
 from swirl_env.episodes.formats.native import arguments_text
 from swirl_env.episodes.sessions import stateful
 from swirl_env.episodes.transcript import escape, observe
+from swirl_env.episodes.values import task_at
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import OffersFunctions
 from swirl_env.seeding import episode_seed
@@ -80,6 +81,18 @@ def check_exportable(engine: Engine) -> Engine:
             f"has no place for it. Leave the tool out, or export to openenv or trl: their environments live for an episode."
         )
     return engine
+
+
+def questions_of(engine: Engine, limit: int | None = None) -> Iterator[tuple[Task, str]]:
+    """Yields the questions of an environment, each with the text that its episode begins with.
+
+    Args:
+        engine: the environment.
+        limit: how many, the first ones; None for all.
+    """
+    for i in range(len(engine.tasks) if limit is None else min(limit, len(engine.tasks))):
+        task = task_at(engine.tasks, i)
+        yield task, engine.begin(task).turns[0].text
 
 
 def functions_of(engine: Engine) -> list[dict[str, Any]]:

@@ -26,7 +26,6 @@ from inspect_ai.util import store  # pyright: ignore[reportMissingImports]
 
 from swirl_env.env import find_task
 from swirl_env.episodes.engine import Engine
-from swirl_env.episodes.values import task_at
 from swirl_env.interop.conversation import (
     Call,
     Reading,
@@ -36,6 +35,7 @@ from swirl_env.interop.conversation import (
     functions_of,
     idle_state,
     is_over,
+    questions_of,
     read_conversation,
     reply_of,
     run_action,
@@ -68,10 +68,7 @@ def make_task(engine: Engine, limit: int | None = None) -> Task:
 
 def make_dataset(engine: Engine, limit: int | None = None) -> MemoryDataset:
     """Returns the questions as samples: id, prompt and gold answer."""
-    samples = []
-    for i in range(len(engine.tasks) if limit is None else min(limit, len(engine.tasks))):
-        task = task_at(engine.tasks, i)
-        samples.append(Sample(id=task.id, input=engine.begin(task).turns[0].text, target=task.answer or ""))
+    samples = [Sample(id=task.id, input=prompt, target=task.answer or "") for task, prompt in questions_of(engine, limit)]
     return MemoryDataset(samples, name=engine.tasks.split)
 
 

@@ -25,7 +25,6 @@ from mcp.types import Tool as ToolInfo
 
 from swirl_env.env import find_task
 from swirl_env.episodes.engine import Engine
-from swirl_env.episodes.values import task_at
 from swirl_env.errors import SwirlError
 from swirl_env.interop.conversation import (
     OVER,
@@ -37,6 +36,7 @@ from swirl_env.interop.conversation import (
     functions_of,
     idle_state,
     is_over,
+    questions_of,
     read_conversation,
     reply_of,
     run_call,
@@ -154,9 +154,7 @@ class SwirlTaskset(vf.Taskset[SwirlTask, SwirlTasksetConfig]):
     def load(self) -> Iterator[SwirlTask]:
         """Yields one task per question."""
         engine = check_exportable(engine_of(self.task_class.make_engine))
-        for i in range(len(engine.tasks) if self.config.size is None else min(self.config.size, len(engine.tasks))):
-            task = task_at(engine.tasks, i)
-            prompt = engine.begin(task).turns[0].text
+        for task, prompt in questions_of(engine, self.config.size):
             data = SwirlData(id=task.id, task_id=task.id, prompt=prompt)
             yield self.task_class(data, self.config.task)
 
