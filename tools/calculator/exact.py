@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 from itertools import pairwise
+from math import isqrt
 
 from swirl_env.tools.calculator.functions import EXACT, OPERATORS
 from swirl_env.tools.calculator.rational import MAX_BITS, Irrational, Node, Number, add, bounded, divide
@@ -32,7 +33,7 @@ def evaluate(node: Node, names: Mapping[str, Number]) -> Number:
     head = node[0]
     if head == "+":
         if ("dots",) in node:
-            return progression([evaluate(term, names) for term in node[1:] if term != ("dots",)], node.index(("dots",)) - 1)
+            return progression([term for term in node[1:] if term != ("dots",)], node.index(("dots",)) - 1, names)
         return add([evaluate(term, names) for term in node[1:]])
     if head == "*":
         return multiply(node, names)
@@ -66,18 +67,45 @@ def multiply(node: Node, names: Mapping[str, Number]) -> Number:
     return total
 
 
-def progression(values: list[Number], dots: int) -> Number:
+def progression(terms: list[Node], dots: int, names: Mapping[str, Number]) -> Number:
     """Returns 1 + 2 + 3 + ... + 10, where `dots` terms stand before the dots.
 
+    Two terms tell the rule of plain numbers alone: 1^2 + 2^2 + ... + 5^2 goes on by a formula, and 1 + 4 + ... + 100 or
+    2 + 4 + ... + 64 may.
+
     Raises:
-        CalcError: if the terms are no arithmetic progression.
+        CalcError: if the terms are no arithmetic progression, or may be another one.
     """
-    before, after = values[:dots], values[dots:]
-    if not before or len(after) != 1:
+    values = [evaluate(term, names) for term in terms]
+    before, (last, *more) = values[:dots], values[dots:] or [0, 0]
+    if not before or more:
         raise CalcError("A sum with dots needs its first terms, the dots and its last term.")
-    step = before[1] - before[0] if len(before) > 1 else (1 if after[0] >= before[0] else -1)
-    steady = all(b - a == step for a, b in pairwise(before))
-    count = Fraction(after[0] - before[0], step) + 1 if step else Fraction(0)
-    if not steady or count.denominator != 1 or count < len(before):
+    step = before[1] - before[0] if dots > 1 else (1 if last >= before[0] else -1)
+    count = Fraction(last - before[0], step) + 1 if step else Fraction(0)
+    if any(b - a != step for a, b in pairwise(before)) or count.denominator != 1 or count < dots:
         raise CalcError("The terms before and after the dots are no arithmetic progression.")
-    return bounded((before[0] + after[0]) * count / 2)
+    if dots < 3 and not (
+        all(map(_is_plain, terms)) and (dots == 1 or abs(step) == 1 or not _is_otherwise(before[0], before[1], last))
+    ):
+        raise CalcError("The rule of a sum with dots is unclear: write its first three terms as plain numbers.")
+    return bounded((before[0] + last) * count / 2)
+
+
+def _is_plain(term: Node) -> bool:
+    """Whether a term is a number as written, with its sign, its unit (which has become 1) or a percent sign."""
+    if type(term) is not tuple:
+        return type(term) in (int, Fraction)
+    return (term[0] in ("neg", "%") or (term[0] == "*" and term[2:] == (1,))) and _is_plain(term[1])
+
+
+def _is_otherwise(first: Number, second: Number, last: Number) -> bool:
+    """Whether a sum that begins and ends so may be one of squares, or each term a multiple of the one before it."""
+    if (first, second) == (1, 4) and last == isqrt(int(last)) ** 2:
+        return True
+    ratio = Fraction(second, first) if first else Fraction(0)
+    if abs(ratio) < 2:
+        return False
+    term = second * ratio * ratio
+    while abs(term) < abs(Fraction(last)):
+        term *= ratio
+    return term == last

@@ -180,6 +180,11 @@ SYNONYMS |= {"penny": "cent", "buck": "dollar", "pennie": "cent", "people": "per
 SYNONYMS |= {"women": "woman", "mice": "mouse", "teeth": "tooth", "geese": "goose", "inche": "inch", "tonne": "ton"}
 """Other names of units and irregular plurals."""
 RATES = {"mph": ("mile", "hour"), "kph": ("km", "hour"), "kmh": ("km", "hour")}
+ABBREVIATIONS = frozenset(
+    "ad ax bbl bpm btu cc cd ct cu dj dvd fps fly gp gpm gym hp kcal kw kwh lp mcg mo mw ox pc pcs pj pk pkg ppl psi pt px qt rpm"
+    " rd sky sq spy tbs tv ufo vw wh wk wpm xl".split()
+)
+"""Short words that count something, though they look like variables multiplied."""
 LETTER_UNITS = {"m": "meter", "g": "gram", "l": "liter", "L": "liter", "h": "hour", "s": "second"}
 """Letters that are units if a blank stands between them and a number."""
 LETTERS_IN_DOUBT = frozenset("mgLlhskKMBCFj")

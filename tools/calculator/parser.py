@@ -18,9 +18,13 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from fractions import Fraction
 from itertools import pairwise
+from math import gcd
+from string import ascii_lowercase
 
 from swirl_env.tools.calculator.names import (
+    ABBREVIATIONS,
     ALIASES,
+    ANGLES,
     ANY,
     CONSTANTS,
     FUNCTIONS,
@@ -35,6 +39,7 @@ from swirl_env.tools.calculator.names import (
     NUMBER_WORDS,
     ONE_ARGUMENT,
     PORTIONS,
+    RATES,
     SCALES,
     SHORT_ONLY_CALLED,
     STOP_WORDS,
@@ -44,7 +49,7 @@ from swirl_env.tools.calculator.names import (
 from swirl_env.tools.calculator.rational import MAX_DIGITS, Node
 from swirl_env.tools.calculator.text import CalcError
 from swirl_env.tools.calculator.tokens import THOUSANDS, tokens
-from swirl_env.tools.calculator.units import singular
+from swirl_env.tools.calculator.units import children, has_marks, singular, variables
 
 RELATIONS = {"=": "=", "==": "==", "!=": "!=", "<": "<", ">": ">", "<=": "<=", ">=": ">="}
 _STARTERS = frozenset("([{√∞") | {"\\frac", "\\binom", "\\sqrt", "\\lfloor", "\\lceil", "\\sum", "\\prod", "\\int", "\\lim"}
@@ -61,6 +66,7 @@ MAX_CHAIN = 200
 _NUMERALS = NUMBER_WORDS - {"ones", "tens", "grand", "couple", "score", "gross"}
 _COUNTS = NUMBER_WORDS | SCALES.keys() | {"half", "quarter", "dozen"}
 """Words that make another number of one that they are joined to by a hyphen: 2 half-dozens."""
+_VOWELS = frozenset("aeiou")
 _SHOWN = frozenset("+-*/^%!()[]{},=|.")
 
 
@@ -205,6 +211,8 @@ class Parser:
             elif token == "÷":
                 self.take()
                 factors.append(("inv", self.sign()))
+                if self.token == "/" and type(factors[-1][1]) is int:
+                    raise CalcError("It is unclear whether the division is by the fraction: use parentheses.")
             elif not token or token in "+-),=" or not (self.word_operator(factors) or self.juxtaposed(factors)):
                 break
         return ("*", *factors) if len(factors) > 1 else factors[0]
@@ -242,8 +250,7 @@ class Parser:
         if token[0].isdigit() or token[0] == ".":
             if before not in (")", "]", "}", "!") or token == "...":
                 return False
-            factors.append(self.power())
-            return True
+            return self.multiply(factors)
         if token == self.variable or (token not in _STARTERS and not token[0].isalpha()):
             return False
         if token == "\\frac" and before[-1].isdigit():
@@ -270,7 +277,16 @@ class Parser:
         ):
             factors.append(("letter", self.take()))
             return True
+        if _is_inverse(last) and type(factors[-2]) is int and self.at_variable() and gcd(factors[-2], last[1]) > 1:
+            raise CalcError("It is unclear how far the division reaches: use parentheses.")  # 12/3x, where 1/2x is a half of x
+        return self.multiply(factors)
+
+    def multiply(self, factors: list[Node]) -> bool:
+        """Reads the factor; of factorials it is unclear whether they are still below the line, as in 10!/7!3!."""
+        last = factors[-1]
         factors.append(self.power())
+        if type(last) is tuple and last[0] == "inv" and _has_factorial(last[1]) and _has_factorial(factors[-1]):
+            raise CalcError("It is unclear how far the division reaches: use parentheses.")
         return True
 
     def unit(self, factors: list[Node], before: str) -> Node:
@@ -317,6 +333,8 @@ class Parser:
             words.append(self.take())
             if "_" in words[-1] and not _COUNTS.isdisjoint(words[-1].lower().split("_")):
                 raise CalcError(_WORDS)
+        if len(words) == 1 and words[0] not in self.variables and _may_be_product(words[0]):
+            raise CalcError("It is unclear whether the letters are a unit or variables multiplied: write * between variables.")
         return " ".join(words)
 
     def at_word(self) -> bool:
@@ -367,6 +385,8 @@ class Parser:
         self.enter()
         node = ("^", base, self.sign())
         self.depth -= 1
+        if self.tokens[self.place - 1][0].isdigit() and self.at_variable() and not variables(base):
+            raise CalcError("It is unclear how far the exponent reaches: use parentheses.")  # e^2x
         return node
 
     def postfix(self) -> Node:
@@ -596,7 +616,7 @@ class Parser:
         else:
             if name not in WITHOUT_BRACKETS or (not self.starts_value(self.place) and self.token not in ("-", "|")):
                 raise CalcError(f"{name} needs an argument in parentheses.")
-            arguments = [self.loose_argument()]
+            arguments = [self.loose_argument(name)]
         if base is not None:
             arguments = [*arguments, base]
         if exponent in (-1, ("neg", 1)) and f"a{name}" in FUNCTIONS:
@@ -610,7 +630,11 @@ class Parser:
         node = self.primary()
         return ("neg", node) if minus else node
 
-    def loose_argument(self) -> Node:
+    def at_variable(self) -> bool:
+        """Whether the next token is a name that may be multiplied with a number before it."""
+        return self.token[:1].isalpha() and not self.at_word() and (self.token in ("x", "X") or self.token not in INFIX_WORDS)
+
+    def loose_argument(self, name: str) -> Node:
         """The operand of a function without parentheses: sqrt 16, sin 2x, -3, sin 30 degrees."""
         if self.token == "-":
             self.take()
@@ -618,8 +642,10 @@ class Parser:
         node = self.power()
         if self.at_word() and self.tokens[self.place - 1][-1].isdigit():
             return ("*", node, ("unit", self.words()))
-        if type(node) in (int, Fraction) and self.token[:1].isalpha() and not self.at_word() and self.token not in INFIX_WORDS:
-            return ("*", node, self.power())
+        if type(node) in (int, Fraction) and self.at_variable():
+            node = ("*", node, self.power())
+        if name in ANGLES and self.token in ("*", "/") and not variables(node) and not has_marks(node):
+            raise CalcError(f"It is unclear how far {name} reaches: use parentheses.")  # cos 2*pi, cos pi/3
         return node
 
     def call_arguments(self, name: str) -> list[Node]:
@@ -779,6 +805,18 @@ def call(name: str, arguments: list[Node]) -> Node:
     return ("call", name, *arguments)
 
 
+def _may_be_product(word: str) -> bool:
+    """Whether a word is as short as ab, xyz or AB, and names nothing that is counted."""
+    lower = word.lower()
+    if (
+        len(word) > 3
+        or word not in (lower, word.upper())
+        or {lower, singular(lower)} & (UNITS.keys() | RATES.keys() | ABBREVIATIONS)
+    ):
+        return False
+    return len(word) == 2 or lower in ascii_lowercase or not _VOWELS & set(lower)
+
+
 def _is_fraction(top: str, bottom: str) -> bool:
     """Whether two tokens around a slash are a proper fraction, as in 3/4 million."""
     return top.isdigit() and bottom.isdigit() and len(top) <= len(bottom) <= 3 and int(top) < int(bottom)
@@ -791,6 +829,10 @@ def _is_number(node: Node) -> bool:
 
 def _is_inverse(node: Node) -> bool:
     return type(node) is tuple and node[0] == "inv" and type(node[1]) in (int, Fraction)
+
+
+def _has_factorial(node: Node) -> bool:
+    return type(node) is tuple and (node[0] == "!" or any(map(_has_factorial, children(node))))
 
 
 def _is_part(node: Node) -> bool:

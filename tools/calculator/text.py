@@ -61,7 +61,7 @@ def statements(text: str) -> list[str]:
     """
     if _PLAIN.fullmatch(text):
         text = _BLANKS.sub(" ", text) if "  " in text else text
-        return [_checked(text) if "%" in text else text]
+        return [_checked(text) if "%" in text or "-" in text or "/" in text else text]
     text = _spell_money(_BLANKS.sub(" ", _fold(_unwrap(text.replace("\r\n", "\n")))))
     if any(quote in text for quote in "\"'`@&"):
         raise CalcError("Quotes, code and references are not part of an expression: write plain arithmetic or algebra.")
@@ -179,6 +179,9 @@ _D_BY_DX = re.compile(r"(?<![\w.])d(?:\^(\d))? ?/ ?d([a-z])(?:\^(\d))?(?!\w)")
 _PERCENT_THEN = re.compile(r"\d%(?: [\d.]| ?\()|%%|\d%-[\d.]+(?![\d.%])|\d % ?[+-][\d(.]|\d% ?(?![xX] ?[\d(.])[A-Za-z](?!\w)")
 _OTHER_BASE = re.compile(r"(?<![\w.])0[xXbBoO]\w")
 _GLUED = re.compile(r"\d(?:(?!x\d+x\d)[A-Za-z]+\d+[A-Za-z_]|(?:h|hr|hrs|m|min|ft|lb|lbs|kg|km|d)\d)")
+_ISO_DATE = re.compile(r"(?<![\d.])(?:1[5-9]|20)\d\d([-/])(0?[1-9]|1[0-2])\1(0?[1-9]|[12]\d|3[01])(?![\d.])")
+_DATE = re.compile(r"(?<![\d.])(?:0?[1-9]|[12]\d|3[01])([-/])(?:0?[1-9]|[12]\d|3[01])\1(?:19|20)\d\d(?![\d.])")
+_FACTORIAL_OR_NOT = re.compile(r"[\d)]!=(?!=)")
 _REMAINDER = re.compile(r"\d ?[rR] ?\d")
 
 _TABLE: list[tuple[str, str]] = [
@@ -259,6 +262,11 @@ def _checked(line: str) -> str:
     """Refuses numbers that cannot be told from something else, before blanks are forgotten."""
     if _PERCENT_THEN.search(line):
         raise CalcError("A number stands right after a percentage: put an operator between them.")
+    if _FACTORIAL_OR_NOT.search(line):
+        raise CalcError("It is unclear whether the sign means a factorial or 'not equal': put a blank before the equals sign.")
+    dates = _ISO_DATE.findall(line)
+    if len(dates) > 1 or any(part[0] == "0" for date in dates for part in date) or _DATE.search(line):
+        raise CalcError("Dates are not part of an expression: write the numbers of days, months or years.")
     if _OTHER_BASE.search(line):
         raise CalcError("A number is not written in base ten: write it with decimal digits.")
     if _GLUED.search(line) or _REMAINDER.search(line):

@@ -82,14 +82,18 @@ def _read_x_as_times(tokens: list[str]) -> list[str]:
     split: list[str] = []
     glued = False
     for token in tokens:  # "3x4": the digits are no part of a name
-        tight = bool(split) and (split[-1][0].isdigit() or split[-1] in ("%", ")")) and _TIGHT.fullmatch(token) is not None
+        tight = (
+            bool(split)
+            and (split[-1].lstrip(".")[:1].isdigit() or split[-1] in ("%", ")"))
+            and _TIGHT.fullmatch(token) is not None
+        )
         split += _PIECES.findall(token) if tight else [token]
         glued |= tight
-    if glued and "=" in tokens[:-1]:
-        raise CalcError("It is unclear whether x is a variable or means times: write * for times.")
     places = [i for i, token in enumerate(split) if token in ("x", "X")]
     infix = {i for i in places if 0 < i < len(split) - 1 and _ends_operand(split[i - 1]) and _starts_operand(split, i + 1)}
     everywhere = len(infix) == len(places)
+    if (glued and ("=" in tokens[:-1] or not everywhere)) or any(i + 1 in places for i in places):
+        raise CalcError("It is unclear whether x is a variable or means times: write * for times.")
     for i in infix:
         if everywhere or split[i + 1][0].isdigit():
             split[i] = "*"

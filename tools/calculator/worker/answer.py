@@ -92,7 +92,7 @@ def show(value: Value) -> tuple[str, str]:
         return bounded_text(f"[{', '.join(text for text, _ in shown)}]"), bounded_text(f"[{', '.join(e for _, e in shown)}]")
     if not isinstance(value, sp.Expr):
         raise CalcError("The result is no number and no expression.")
-    if value.has(sp.nan, sp.zoo):
+    if value.has(sp.nan, sp.zoo, sp.AccumBounds):  # bounds: what oscillates has no limit
         raise CalcError(UNDEFINED)
     if value.is_number and not value.is_infinite:
         text = number(value)

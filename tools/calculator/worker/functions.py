@@ -66,6 +66,14 @@ def ranges(expression: Value, rest: tuple[Value, ...], need_limits: bool) -> lis
     return result
 
 
+def whole_ranges(expression: Value, rest: tuple[Value, ...]) -> list[Value]:
+    """Returns the ranges of a sum or product, which go from whole number to whole number."""
+    result = ranges(expression, rest, need_limits=True)
+    if any(bound.is_integer is False and not bound.is_infinite for _, *bounds in result for bound in bounds):
+        raise CalcError("A sum or product goes from a whole number to a whole number.")
+    return result
+
+
 def limit(expression: Value, variable: Value, point: Value) -> Value:
     """Two-sided limit where both sides agree, else an error."""
     variable = symbol(variable)
@@ -183,12 +191,12 @@ def over_list_or_range(of_list: Callable[..., Value], of_range: Callable[..., Va
 
 def summation(expression: Value, *rest: Value) -> Value:
     """A sum over ranges."""
-    return sp.summation(expression, *ranges(expression, rest, need_limits=True))
+    return sp.summation(expression, *whole_ranges(expression, rest))
 
 
 def product(expression: Value, *rest: Value) -> Value:
     """A product over ranges."""
-    return sp.product(expression, *ranges(expression, rest, need_limits=True))
+    return sp.product(expression, *whole_ranges(expression, rest))
 
 
 def integral(expression: Value, *rest: Value) -> Value:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import sympy as sp
 
 from swirl_env.tools.calculator.functions import logarithm as exact_logarithm
-from swirl_env.tools.calculator.linear import ANYTHING, NO_SOLUTION
+from swirl_env.tools.calculator.linear import ANYTHING, COMPARE, NO_SOLUTION
 from swirl_env.tools.calculator.rational import Irrational
 from swirl_env.tools.calculator.text import CalcError
 from swirl_env.tools.calculator.worker.functions import Value, root_near
@@ -17,6 +17,10 @@ from swirl_env.tools.calculator.worker.functions import Value, root_near
 Relation = tuple[str, Value, Value]
 """Sign, left and right side."""
 NO_CLOSED_FORM = "No solution was found in closed form."
+MANY = "It holds for a whole range of values: solve it as an inequality, or write it more simply."
+SAMPLES = tuple(sp.Rational(numerator, 15) for numerator in (-137, -41, -4, 5, 7, 22, 64, 173))
+"""Points at which no equation that anyone writes holds by chance."""
+NEAR, TINY = sp.Rational(1, 1000), sp.Float("1e-20")
 STARTS = (1, 0, 2, -1, 5, -5, 10, 100)
 """Where a numerical solution is looked for."""
 
@@ -48,7 +52,7 @@ def solve(relations: list[Relation], unknowns: list[Value]) -> Outcome:
         raise CalcError("There are more unknowns than equations: say what to solve for, as in: solve a*x = b for x.")
     unknowns = unknowns or free
     if not free:
-        return ANYTHING if all(gap.equals(0) for gap in gaps) else NO_SOLUTION
+        return ANYTHING if all(map(_is_true, relations, gaps)) else NO_SOLUTION
     if any(sign not in ("=", "==") for sign, _, _ in relations):
         return _inequality(relations, free)
     if len(gaps) == 1 and len(unknowns) == 1:
@@ -56,10 +60,23 @@ def solve(relations: list[Relation], unknowns: list[Value]) -> Outcome:
     return _system(gaps, unknowns)
 
 
+def _is_true(relation: Relation, gap: Value) -> bool:
+    """Whether a relation whose unknowns cancel holds, as x >= x does and x > x does not."""
+    return COMPARE[relation[0]](0 if gap.equals(0) else 1 if gap > 0 else -1, 0) if gap.is_real else relation[0] == "!="
+
+
 def _one(gap: Value, unknown: Value) -> Outcome:
     """One equation in one unknown."""
     if unknown not in gap.free_symbols or gap.expand() == 0:
         return ANYTHING if gap.equals(0) else NO_SOLUTION
+    if gap.free_symbols == {unknown} and not gap.is_polynomial(unknown):
+        if gap.has(sp.Mod):
+            raise CalcError(NO_CLOSED_FORM)  # SymPy returns one of endlessly many
+        holding = [_is_root(gap, unknown, point) for point in SAMPLES]
+        if all(holding):
+            return ANYTHING
+        if sum(holding) > 1:
+            raise CalcError(MANY)
     roots = None
     for method in (polynomial_roots, exponential_root, _closed):
         roots = method(gap, unknown) if roots is None else roots
@@ -68,9 +85,21 @@ def _one(gap: Value, unknown: Value) -> Outcome:
     if gap.free_symbols == {unknown}:
         real = [root for root in roots if _is_real(root)]
         roots = sorted(real, key=lambda root: root.evalf(20)) or roots
-    if not roots and gap.free_symbols != {unknown}:
-        raise CalcError(NO_CLOSED_FORM)  # SymPy returns no root as well if it knows no way to one
+    if not roots and (gap.free_symbols != {unknown} or _has_odd_root(gap, unknown)):
+        raise CalcError(NO_CLOSED_FORM)  # SymPy returns no root as well if it knows no way to one, nor for x^(1/3) = -2
     return Solutions([[(unknown, root)] for root in roots]) if roots else NO_SOLUTION
+
+
+def _is_root(gap: Value, unknown: Value, point: Value) -> bool:
+    """Whether both sides of an equation agree at a point, to thirty digits."""
+    value = abs(gap.subs(unknown, point).evalf(30, maxn=60))
+    size = abs(sum(abs(term) for term in sp.Add.make_args(gap)).subs(unknown, point).evalf(10))
+    return value.is_Number and size.is_Number and bool(value.is_finite and float(value) <= 1e-25 * max(1.0, float(size)))
+
+
+def _has_odd_root(gap: Value, unknown: Value) -> bool:
+    """Whether an expression holds a root of odd degree of what is unknown: here that of a negative number is real."""
+    return any(power.exp.is_Rational and power.exp.q % 2 and power.exp.q > 1 for power in gap.atoms(sp.Pow) if power.has(unknown))
 
 
 def _closed(gap: Value, unknown: Value) -> list[Value] | None:
@@ -137,9 +166,12 @@ def _numerical(gap: Value, unknown: Value) -> Value:
     if gap.free_symbols == {unknown}:
         for start in STARTS:
             try:
-                return root_near(gap, unknown, sp.Integer(start))
+                root = root_near(gap, unknown, sp.Integer(start))
             except (CalcError, ArithmeticError):
                 continue
+            if any(_is_root(gap, unknown, root + step) for step in (NEAR, -NEAR)):
+                raise CalcError(MANY)
+            return sp.S.Zero if abs(root) < TINY and gap.subs(unknown, 0).equals(0) else root
     raise CalcError(NO_CLOSED_FORM)
 
 
