@@ -1,9 +1,10 @@
 """Final answer -> `Outcome`: pure functions, total over all strings, in linear time and without floats.
 
-Text is compared as SQuAD and HotpotQA do (lower case, without punctuation and English articles), with four differences:
-punctuation is Unicode's, not ASCII's; two plain numbers are compared by value, so that ``1.5`` is not ``15``; a gold answer that
-consists of articles and punctuation alone (a band called "The The") is compared as written; and F1 counts the characters of
-scripts that write no blanks between words.
+Text is compared as SQuAD and HotpotQA do (lower case, without punctuation and English articles), with five differences:
+punctuation is Unicode's, not ASCII's; two plain numbers are compared by value, so that ``1.5`` is not ``15``; in other text a
+sign between digits parts them and a minus stays, so that ``1.5 million`` is not ``15 million``; a gold answer that consists of
+articles and punctuation alone (a band called "The The") is compared as written; and F1 counts the characters of scripts that
+write no blanks between words.
 
 Numbers are read from what models write around them (see `swirl_env.number_text`): ``$1,000``, ``x = 10``, ``10 dollars.``. A
 percentage is both a share and a count of hundredths: ``50%`` equals ``0.5`` (its value) and ``50`` (the gold answer of a question
@@ -44,12 +45,28 @@ class _Punctuation(dict[int, int | None]):
 _DROP_PUNCTUATION = _Punctuation()
 
 
+_GROUPED = re.compile(r"(?<=\d)[,'’](?=\d{3}(?!\d))")
+_BETWEEN_DIGITS = re.compile(r"(?<=\d)[^\w\s](?=\d)")
+_MINUS = re.compile(r"(?:^|(?<=[\s([$€£]))[-–](?=[$€£]?\.?\d)")
+
+
+def _parted(match: re.Match[str]) -> str:
+    """A blank for punctuation between two digits, which without it would be another number: 1.5 m, 3-4 years, 1⁄2."""
+    sign = match[0]
+    return " " if sign == "⁄" or _DROP_PUNCTUATION[ord(sign)] is None else sign
+
+
 def normalise(text: str) -> str:
-    """Lower-cases, unifies compatibility forms, drops punctuation, the articles a, an, the, and surplus white space."""
+    """Lower-cases, unifies compatibility forms, drops punctuation, the articles a, an, the, and surplus white space.
+
+    Punctuation between digits becomes a blank, unless it groups them by threes; a minus in front of a number stays.
+    """
     if not text.isascii():
         # Python sorts runs of combining marks in quadratic time; in pieces the whole stays linear.
         pieces = range(0, len(text), _PIECE)
         text = "".join(unicodedata.normalize("NFKC", text[i : i + _PIECE]) for i in pieces)
+    if any(map(str.isdigit, text)):
+        text = _MINUS.sub("−", _BETWEEN_DIGITS.sub(_parted, _GROUPED.sub("", text)))
     words = text.lower().translate(_DROP_PUNCTUATION).split()
     return " ".join([word for word in words if word not in _ARTICLES])
 

@@ -47,6 +47,16 @@ def test_normalise(text, expected):
         ("", ["x"], False),
         ("5 people", ["5"], False),
         ("Par\u200bis\ufeff", ["Paris"], True),
+        *(("1.5 million", ["15 million"], False), ("$1.5 million", ["1.5 million"], True), ("3-4 years", ["34 years"], False)),
+        *(
+            ("-5 °C", ["5 °C"], False),
+            ("−5 °C", ["-5 °C"], True),
+            ("17.5 % of it", ["175 % of it"], False),
+            ("3/4", ["34"], False),
+        ),
+        *(("1,000 apples", ["1000 apples"], True), ("10'000 men", ["10,000 men"], True), ("1⁄2 mile", ["1/2 mile"], True)),
+        *(("½ mile", ["1/2 mile"], True), ("May 5,1990", ["May 5, 1990"], True), ("2:30 pm", ["230 pm"], False)),
+        *(("No. 5", ["no 5"], True), ("F-16", ["F16"], True), ("19-20", ["19–20"], True), ("2,5 m", ["25 m"], False)),
     ],
 )
 def test_exact_match(answer, golds, expected):
