@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -138,7 +139,7 @@ def _show_sweep(sweep: Sweep) -> None:
             raise
     failed, cells = failed_cells(sweep.folder)
     if failed:
-        reason = next(iter(failed.values())).rstrip(".")
+        reason = re.sub(r"(?<!\.)\.$", "", next(iter(failed.values())))  # but for the dots of out=...
         raise SwirlError(
             f"{len(failed)} of {cells} runs failed, the first one: {reason}. Once that is fixed, the same command runs what is "
             f"missing."

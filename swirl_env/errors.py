@@ -116,6 +116,19 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> UnknownName:
     return UnknownName(f"No {what} named {name!r}.{hint} Known: {', '.join(choices) or 'none'}.")
 
 
+def plugin_failure(error: BaseException) -> Exception:
+    """Returns what a plugin raised as an error like any other; what is not the plugin's own is raised on.
+
+    A plugin that ends the program (``sys.exit``), closes a generator or panics in Rust has failed: a run must not end because
+    of it, least of all with exit code 0. Ctrl-C and a task that is cancelled are not the plugin's.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, SystemExit | GeneratorExit) or type(error).__name__ == "PanicException":  # PyO3's
+        return RuntimeError(f"{type(error).__name__}({error})").with_traceback(error.__traceback__)
+    raise error
+
+
 log = logging.getLogger(__name__)
 _SHOWN = 500
 """Most characters of an input that a log line quotes."""

@@ -22,7 +22,7 @@ from itertools import islice
 import msgspec
 import numpy as np
 
-from swirl_env.errors import PluginError, log_once
+from swirl_env.errors import PluginError, log_once, plugin_failure
 from swirl_env.protocols import Grader
 from swirl_env.registry import Spec, make_grader
 from swirl_env.types import Malformed, Outcome, Record, Task, Trajectory
@@ -150,7 +150,8 @@ def _grade_all(grader: Grader, tasks: Sequence[Task], answers: Sequence[str]) ->
     name = type(grader).__name__
     try:
         grades = list(grader.grade(list(tasks), list(answers)))
-    except Exception:
+    except BaseException as raised:
+        plugin_failure(raised)
         return _grade_singly(grader, tasks, answers)
     if len(grades) != len(answers):
         raise PluginError(f"{name}.grade gave {len(grades)} grades for {len(answers)} answers.")
@@ -164,9 +165,9 @@ def _grade_singly(grader: Grader, tasks: Sequence[Task], answers: Sequence[str])
     for task, answer in zip(tasks, answers, strict=True):
         try:
             (grade,) = grader.grade([task], [answer])
-        except Exception as raised:
-            error = raised
-            log_once(grader, f"grader {type(grader).__name__}", raised, answer)
+        except BaseException as raised:
+            error = plugin_failure(raised)
+            log_once(grader, f"grader {type(grader).__name__}", error, answer)
             grades.append(None)
         else:
             grades.append(_checked_grade(grader, answer, grade))

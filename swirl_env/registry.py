@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, cast
 
 from swirl_env.adapters import adapted
-from swirl_env.errors import ConfigError, MissingExtra, PluginError, SwirlError, UnknownName, unknown_name
+from swirl_env.errors import ConfigError, MissingExtra, PluginError, SwirlError, UnknownName, plugin_failure, unknown_name
 from swirl_env.protocols import ActionFormat, Agent, Grader, Judge, TaskSource, Tool
 from swirl_env.types import Settings, Task
 
@@ -91,8 +91,9 @@ def load(kind: str, name: str) -> Callable[..., Any]:
         raise missing(kind, name, error) from error
     except SwirlError:
         raise
-    except Exception as error:
-        raise PluginError(f"The {kind} {name!r} could not be imported: {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        failure = plugin_failure(error)
+        raise PluginError(f"The {kind} {name!r} could not be imported: {type(failure).__name__}: {failure}") from failure
     try:
         for part in attr.split("."):
             target = getattr(target, part)
@@ -138,7 +139,22 @@ def conforming(kind: str, plugin: Any) -> Any:
             f"Expected {_an(kind)}, got {plugin!r:.80}, which has no {', '.join(map(repr, lacking))}. A {kind} has "
             f"{', '.join(map(repr, _MEMBERS[kind]))} (see swirl_env.protocols)."
         )
+    if kind == "task":
+        _refuse_uncounted(plugin)
     return plugin
+
+
+def _refuse_uncounted(tasks: Any) -> None:
+    """Refuses a task source that cannot tell how many questions it has."""
+    try:
+        len(tasks)
+    except SwirlError:
+        raise
+    except BaseException as error:
+        failure = plugin_failure(error)
+        raise PluginError(
+            f"{type(tasks).__name__} cannot tell how many questions it has: {type(failure).__name__}: {failure}"
+        ) from failure
 
 
 _MEMBERS = {
@@ -168,6 +184,22 @@ def _has(plugin: object, member: str) -> bool:
 
 _ARGUMENTS = {"judge": 1, "agent": 1, "grader": 2}
 """Kind -> how many arguments a function takes that serves as a plugin of it; a tool takes any number."""
+
+
+def refuse_value(kind: str, name: str, target: object) -> None:
+    """Refuses what a path leads to if it is neither a plugin nor anything that can be called to make one.
+
+    Raises:
+        PluginError: with what it is.
+    """
+    reason = "cannot be called to make one"
+    if callable(target):
+        try:
+            inspect.signature(target)
+            return
+        except ValueError:  # some that are written in C
+            reason = "does not say which options it takes"
+    raise PluginError(f"{name!r} is no {kind}: it is {target!r:.80}, which {reason}. Name a class, a function or {_an(kind)}.")
 
 
 def is_ready(kind: str, target: object) -> bool:
@@ -213,6 +245,7 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
         if own:
             raise ConfigError(f"{name!r} is a ready {kind}, which takes no options; got {', '.join(own)}.")
         return adapted(kind, factory)
+    refuse_value(kind, name, factory)
     accepted = options(factory)
     anything = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
     for option in own:
@@ -228,8 +261,9 @@ def make(kind: str, spec: Spec, **defaults: Any) -> Any:
         plugin = adapted(kind, factory(**own, **offered))
     except SwirlError:
         raise
-    except Exception as error:
-        raise PluginError(f"The {kind} {name!r} could not be made: {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        failure = plugin_failure(error)
+        raise PluginError(f"The {kind} {name!r} could not be made: {type(failure).__name__}: {failure}") from failure
     with contextlib.suppress(TypeError):  # an object that can be neither hashed nor referred to weakly
         _options_of[plugin] = own
     return plugin

@@ -103,7 +103,8 @@ def test_a_mistyped_folder_is_refused_with_the_nearest_and_never_made(swirl, arg
     assert swirl("generate", *FAKES, "n=2", "out=runs/demo")[0] == 0
     before = tree()
     code, out, err = swirl(*argv)
-    assert code == 2 and "runs/dmo" in err and "Did you mean out=runs/demo?" in err and "%" not in out
+    form = "stored=[runs/demo]" if argv[0] == "train" else "out=runs/demo"
+    assert code == 2 and "runs/dmo" in err and f"Did you mean {form}?" in err and "%" not in out
     assert tree() == before
 
 

@@ -268,6 +268,10 @@ def test_evaluations_at_counts_of_sampled_tokens(swirl):
         (["trainer.lr=fast"], "trainer.lr: expected float | null, got str; got 'fast'"),
         (["trainer.loss=ppo"], "trainer.loss: expected one of policy_gradient, ppo_clip; got 'ppo'"),
         (["trainer.rl=1"], "Did you mean trainer.lr?"),
+        (["temperature=0"], "Did you mean trainer.temperature?"),
+        (["model.temperature=0"], "Did you mean trainer.temperature?"),
+        (["trainer.lr=0"], "swirl: lr is a finite number, above 0; got 0.0.\n"),
+        (["agent=random"], "`swirl train` has no group 'agent'"),
         (["setting=mian"], "No setting named 'mian'. Did you mean 'main'?"),
         (["task=gsm8k"], "The embedded policy knows the words of its settings only"),
         (["tool=[calculator]"], "brings its own tools"),
@@ -284,6 +288,23 @@ def test_evaluations_at_counts_of_sampled_tokens(swirl):
 def test_mistakes_are_one_line_and_write_nothing(given, said, swirl, tmp_path):
     assert said in error_of(swirl("train", *given, "out=run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_stored_folders_that_are_no_runs_of_episodes_are_called_what_they_are(swirl):
+    fakes = ["task=fakes:SumTasks", "tool=[fakes:EchoTool]", "agent=fakes:EchoAgent", "judge=fakes:CallJudge"]
+    assert swirl("generate", *fakes, "n=2", "out=runs/demo")[0] == 0
+    shutil.copytree("runs/demo", "runs/trained/rollouts")
+    Path("runs/trained/config.yaml").write_text("algo: {name: rft}\n")
+    for stored, says in [
+        ("[runs]", "runs is a sweep; name the runs of episodes in it: 'stored=[runs/demo,runs/trained/rollouts]'"),
+        ("[runs/trained]", "runs/trained is a training run; name the runs of episodes in it: 'stored=[runs/trained/rollouts]'"),
+        ("[runs/dmo]", "runs/dmo is no run folder: it does not exist. Did you mean stored=[runs/demo]?"),
+        ("runs/demo", "expected a list, [runs/demo] for a single one"),
+    ]:
+        said = error_of(swirl("train", "setting=easy", "algo=rft", "algo.states=stored", f"stored={stored}", "out=run"))
+        assert says in said and not Path("run").exists()
+    assert "goes on with a run: name its folder too, out=" in error_of(swirl("train", "resume=true"))
+    assert "Did you mean trained=runs/trained?" in error_of(swirl("eval", "trained=runs/traned"))
 
 
 def test_what_is_not_installed_is_named(swirl, cache, monkeypatch):

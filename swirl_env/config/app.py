@@ -32,7 +32,16 @@ from swirl_env.config.orphans import guarded_children
 from swirl_env.config.overrides import command, override
 from swirl_env.config.stages import STAGES
 from swirl_env.config.sweep import reads_run, sweep_folders
-from swirl_env.errors import ConfigError, Interrupted, StoreError, StoreLocked, SwirlError, describe_os_error
+from swirl_env.errors import (
+    ConfigError,
+    Interrupted,
+    PluginError,
+    StoreError,
+    StoreLocked,
+    SwirlError,
+    describe_os_error,
+    plugin_failure,
+)
 from swirl_env.registry import missing
 
 TREE = "pkg://swirl_env.conf"
@@ -183,7 +192,8 @@ def _task(stage: str) -> Main:
             return figure
         except BrokenPipeError:
             raise
-        except Exception as error:
+        except BaseException as raised:
+            error = _ended(raised)
             failure = StoreError(describe_os_error(error)) if _is_of_the_system(error) else error
             if alone and isinstance(failure, SwirlError):
                 raise _Failed(failure) from error
@@ -192,6 +202,16 @@ def _task(stage: str) -> Main:
             raise failure from error.__cause__ if failure is error else error
 
     return task
+
+
+def _ended(error: BaseException) -> Exception:
+    """Returns what ended a stage; a plugin that ends the program itself, with whatever exit code, is an error."""
+    failure = plugin_failure(error)
+    if failure is error:
+        return failure
+    plugin = PluginError(f"A plugin ended the program: {failure} was raised. Raise an ordinary exception in its place.")
+    plugin.__cause__ = failure
+    return plugin
 
 
 def _is_of_the_system(error: Exception) -> TypeGuard[OSError]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from swirl_env.config.plugins import GROUPS, choices
+from swirl_env.config.plugins import GROUPS, LISTS, choices
 from swirl_env.errors import ConfigError, SwirlError, UnknownName, unknown_name
 
 
@@ -22,6 +23,8 @@ def explained(stage: str, error: Exception) -> SwirlError | None:
     if isinstance(error, MissingMandatoryValue):
         return missing_value(stage, str(error.full_key))
     if isinstance(error, ConfigCompositionException):
+        if group := re.match(r"Could not override '([^']*)'\.\s*No match", str(error)):
+            return ConfigError(f"`swirl {stage}` has no group {group[1]!r}. `swirl {stage} --help` lists its groups and keys.")
         cause = error.__cause__
         if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
             return _unknown_key(stage, cause)
@@ -59,6 +62,9 @@ def _unknown_choice(error: MissingConfigException) -> SwirlError:
 
 def _ambiguous(override: str) -> ConfigError:
     key, _, values = override.partition("=")
+    if key in GROUPS:
+        one = f"for all of them write {key}=[{values}]" if key in LISTS else f"one run takes a single {key}"
+        return ConfigError(f"{override!r} names several values. To run one after the other add --multirun (-m); {one}.")
     return ConfigError(
         f"{override!r} names several values. To run one after the other add --multirun (-m); for a list write {key}=[{values}]; "
         f"for a text with commas quote it, {key}=\"'{values}'\"."
@@ -88,7 +94,8 @@ def _unknown_key(stage: str, cause: OmegaConfBaseException) -> SwirlError:
     prefix = wanted.removesuffix(key)
     known = [f"{prefix}{name}" for name in map(str, node) if name not in ("name", "hydra")]
     known += ["tool"] if "task" in known and "tool" not in known else []
-    near = difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
+    elsewhere = [name for name in _keys(node._get_root()) if name.rpartition(".")[2] == key]
+    near = elsewhere[:1] or difflib.get_close_matches(wanted, known, n=1, cutoff=0.6)
     hint = f" Did you mean {near[0]}?" if near else ""
     if prefix and node.get("name"):
         what = f"The {top} {str(node['name'])!r} has no option {key!r}.{hint} Its options: {', '.join(known) or 'none'}."
@@ -99,6 +106,15 @@ def _unknown_key(stage: str, cause: OmegaConfBaseException) -> SwirlError:
     else:
         what = f"`swirl {stage}` has no key {wanted!r}.{hint} Known: {', '.join(known)}."
     return UnknownName(what)
+
+
+def _keys(node: object, prefix: str = "") -> Iterator[str]:
+    """Yields the keys of a configuration, those of its sections in full."""
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+        for key in map(str, node):
+            if key not in ("name", "hydra"):
+                yield f"{prefix}{key}"
+                yield from _keys(node._get_node(key), f"{prefix}{key}.")
 
 
 def _first_lines(message: str) -> str:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from swirl_env.cluster.settings import ClusterOptions
 from swirl_env.config.errors import missing_value
 from swirl_env.config.overrides import command_line_keys
-from swirl_env.config.plugins import is_text, spec
+from swirl_env.config.plugins import GROUPS, LISTS, choices, is_text, spec
 from swirl_env.config.sweep import reads_run
 from swirl_env.config.typed import describe_mismatch
 from swirl_env.episodes.prompts import Prompt, recorded_prompt
@@ -187,7 +187,15 @@ def read(stage: str, kind: type[O], config: DictConfig) -> O:
         return with_recorded_texts(msgspec.convert(plain, kind), recorded_text)
     except msgspec.ValidationError as error:
         key = str(error).partition(" - at ")[2].strip("`").removeprefix("$.")
+        absent = key.partition(".")[0] or str(error).partition("field `")[2].partition("`")[0]
+        if absent in GROUPS and not plain.get(absent):
+            example = f"{absent}=[NAME,...]" if absent in LISTS else f"{absent}=NAME"
+            raise ConfigError(
+                f"`swirl {stage}` needs a {absent}: give {example}, one of {', '.join(choices(absent))}."
+            ) from error
         hint, value = _at(kind, plain, key.split("."))
+        if isinstance(value, dict) and not str(error).startswith(("Expected", "Object")):
+            raise ConfigError(str(error).partition(" - at ")[0]) from error  # a section's own words, on one of its keys
         raise ConfigError(f"{key or stage}: {describe_mismatch(error, hint, value)}.") from error
 
 

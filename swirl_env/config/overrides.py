@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -69,14 +70,20 @@ def readable(word: str) -> str:
     """Returns an override as hydra can read it.
 
     It has no words for ``judge=null``, and takes ``=`` or spaces in a value only in quotes, which a shell takes away
-    (``out=runs/agent.noise=0.2`` is the folder of a sweep's run).
+    (``out=runs/agent.noise=0.2`` is the folder of a sweep's run). A shell replaces ``~`` at the beginning of an argument
+    only, and a folder's name may look like a number.
     """
     word = {"judge=null": "judge=none", "grader=null": "grader=none", "tool=none": "tool=[]"}.get(word, word)
     key, equals, value = word.partition("=")
     if not equals or not value or (value[0] in "[{('\"" and key != "out") or not _PLAIN_KEY.fullmatch(key):
         return word
+    if value.startswith("~/") and value.isprintable():
+        value = os.path.expanduser(value)
+        word = f"{key}={value}"
     try:
-        OverridesParser.create().parse_overrides([word])
+        (parsed,) = OverridesParser.create().parse_overrides([word])
+        if key == "out" and not parsed.is_sweep_override() and isinstance(parsed.value(), bool | int | float):
+            return f"{key}='{value}'"
     except HydraException:
         escaped = value.replace("\\", "\\\\").replace("'", "\\'")
         return f"{key}='{escaped}'"

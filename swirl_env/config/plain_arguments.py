@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,4 +48,4 @@ def _value(key: str, text: str, kind: type) -> Any:
         return int(text)
     if not text:
         raise ConfigError(f"{key}= needs a value.")
-    return text
+    return os.path.expanduser(text) if text.startswith("~/") else text  # as a shell would, were it an argument of its own

@@ -12,7 +12,7 @@ from typing import Any
 
 from swirl_env.config.typed import convert_option
 from swirl_env.errors import ConfigError
-from swirl_env.registry import is_ready, load, names, serves
+from swirl_env.registry import is_ready, load, names, refuse_value, serves
 from swirl_env.store.filters import FILTERS, make_filter
 from swirl_env.texts import IS_TEXT, recorded_text
 
@@ -59,7 +59,10 @@ def factory(group: str, name: str) -> Factory | None:
     if group in _MAY_BE_NONE and name == NONE:
         return None
     target = load(group, name)
-    return None if is_ready(group, target) else target
+    if is_ready(group, target):
+        return None
+    refuse_value(group, name, target)
+    return target
 
 
 def parameters(group: str, name: str) -> dict[str, inspect.Parameter]:

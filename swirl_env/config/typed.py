@@ -31,6 +31,8 @@ def describe_mismatch(error: msgspec.ValidationError, hint: object, value: objec
     text = str(error).partition(" - at ")[0].replace("`", "")
     if get_origin(hint) is Literal:
         text = f"Expected one of {', '.join(map(str, get_args(hint)))}"
+    if text.startswith("Expected array"):
+        text = f"Expected a list, [{value}] for a single one"
     return f"{text[:1].lower()}{text[1:]}; got {value!r}"
 
 

@@ -140,6 +140,7 @@ def _build(kind: str | None, spec: Spec, options: dict[str, Any]) -> Unchecked:
         offered["tools"] = samples.TAGS
     if registry.is_ready(kind or "plugin", factory):
         return registry.make(kind or "plugin", named)
+    registry.refuse_value(kind or "plugin", name, factory)
     lacking = sorted(registry.required(factory) - named.keys() - offered.keys())
     if lacking and not (kind is not None and not options and registry.serves(kind, factory)):
         hint = "" if kind is not None or isinstance(factory, type) else "; or say what the function is, kind=tool"

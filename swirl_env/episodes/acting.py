@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 
 from swirl_env.episodes.values import checked_action
-from swirl_env.errors import PluginError, SwirlError, error_place, log_once
+from swirl_env.errors import PluginError, SwirlError, error_place, log_once, plugin_failure
 from swirl_env.protocols import Agent, AsyncAgent
 from swirl_env.types import Action, State
 
@@ -69,8 +69,9 @@ class GuardedAgent:
             actions: object = agent.act(list(states))
         except SwirlError:
             raise
-        except Exception as error:
-            return [error] if len(states) == 1 else [r for state in states for r in self._results(agent, [state])]
+        except BaseException as error:
+            failure = plugin_failure(error)
+            return [failure] if len(states) == 1 else [r for state in states for r in self._results(agent, [state])]
         if inspect.iscoroutine(actions):
             actions.close()
             raise PluginError(

@@ -13,6 +13,7 @@ from concurrent.futures import Future
 
 from swirl_env.episodes.acting import GuardedAgent
 from swirl_env.episodes.engine import Engine
+from swirl_env.errors import plugin_failure
 from swirl_env.protocols import AsyncAgent
 from swirl_env.types import State, Trajectory
 
@@ -74,8 +75,8 @@ async def _act(agent: AsyncAgent, state: State) -> object:
     """Returns the agent's action, or what it raises (`GuardedAgent` sorts them)."""
     try:
         return await agent.act_one(state)
-    except Exception as error:
-        return error
+    except BaseException as error:
+        return plugin_failure(error)
 
 
 def _shut_down(

@@ -16,7 +16,7 @@ import msgspec
 from swirl_env.episodes.failures import Failures
 from swirl_env.episodes.transcript import clean
 from swirl_env.episodes.values import all_usual, are_plain, checked_result, checked_verdict
-from swirl_env.errors import log_once, printable
+from swirl_env.errors import log_once, plugin_failure, printable
 from swirl_env.protocols import Grader, Judge, Session, StatefulTool, Tool, is_pure
 from swirl_env.types import UNAVAILABLE, SubTrajectory, Task, ToolResult, Verdict
 
@@ -39,9 +39,10 @@ def each(call: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Ite
         if type(results) is list and len(results) == len(items):
             return results
         return _listed(results, len(items))
-    except Exception as error:
+    except BaseException as error:
+        failure = plugin_failure(error)
         if len(items) == 1:
-            return [error]
+            return [failure]
     return [result for item in items for result in each(call, [item])]
 
 

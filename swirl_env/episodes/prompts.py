@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from swirl_env.errors import ConfigError, DataNotFound, PluginError, SwirlError, UnknownName, printable, unknown_name
+from swirl_env.errors import (
+    ConfigError,
+    DataNotFound,
+    PluginError,
+    SwirlError,
+    UnknownName,
+    plugin_failure,
+    printable,
+    unknown_name,
+)
 from swirl_env.protocols import ActionFormat, Tool
 from swirl_env.registry import entries, load, names
 from swirl_env.texts import Text, named_text, read_text
@@ -79,10 +88,11 @@ class PromptTemplate:
             prompt: object = self.function(task, fields)
         except SwirlError:
             raise
-        except Exception as error:
+        except BaseException as error:
+            failure = plugin_failure(error)
             raise PluginError(
-                f"The prompt function raised {type(error).__name__} on task {task.id!r:.80}: {printable(str(error)[:200])}"
-            ) from error
+                f"The prompt function raised {type(failure).__name__} on task {task.id!r:.80}: {printable(str(failure)[:200])}"
+            ) from failure
         if not isinstance(prompt, str):
             raise ConfigError(f"A prompt function returns the text of the first message; it returned {prompt!r:.60}.")
         return prompt

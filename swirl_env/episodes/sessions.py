@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from swirl_env.episodes.guarded import run_session
-from swirl_env.errors import ConfigError, PluginError, SwirlError, log_once, printable
+from swirl_env.errors import ConfigError, PluginError, SwirlError, log_once, plugin_failure, printable
 from swirl_env.protocols import EndsEpisodes, ForkableSession, Session, StatefulTool
 from swirl_env.types import UNAVAILABLE, Outcome, State, ToolCall, ToolResult
 
@@ -70,8 +70,8 @@ class SessionTable:
         if tag not in sessions:
             try:
                 sessions[tag] = _checked(self.tools[tag].open(state.task, state.seed))
-            except Exception as error:  # the next call tries again
-                log_once(self.tools[tag], f"opening a session of the tool {tag}", error, state.task.id)
+            except BaseException as error:  # the next call tries again
+                log_once(self.tools[tag], f"opening a session of the tool {tag}", plugin_failure(error), state.task.id)
         result = run_session(self.tools[tag], sessions[tag], query) if tag in sessions else UNAVAILABLE
         number = next(self._numbers)
         self._open[number] = sessions
@@ -111,14 +111,15 @@ class SessionTable:
                 if not isinstance(session, ForkableSession):
                     raise _cannot_fork(tag)
                 copies[tag] = _checked(session.fork())
-            except Exception as error:
+            except BaseException as error:
                 self._close(copies)
-                if isinstance(error, SwirlError):
+                failure = plugin_failure(error)
+                if isinstance(failure, SwirlError):
                     raise
                 raise PluginError(
-                    f"The episode cannot branch: forking its session of the tool {tag!r} raised {type(error).__name__}: "
-                    f"{printable(str(error)[:200])}"
-                ) from error
+                    f"The episode cannot branch: forking its session of the tool {tag!r} raised {type(failure).__name__}: "
+                    f"{printable(str(failure)[:200])}"
+                ) from failure
         number = next(self._numbers)
         self._open[number] = copies
         return number
@@ -162,8 +163,8 @@ def _close_all(tools: Mapping[str, StatefulTool], open_: dict[int, Sessions]) ->
         for tag, session in open_.popitem()[1].items():
             try:
                 session.close()
-            except Exception as error:
-                log_once(tools[tag], f"closing a session of the tool {tag}", error, tag)
+            except BaseException as error:
+                log_once(tools[tag], f"closing a session of the tool {tag}", plugin_failure(error), tag)
 
 
 def stateful(tools: Mapping[str, object]) -> dict[str, StatefulTool]:

@@ -14,7 +14,7 @@ from typing import Any, SupportsFloat, get_args
 import msgspec
 
 from swirl_env.episodes.transcript import clean
-from swirl_env.errors import ConfigError, PluginError, SwirlError, printable
+from swirl_env.errors import ConfigError, PluginError, SwirlError, plugin_failure, printable
 from swirl_env.protocols import TaskSource
 from swirl_env.types import Action, ActionError, Grading, Label, Task, ToolError, ToolResult, Verdict, VerdictStatus
 
@@ -119,11 +119,12 @@ def task_at(tasks: TaskSource, index: int) -> Task:
         task = tasks[index]
     except SwirlError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        failure = plugin_failure(error)
         raise PluginError(
-            f"{type(tasks).__name__} raised {type(error).__name__} for question {index} of {len(tasks)}: "
-            f"{printable(str(error)[:200])}"
-        ) from error
+            f"{type(tasks).__name__} raised {type(failure).__name__} for question {index} of {len(tasks)}: "
+            f"{printable(str(failure)[:200])}"
+        ) from failure
     return checked_task(task)
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from swirl_env.contract import CONTRACTS, Finding, check
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, printable
 
 USAGE = f"""\
 usage: swirl check PLUGIN [PLUGIN ...] [kind={"|".join(CONTRACTS)}] [option=value ...]
@@ -43,10 +43,10 @@ def _value(text: str) -> Any:
 
 def _report(plugin: str, findings: Sequence[Finding]) -> int:
     console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(plugin, "bold"))
+    console.print(Text(printable(plugin), "bold"))
     for finding in findings:
         mark = Text(" ok      ", "green") if finding.ok else Text(" BROKEN  ", "bold red")
-        console.print(Text.assemble("  ", mark, finding.name, ": ", finding.message))
+        console.print(Text.assemble("  ", mark, printable(f"{finding.name}: {finding.message}")))
     broken = sum(not finding.ok for finding in findings)
     console.print(f"  {len(findings) - broken} of {len(findings)} promises kept" + (f", {broken} broken" if broken else ""))
     return int(broken > 0)

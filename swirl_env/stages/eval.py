@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from swirl_env.config.options import EvalOptions, keys_to_resume, read
 from swirl_env.config.overrides import command, command_line_keys, override
 from swirl_env.config.sweep import reads_run
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, StoreError
 from swirl_env.evaluate import Evaluation, evaluate
 from swirl_env.fingerprint import fingerprint
 from swirl_env.protocols import Grader
@@ -75,6 +75,8 @@ def _evaluate(path: Path, verdicts: str | None, grader: Grader | None = None) ->
     store = Store(path, "r")
     table = runs.table_of(store, verdicts)
     evaluation = evaluate(store.with_verdicts(table), grader)
+    if evaluation.episodes == evaluation.failed:
+        raise _nothing_to_evaluate(path, evaluation)
     graded = "" if grader is None else fingerprint(grader, "grader")
     columns: tuple[str, ...] = ("", "value", "95 % interval", "n")
     rows: list[dict[str, str]] = [dict(zip(columns, row, strict=True)) for row in evaluation.table()]
@@ -83,6 +85,14 @@ def _evaluate(path: Path, verdicts: str | None, grader: Grader | None = None) ->
     words = [override("out", str(path)), *([] if table is None else [override("verdicts", table)])]
     print(f"next: {command('filter', *words)}   or   {command('judge', words[0], 'judge=outcome')}")
     return evaluation
+
+
+def _nothing_to_evaluate(path: Path, evaluation: Evaluation) -> StoreError:
+    """Returns the error for a run of which no episode has ended well: figures without episodes would look like a result."""
+    what = f"all {evaluation.failed:,} episodes in it failed" if evaluation.failed else "it holds no episodes yet"
+    config = runs.config_of(path)
+    again = command("generate", override("out", str(path)), "resume=true", *code_words(config)) if config else ""
+    return StoreError(f"There is nothing to evaluate in {path}: {what}." + (f" To run them: {again}" if again else ""))
 
 
 def _training(path: Path, verdicts: str | None) -> dict[str, Evaluation]:

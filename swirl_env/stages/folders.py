@@ -12,12 +12,15 @@ import msgspec
 
 from swirl_env.config import sweep
 from swirl_env.config.options import RunOptions
-from swirl_env.errors import StoreError
+from swirl_env.errors import ConfigError, StoreError
 from swirl_env.evaluate import Evaluation
 from swirl_env.stages import runs
 
 Kind = Literal["episodes", "training"]
 
+
+MOST_FOLDERS = 5_000
+"""Folders without a run that are looked through for runs below them."""
 
 ROLLOUTS = "rollouts"
 """Where a training run keeps the episodes that it has played."""
@@ -33,13 +36,31 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def runs_below(path: Path) -> Iterator[tuple[Path, Kind]]:
-    """Yields the runs in the folders below a folder, sorted; what a run keeps in folders of its own is part of it."""
-    for folder in sorted(child for child in path.iterdir() if child.is_dir() and not child.name.startswith(".")):
-        kind = kind_of(folder)
-        if kind is None:
-            yield from runs_below(folder)
-        else:
+    """Yields the runs in the folders below a folder, sorted; what a run keeps in folders of its own is part of it.
+
+    Links are followed, but a folder counts once, however many ways lead to it.
+
+    Raises:
+        StoreError: if so many folders below it hold no run that it is hardly that of a sweep: somebody's home, or ``/``.
+    """
+    seen: set[tuple[int, int]] = set()
+    without = 0
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        kind = None if folder is path else kind_of(folder)
+        if kind is not None:
             yield folder, kind
+            continue
+        without += 1
+        if without > MOST_FOLDERS:
+            raise StoreError(f"{path} has over {MOST_FOLDERS:,} folders below it that hold no run. Give the folder of the runs.")
+        children = sorted(child for child in folder.iterdir() if child.is_dir() and not child.name.startswith("."))
+        waiting += reversed(children)
 
 
 def unbegun_cells(path: Path) -> list[Path]:
@@ -132,14 +153,23 @@ def one_with_episodes(path: Path) -> Path:
     raise StoreError(f"{path} holds no episodes. Give a folder that `swirl generate` or `swirl train` wrote.")
 
 
-def no_run(path: Path) -> StoreError:
-    """Returns the error for a folder that holds no run, with the nearest one that does."""
+def no_run(path: Path, form: str = "out={}") -> StoreError:
+    """Returns the error for a folder that holds no run, with the nearest one that does.
+
+    Args:
+        path: the folder.
+        form: how the command takes a folder, with ``{}`` in its place.
+    """
+    if path.is_dir() and (first := next(runs_below(path), None)):
+        return StoreError(f"{path} is no run folder but a folder of runs: {form.format(first[0])} is one of them.")
     near = nearest_run(path)
-    hint = f" Did you mean out={near}?" if near else " Give the folder that `swirl generate` or `swirl train` wrote, out=..."
+    give = "" if form == "{}" else f", {form.format('...')}"
+    hint = f"Did you mean {form.format(near)}?" if near else f"Give the folder that `swirl generate` or `swirl train` wrote{give}"
     failed = unbegun_cells(path) if path.is_dir() else []
     if failed:
         return StoreError(f"{path} is a sweep of {len(failed)} runs that all failed before they began: there is nothing to read.")
-    return StoreError(f"{path} is no run folder: it {'holds no run' if path.is_dir() else 'does not exist'}.{hint}")
+    what = "holds no run" if path.is_dir() else "is a file" if path.exists() else "does not exist"
+    return StoreError(f"{path} is no run folder: it {what}. {hint}")
 
 
 def check_resumable(options: RunOptions, keys: Set[str]) -> None:
@@ -151,21 +181,28 @@ def check_resumable(options: RunOptions, keys: Set[str]) -> None:
 
     Raises:
         StoreError: with the nearest run.
+        ConfigError: if it names no run: a new folder would get other episodes than those that were meant.
     """
     path = Path(options.out or "")
+    if options.resume and "resume" in keys and "out" not in keys and not runs.exists(path):
+        raise ConfigError("resume=true goes on with a run: name its folder too, out=...")
     asked = {key for key in keys if not key.startswith("hydra")}
     if options.resume and "out" in asked and not asked - {*options.FREE, *options.GROWING} and not runs.exists(path):
         raise no_run(path)
 
 
 def nearest_run(path: Path) -> Path | None:
-    """Returns the run folder or sweep next to a folder whose name is nearest to its name."""
+    """Returns the run that a path lies in, or else the run folder or sweep next to it whose name is nearest to its name."""
+    if path.exists():
+        around = next((folder for folder in path.parents if folder != Path() and kind_of(folder) is not None), None)
+        if around is not None:
+            return around
     parent = path.parent
     while not parent.is_dir() and parent != parent.parent:
         parent = parent.parent
     try:
         names = {child.name: child for child in parent.iterdir() if child.is_dir() and child != path and _is_run(child)}
-    except OSError:
+    except (OSError, StoreError):  # a folder next to it that cannot be read is no help, and no mistake of this command
         return None
     wanted = path.relative_to(parent).parts[0] if path != parent else path.name
     near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)

@@ -91,7 +91,7 @@ def _runs(folder: Path) -> Iterator[tuple[Path, Kind]]:
         return
     below = list(folders.runs_below(folder)) if folder.is_dir() else []
     if not below:
-        raise folders.no_run(folder)
+        raise folders.no_run(folder, "{}")
     yield from below
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env.algos.embedded import WORDS
+from swirl_env.config.overrides import command, override
 from swirl_env.episodes.engine import Engine
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, StoreError
 from swirl_env.stages import folders, runs
 from swirl_env.stages.train_options import TrainOptions
 from swirl_env.store import Store
@@ -28,8 +29,7 @@ def load_stored(options: TrainOptions, engine: Engine) -> list[Trajectory]:
         raise ConfigError("algo.states=stored trains on stored trajectories: name their run folders, stored=[runs/demo].")
     trajectories: list[Trajectory] = []
     for folder in options.stored:
-        if folders.kind_of(Path(folder)) != "episodes":
-            raise folders.no_run(Path(folder))
+        _refuse_other_folders(Path(folder))
         mine = _chosen(Store(folder, "r"), options)
         if not mine:
             raise ConfigError(f"{folder} holds no trajectory{_selected(options.selection)} to train on.")
@@ -37,6 +37,22 @@ def load_stored(options: TrainOptions, engine: Engine) -> list[Trajectory]:
             _refuse_others(folder, mine, options, engine)
         trajectories += mine
     return trajectories
+
+
+def _refuse_other_folders(path: Path) -> None:
+    """Refuses a folder that is no run of episodes, with the folders in it that are.
+
+    Raises:
+        StoreError: saying what it is.
+    """
+    kind = folders.kind_of(path)
+    if kind == "episodes":
+        return
+    inner = [folders.with_episodes(path, kind)] if kind else list(folders.with_episodes_below(path)) if path.is_dir() else []
+    if not inner:
+        raise folders.no_run(path, "stored=[{}]")
+    words = command("train", override("stored", [str(folder) for folder in inner])).removeprefix("swirl train ")
+    raise StoreError(f"{path} is {f'a {kind} run' if kind else 'a sweep'}; name the runs of episodes in it: {words}")
 
 
 def _chosen(store: Store, options: TrainOptions) -> list[Trajectory]:

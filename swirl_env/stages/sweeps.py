@@ -106,7 +106,7 @@ def _evaluations(run: Path, kind: folders.Kind, verdicts: str | None) -> dict[st
     store = Store(run, "r")
     table = runs.table_of(store, verdicts)
     evaluation = evaluate(store.with_verdicts(table))
-    if not evaluation.episodes:
+    if evaluation.episodes == evaluation.failed:
         return {}
     evaluations.write(run, table, evaluation)
     return {"episodes": evaluation}

@@ -45,6 +45,8 @@ def _words(path: Path, others: Sequence[str], keys: set[str]) -> list[str]:
     """Returns the arguments that a training run stands for, without those that the command line replaces."""
     if folders.kind_of(path) != "training":
         nearby = [folder for folder in (path.parent, path.parent.parent) if folders.kind_of(folder) == "training"]
+        near = folders.nearest_run(path)
+        nearby += [near] if near is not None and folders.kind_of(near) == "training" else []
         hint = f" Did you mean {KEY}={nearby[0]}?" if nearby else ""
         raise StoreError(f"{KEY}={path}: expected the folder of a training run, with its config.yaml and policy/.{hint}")
     if not (path / "policy").is_dir():

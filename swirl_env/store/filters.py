@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from swirl_env.errors import ConfigError, unknown_name
+from swirl_env.errors import ConfigError, PluginError, SwirlError, plugin_failure, unknown_name
 from swirl_env.registry import load
 from swirl_env.store.codec import Key, Summary
 from swirl_env.types import Record, Trajectory
@@ -92,10 +92,32 @@ def make_filter(spec: str | Filter) -> tuple[str, Filter]:
     if isinstance(spec, str) and ":" not in spec:
         raise unknown_name("filter", spec, FILTERS)
     passes: Filter = load("filter", spec) if isinstance(spec, str) else spec
+    if not callable(passes):
+        raise PluginError(f"{spec!r:.80} is no filter: it is {passes!r:.80}. A filter is a function from a trajectory to a bool.")
     name = spec.rpartition(":")[2] if isinstance(spec, str) else str(getattr(spec, "__name__", type(spec).__name__))
     if FILTERS.get(name, passes) is not passes:
         raise ConfigError(f"{name!r} is the name of a built-in filter; give your function another name.")
     return name, passes
+
+
+def call_filter(name: str, passes: Filter, trajectory: Trajectory) -> bool:
+    """Returns whether a trajectory passes a user's filter.
+
+    Raises:
+        PluginError: if the filter raises, or returns something else than a bool: neither would be a selection.
+    """
+    try:
+        result: object = passes(trajectory)
+    except SwirlError:
+        raise
+    except BaseException as error:
+        failure = plugin_failure(error)
+        raise PluginError(
+            f"The filter {name!r} raised {type(failure).__name__} on task {trajectory.task.id!r:.80}: {str(failure)[:200]}"
+        ) from failure
+    if isinstance(result, bool) or type(result).__name__ in ("bool", "bool_"):  # NumPy's
+        return bool(result)
+    raise PluginError(f"The filter {name!r} returned {result!r:.80} on task {trajectory.task.id!r:.80}; expected True or False.")
 
 
 def why_not(name: str, trajectory: Trajectory | Summary) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from swirl_env.errors import ConfigError, StoreError, VersionError, unknown_name
 from swirl_env.store.codec import BadLine, Head, Key, StepSummary, Summary, VerdictSummary, decode_summary, decode_trajectory
-from swirl_env.store.filters import FILTERS, Filter, Selection, make_filter, subsample, why_not
+from swirl_env.store.filters import FILTERS, Filter, Selection, call_filter, make_filter, subsample, why_not
 from swirl_env.store.lines import list_files, read_file, read_line
 from swirl_env.store.verdicts import VerdictTable, duplicate_error, line_error, read_heads, warn_of_copies
 from swirl_env.types import Step, Trajectory, Verdict
@@ -112,7 +112,7 @@ class Reader:
                 reason = "" if ok else why_not(name, summary)
             else:
                 trajectory = _read(path, number, line) if table is None else _rejudged(_read(path, number, line), table)
-                ok = not head.failed and passes(trajectory)
+                ok = not head.failed and call_filter(name, passes, trajectory)
                 reason = "" if ok else why_not(name, trajectory)
             if ok:
                 keys.append(head.key)
