@@ -52,6 +52,21 @@ def write(path, rows):
         ({"answer": 12}, "12", ()),
         ({"answer": False}, "no", ()),
         ({"answer": "[sic]"}, "[sic]", ()),
+        ({"answer": "1 + 1 = 2\n####2"}, "2", ()),
+        ({"answer": "so it is \\boxed{12}."}, "12", ()),
+        ({"choices": ["Oslo", "Rome"], "answer": 1}, "Rome", ()),
+        ({"choices": ["1", "2", "3"], "answer": 1}, "2", ()),
+        ({"choices": ["1", "2", "3"], "answer": "1"}, "1", ()),
+        ({"choices": [1, 2, 3], "answer": 1}, "1", ()),
+        ({"choices": ["Oslo", "Rome"], "answer": "B"}, "Rome", ()),
+        ({"choices": {"label": ["A", "B"], "text": ["Oslo", "Rome"]}, "answerKey": "B"}, "Rome", ()),
+        ({"choices": {"label": ["1", "2"], "text": ["Oslo", "Rome"]}, "answerKey": "2"}, "Rome", ()),
+        ({"choices": [{"label": "A", "text": "Oslo"}, {"label": "B", "text": "Rome"}], "answerKey": "B"}, "Rome", ()),
+        ({"options": {"A": "Oslo", "B": "Rome"}, "answer": "B"}, "Rome", ()),
+        ({"options": ["A)21", "B)21.5"], "correct": "B"}, "21.5", ()),
+        ({"options": '["Oslo", "Rome"]', "answer": "B"}, "Rome", ()),
+        ({"options": ["Oslo", "Rome"], "answer": "Bergen"}, "Bergen", ()),
+        ({"options": {"temperature": 1}, "answer": 12}, "12", ()),
         ({"answer": "{x, y}"}, "{x, y}", ()),
         ({"answer": "[1, 2]"}, "[1, 2]", ()),
         ({"answer": "['Rome', 'Roma']"}, "Rome", ("Roma",)),
@@ -156,6 +171,11 @@ def test_an_answer_of_an_unknown_form_is_an_error_and_never_a_printed_dict(tmp_p
         ConfigError, match=r"row 2: answer: expected an answer as text or under one of value, .*got the keys \['nested'\]"
     ):
         make_tasks("jsonl", path=path)[1]
+
+
+def test_the_index_of_no_choice_is_no_answer(tmp_path):
+    with pytest.raises(ConfigError, match=r"answer: expected the text, the label or the index of one of 2 choices; got 5"):
+        make_tasks("jsonl", path=write(tmp_path / "q.jsonl", [{"question": "?", "choices": ["Oslo", "Rome"], "answer": 5}]))[0]
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ r"""The gold answers of a row, in every form that public question sets and train
 ``solution`` with ``\boxed{}``         MATH
 ``output: [{"answer": ...}]``         KILT
 ``target``, ``gold``...               benchmark suites
+``choices`` and ``answerKey``         ARC, CommonsenseQA; MMLU's index and letters too
 ====================================  =================================================
 """
 
@@ -20,7 +21,8 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from string import ascii_uppercase
 
 import msgspec
 
@@ -32,6 +34,8 @@ GOLD_COLUMNS = (
     *("answers_spans", "output"),
 )
 """Columns that may hold the gold answer; the first that does is read (``answer`` and ``answers`` together)."""
+KEY_COLUMNS = ("answerKey", "answer_key", "correct")
+"""Columns that hold the label of one of the choices of a row."""
 ALIAS_COLUMNS = ("aliases", "answer_aliases")
 _PARTS = ("value", "text", "answer", "span", "ground_truth", "target", "spans", "number", "date", "aliases")
 """Keys of an answer that is a record, in the order in which they are read."""
@@ -49,10 +53,11 @@ def read_golds(row: Mapping[str, object], source: str) -> tuple[list[str], set[s
         ConfigError: if an answer has a form that is not known.
     """
     golds: list[str] = []
+    choices = read_choices(row)
     read = {"answer", "answers", *ALIAS_COLUMNS}
-    for column in GOLD_COLUMNS:
+    for column in (*GOLD_COLUMNS, *KEY_COLUMNS) if choices else GOLD_COLUMNS:
         if not golds or column == "answers":
-            value = row.get(column)
+            value = _choice(choices, row.get(column), f"{source}: {column}" if source else column)
             if column == "answers_spans" and isinstance(value, Mapping):
                 value = value.get("spans")  # one span of every annotator, unlike the spans of other records
             golds += _texts(value, f"{source}: {column}" if source else column)
@@ -63,6 +68,43 @@ def read_golds(row: Mapping[str, object], source: str) -> tuple[list[str], set[s
         for column in ALIAS_COLUMNS:
             golds += _texts(row.get(column), f"{source}: {column}" if source else column)
     return golds, read
+
+
+def read_choices(row: Mapping[str, object]) -> dict[str, str]:
+    """Returns the choices that a row offers by their labels: A, B, C... unless it names them; empty if it offers none."""
+    value = row.get("choices") if row.get("choices") is not None else row.get("options")
+    if isinstance(value, str) and value[:1] in "[{":
+        value = _decoded(value)
+    if isinstance(value, Mapping) and {"label", "text"} <= value.keys():  # the hub's form of a list of records
+        labels, texts = (list(part) if isinstance(part, Sequence) else [] for part in (value["label"], value["text"]))
+    elif isinstance(value, Mapping):
+        labels, texts = list(value), list(value.values())
+    else:
+        texts = list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else []
+        if texts and all(isinstance(item, Mapping) and {"label", "text"} <= item.keys() for item in texts):
+            labels, texts = [item["label"] for item in texts], [item["text"] for item in texts]
+        else:
+            labels = list(ascii_uppercase[: len(texts)])
+    if len(labels) != len(texts) or not all(isinstance(text, str) for text in texts):
+        return {}
+    choices = {str(label): text.strip() for label, text in zip(labels, texts, strict=True)}
+    if all(re.match(rf"\(?{re.escape(label)} ?[).:]", text) for label, text in choices.items()):  # AQuA: "B) 21.5"
+        choices = {label: re.split(r"[).:]", text, maxsplit=1)[1].strip() for label, text in choices.items()}
+    return choices
+
+
+def _choice(choices: Mapping[str, str], value: object, source: str) -> object:
+    """Returns the text of the choice that an answer names by its label or, counted from 0, its place; else the answer."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)) or not choices or value in choices.values():
+        return value
+    label = str(value).strip()
+    if label in choices:
+        return choices[label]
+    if isinstance(value, int) and 0 <= value < len(choices):
+        return list(choices.values())[value]
+    if label.isdigit():
+        raise ConfigError(f"{source}: expected the text, the label or the index of one of {len(choices)} choices; got {value!r}.")
+    return value
 
 
 def _texts(value: object, source: str) -> Iterator[str]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Container, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
 from swirl_env.errors import ConfigError
-from swirl_env.tasks.files.answers import read_golds
+from swirl_env.tasks.files.answers import boxed_answers, read_golds
 from swirl_env.tasks.files.rows import Row
 
 _QUESTION = ("question", "Question", "query", "question_text", "problem", "Prompt", "prompt", "input")
@@ -21,6 +22,7 @@ ID_COLUMNS = ("id", "_id", "qid", "question_id", "QuestionId", "ID")
 _PASSAGES = ("context", "contexts", "paragraphs", "passages", "passage", "entity_pages", "search_results")
 _BODY = ("Body", "body")
 """What SVAMP and ASDiv tell before they ask."""
+_FINAL = re.compile(r"####\s*([^\n#]+?)\s*\Z")
 _DECOMPOSITION = ("decomposition", "question_decomposition")
 _COLUMNS = (_QUESTION, ID_COLUMNS, _PASSAGES, _BODY)
 """Groups of columns of which the first that is filled goes into a field of a task; all others go into `Task.meta` as they are."""
@@ -109,9 +111,10 @@ def join_body(body: str, question: str) -> str:
 
 
 def _final_answers(golds: list[str]) -> tuple[list[str], str]:
-    """Returns the answers without GSM8K's solutions in front of ``####``, and the first solution."""
-    parts = [gold.rpartition("#### ") for gold in golds]
-    return [final for _, _, final in parts], parts[0][0].strip() if parts else ""
+    r"""Returns the answers without the solutions that end with them, and the first solution: ``#### 12``, ``\boxed{12}``."""
+    texts = [(final[1], gold[: final.start()]) if (final := _FINAL.search(gold)) else (gold, "") for gold in golds]
+    pairs = [(next(boxed_answers(text), text), before) for text, before in texts]
+    return [text for text, _ in pairs], pairs[0][1].strip() if pairs else ""
 
 
 def has_answer(row: Row) -> bool:
