@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swirl_env import make_tasks
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, DataNotFound
 from swirl_env.tasks.files.answers import read_golds
 from swirl_env.types import Task
 
@@ -171,6 +171,30 @@ def test_an_answer_of_an_unknown_form_is_an_error_and_never_a_printed_dict(tmp_p
         ConfigError, match=r"row 2: answer: expected an answer as text or under one of value, .*got the keys \['nested'\]"
     ):
         make_tasks("jsonl", path=path)[1]
+
+
+@pytest.mark.parametrize(
+    "option", ["id_field", "question_field", "answer_field", "aliases_field", "evidence_field", "titles_field"]
+)
+def test_a_named_column_that_no_row_has_is_refused(option, tmp_path):
+    path = write(tmp_path / "q.jsonl", [{"question": "?", "answer": "Rome", "gold": "Oslo"}])
+    with pytest.raises(
+        ConfigError, match=r"expected a column 'golt', but no row has one; the columns are .* Did you mean 'gold'\?"
+    ):
+        make_tasks("jsonl", path=path, **{option: "golt"})[0]
+
+
+def test_the_first_row_without_a_gold_answer_is_told(caplog, tmp_path):
+    rows = [{"question": "a?", "answer": "b"}, *({"question": f"{i}?"} for i in range(3)), {"question": "?", "answerable": False}]
+    assert [task.answer for task in make_tasks("jsonl", path=write(tmp_path / "q.jsonl", rows))] == ["b", None, None, None, None]
+    assert [record.getMessage().partition("q.jsonl, ")[2] for record in caplog.records] == [
+        "row 2 has no gold answer: its episodes are not graded. Other rows may lack theirs too."
+    ]
+
+
+def test_a_folder_is_no_file_of_questions(tmp_path):
+    with pytest.raises(DataNotFound, match=r"it is a folder\. Name the file in it"):
+        make_tasks("jsonl", path=str(tmp_path))
 
 
 def test_the_index_of_no_choice_is_no_answer(tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -13,6 +15,8 @@ from swirl_env.tasks.files.passages import find_corpus_file, find_evidence, load
 from swirl_env.tasks.files.question_set import QuestionSet, Table, check_limit, require_answers
 from swirl_env.tasks.files.rows import Location, Row, locate, read_rows
 from swirl_env.types import Grading, Task
+
+log = logging.getLogger(__name__)
 
 _GRADINGS = ("text", "number")
 
@@ -107,12 +111,22 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
         """Opens the file."""
         corpus_file, grading, fields, answered = options
         rows = read_rows(location)
+        _check_names(rows, fields, location)
         if answered:
             fix = "Name it with answer_field=COLUMN, or pass answer_field=None for questions without answers."
             require_answers(rows, lambda row: has_answer(_renamed(row, fields)), location, fix)
 
+        lacking: list[int] = []  # the first row read that has no answer
+
         def read(row: Row, index: int) -> Task:
             question = read_question(_renamed(row, fields), index, str(location), split)
+            if question.answer is None and answered and row.get("answerable") is not False and not lacking:
+                lacking.append(index)
+                log.warning(
+                    "%s, row %d has no gold answer: its episodes are not graded. Other rows may lack theirs too.",
+                    location,
+                    index + 1,
+                )
             evidence = question.ids
             if not evidence and (question.titles or any(paragraph.supporting for paragraph in question.paragraphs)):
                 library = load_library(corpus_file, None) if corpus_file else pool_passages(location, split)
@@ -129,6 +143,16 @@ class JsonlTasks(QuestionSet[JsonlOptions]):
 
         id_field = dict(fields)["id"]
         return Table(rows, read, ids=ID_COLUMNS if id_field == "id" else (id_field,))
+
+
+def _check_names(rows: Sequence[Row], fields: tuple[tuple[str, str], ...], location: Location) -> None:
+    """Refuses a name of a column that no row has: it would be read as the usual one, or not at all."""
+    for known, own in fields:
+        if own != known and not any(own in row for row in rows):
+            columns = sorted({str(key) for i in range(min(len(rows), 100)) for key in rows[i]})
+            near = get_close_matches(own, columns, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{location}: expected a column {own!r}, but no row has one; the columns are {columns}.{hint}")
 
 
 def _covered(row: Row, fields: tuple[tuple[str, str], ...]) -> dict[str, object]:

@@ -47,6 +47,8 @@ def locate(path: str | os.PathLike[str]) -> Location:
         DataNotFound: if it is no file.
     """
     file = Path(path).expanduser().resolve()
+    if file.is_dir():
+        raise DataNotFound(f"Expected a file at {file}; it is a folder. Name the file in it.")
     if not file.is_file():
         raise DataNotFound(f"Expected a file at {file}; there is none. Check the path.")
     stat = file.stat()
