@@ -269,6 +269,37 @@ def test_an_interrupted_judge_has_stored_what_it_judged(swirl, batch, monkeypatc
     assert code == 0 and f"{8 - asked} episodes judged, 8 in the table" in out
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_an_interrupted_judge_of_a_sweep_goes_on_with_all_its_runs(swirl, force, monkeypatch):
+    assert swirl("generate", *FAKES, "-m", "n=4", "seed=0,1", "out=sweep")[0] == 0
+    words = ["judge", "out=sweep", "judge=test_cli_folders:Stops", "batch=1"]
+    if force:
+        monkeypatch.setattr(on_path().Stops, "batches", 3)  # it has passed its third batch
+        assert swirl(*words)[0] == 0
+        words.append("force=true")
+    monkeypatch.setattr(on_path().Stops, "batches", 0)
+    asked = on_path().Counting.asked
+    code, _, err = swirl(*words)
+    again = err.splitlines()[-1].partition("To go on: swirl ")[2]
+    assert code == 130 and again == "judge out=sweep judge=test_cli_folders:Stops"
+    code, out, err = swirl(*shlex.split(again))
+    table = "stops-1.2" if force else "stops-1"
+    assert code == 0 and out.splitlines()[-1].startswith(f"next: swirl eval out=sweep verdicts={table}   or"), err
+    tables = [Store(cell, "r").verdicts(table) for cell in ("sweep/seed=0", "sweep/seed=1")]
+    assert list(map(len, tables)) == [4, 4]
+    assert on_path().Counting.asked - asked == sum(len(of_one) for held in tables for of_one in held.values())  # none twice
+    assert "0 episodes judged" in swirl(*words[:4])[1]
+
+
+def test_an_interrupted_sweep_of_judges_goes_on_with_all_of_them(swirl, monkeypatch):
+    monkeypatch.setattr(on_path().Stops, "batches", 0)
+    swirl("generate", *FAKES, "n=4", "out=run")
+    code, _, err = swirl("judge", "-m", "out=run", "judge=test_cli_folders:Stops,test_cli_folders:Counting", "batch=1")
+    again = err.splitlines()[-1].partition("To go on: swirl ")[2]
+    assert code == 130 and swirl(*shlex.split(again))[0] == 0
+    assert [len(Store("run", "r").verdicts(table)) for table in ("stops-1", "counting-1")] == [4, 4]
+
+
 @pytest.mark.parametrize("name", ["a\x1b]0;owned\x07b", "a\u202eb", "a\nb", "a\x9b31mb'c\\d"])
 def test_names_of_cells_that_somebody_sent_reach_no_table_raw(swirl, name):
     for cell in ("a", name):

@@ -72,6 +72,7 @@ def test_a_choice_of_ones_own_is_found(swirl, mine):
 def test_an_unknown_flag_is_one_line(swirl):
     assert "unrecognized arguments: --nope" in error_of(swirl("generate", "--nope", "n=2")).lower()
     assert "--config-dir" in error_of(swirl("generate", "--config-dir"))
+    assert "--resolve flag can only be used" in error_of(swirl("generate", "n=2", "--resolve"))
     assert not Path("runs").exists()
 
 

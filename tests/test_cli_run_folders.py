@@ -127,8 +127,9 @@ def test_a_resumed_run_takes_what_the_command_line_leaves_out_from_the_folder(sw
         "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n",
         "x: ${oc.env:HOME}\n",
         "a: " + "x" * 2_000_000,
+        "? [a, b]\n: 1\n",
     ],
-    ids=["empty", "list", "text", "cut", "nul", "python", "deep-list", "deep-map", "aliases", "interpolation", "huge"],
+    ids=["empty", "list", "text", "cut", "nul", "python", "deep-list", "deep-map", "aliases", "interpolation", "huge", "keys"],
 )
 def test_a_garbage_configuration_is_one_sentence(swirl, run, text):
     (run / "config.yaml").write_text(text)
@@ -148,11 +149,20 @@ def test_a_garbage_configuration_is_one_sentence(swirl, run, text):
         ({"agent": {"noise": 0.3}}, "agent lacks a name"),
         ({"agent": 7}, "Expected 'object'"),
         ({"history": "nothing"}, "nothing"),
+        ({"seed": float("nan")}, "Expected 'int', got 'float'"),
     ],
 )
 def test_a_configuration_with_a_missing_surplus_or_wrong_key_is_one_sentence(swirl, run, changes, says):
     edit(run, **changes)
     assert says in error_of(swirl("generate", "out=run", "resume=true"))
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "environment.json"])
+def test_a_pipe_in_place_of_a_file_is_never_waited_for(swirl, run, name):
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    code, _, err = swirl("generate", "out=run", "resume=true")
+    assert code == 0 if name == "environment.json" else "config.yaml cannot be read: It is no ordinary file" in err
 
 
 def test_run_folders_that_are_older_than_an_option_stay_readable(swirl, run, monkeypatch):

@@ -216,3 +216,46 @@ def test_what_may_not_be_read_is_no_empty_run(tmp_path, monkeypatch, name):
             print(len(store), store.judges(), len(store.verdicts("j")))
     finally:
         os.seteuid(0)
+
+
+# What is no ordinary file
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda file: os.mkfifo(file), "cannot be read: It is no ordinary file"),
+        (lambda file: file.mkdir(), ": Is a directory"),
+        (lambda file: file.symlink_to("/dev/zero"), "It is no ordinary file|is a link, and is not"),
+        (lambda file: file.symlink_to("nowhere"), "is a link to a file that is not there|is a link, and is not"),
+    ],
+    ids=["pipe", "folder", "device", "nowhere"],
+)
+@pytest.mark.parametrize("read", [list, lambda s: s.append(episode("q9"))], ids=["read", "write"])
+def test_what_is_no_ordinary_file_is_named_and_never_waited_for(tmp_path, make, says, read):
+    file = shard(fill(tmp_path, 2))
+    file.unlink()
+    make(file)
+    with pytest.raises(StoreError, match=says), Store(tmp_path) as store:
+        read(store)
+    assert not (file.parent / "nowhere").exists()
+
+
+def test_nothing_is_written_through_a_link(tmp_path):
+    """A run folder that somebody sent may hold a link to a file of this user's: its end is no torn record of ours."""
+    mine = tmp_path / "mine.txt"
+    file = shard(fill(tmp_path / "run", 2))
+    for text in ("a secret without a line's end", file.read_text() + "my own last words"):
+        mine.write_text(text)
+        file.unlink()
+        file.symlink_to(mine)
+        with pytest.raises(StoreError, match="is a link, and is not written through"), Store(tmp_path / "run") as store:
+            store.append(episode("q9"))
+        assert mine.read_text() == text
+    table = tmp_path / "run" / "verdicts" / "j.jsonl"
+    table.parent.mkdir(exist_ok=True)
+    table.symlink_to(mine)
+    assert len(Store(tmp_path / "run", "r")) == 2  # reading is no harm
+    with pytest.raises(StoreError), Store(tmp_path / "run") as store:
+        store.append_verdicts("j", ("q0", 0), GOOD)
+    assert mine.read_text() == text

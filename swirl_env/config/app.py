@@ -97,7 +97,10 @@ def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | No
     if reads_run(stage, arguments.keys()):
         with tempfile.TemporaryDirectory(prefix="swirl-sweep-") as folder:  # hydra wants a folder for its notes
             notes = [override("hydra.sweep.dir", folder), "hydra.sweep.subdir=${hydra.job.num}"]
-            _run(stage, arguments.for_hydra(*notes, *tools))
+            try:
+                _run(stage, arguments.for_hydra(*notes, *tools))
+            except KeyboardInterrupt:
+                raise Interrupted(f"To go on: {_again(stage, arguments, [])}") from None
         return None
     _refuse_swept_folder(arguments)
     _refuse_folder_of_a_run(stage, replace(arguments, overrides=(*tools, *arguments.overrides)))

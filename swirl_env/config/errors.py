@@ -36,7 +36,7 @@ def explained(stage: str, error: Exception) -> SwirlError | None:
         return ConfigError(
             f"A group takes the name of a choice (or a list of names): {', '.join(GROUPS)}. For no judge: judge=none."
         )
-    if isinstance(error, HydraException) or "Only one of --" in str(error):
+    if isinstance(error, HydraException) or re.search(r"\bflag |Only one of --", str(error)):
         return ConfigError(_first_lines(str(error)))
     return None
 

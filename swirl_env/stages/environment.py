@@ -20,7 +20,7 @@ from typing import Any
 
 import swirl_env
 from swirl_env.registry import KINDS
-from swirl_env.store.lines import replace_file
+from swirl_env.store.lines import open_file, replace_file
 
 FILE = "environment.json"
 _SECONDS = 10
@@ -47,7 +47,7 @@ def note_environment(folder: Path) -> None:
 def read_environments(folder: Path) -> list[Environment]:
     """Returns what a run began and went on with; empty if nothing readable says so (older versions wrote none)."""
     try:
-        with (folder / FILE).open(encoding="utf-8") as file:
+        with open_file(folder / FILE) as file:
             noted = json.loads(file.read(_MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return []

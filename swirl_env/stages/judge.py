@@ -26,38 +26,49 @@ def main(config: DictConfig) -> None:
     options = read("judge", JudgeOptions, config)
     paths = folders.episode_runs(Path(options.out))
     with open_judging(options) as judging:
-        for path in paths:
-            _judge_folder(path, judging, options)
+        if options.force:  # of all runs first: whoever goes on after an interrupt asks no run twice and leaves none out
+            for path in paths:
+                _begin_again(path, judging.table)
+        tables = [_judge_folder(path, judging, options) for path in paths]
     if len(paths) > 1:
-        words = (override("out", options.out), override("verdicts", judging.table))
+        # The judge's name stands for the newest table of each run, if these are not all called the same.
+        table = tables[0] if len(set(tables)) == 1 else (judging.table.rpartition("-")[0] or judging.table)
+        words = (override("out", options.out), override("verdicts", table))
         print(f"next: {command('eval', *words)}   or   {command('filter', *words)}")
 
 
-def _judge_folder(path: Path, judging: Judging, options: JudgeOptions) -> None:
+def _judge_folder(path: Path, judging: Judging, options: JudgeOptions) -> str:
+    """Judges a run; returns the name of the table."""
     with Store(path) as store:
-        table = _table(store, judging.table, options.force)
+        table = _newest(store, judging.table)
         new, failed = judge_run(store, judging, table, options)
         total = len(store.verdicts(table))
         if new and failed == new:
             refuse_failed_judge(store, table)
     again = f"; {failed:,} hold failed verdicts, the same command asks for those again" if failed else ""
-    print(f"{new:,} episodes judged, {total:,} in the table {table} of {path}{again}")
+    print(f"{new:,} episode{'' if new == 1 else 's'} judged, {total:,} in the table {table} of {path}{again}")
     words = (override("out", str(path)), override("verdicts", table))
     report = command("report", path)
     print(f"next: {command('filter', *words)}   or   {command('eval', *words)}   or, to compare judges,   {report}")
+    return table
 
 
-def _table(store: Store, name: str, force: bool) -> str:
-    """Returns the newest table of a judge in a run; to judge everything again, the name of a new one.
+def _newest(store: Store, name: str, after: int = 0) -> str:
+    """Returns the name of a judge's newest table in a run, or of one after it.
 
     Tables are never rewritten: the second one of a judge ends in ``.2``, and so on.
     """
     number = 1
     while f"{name}.{number + 1}" in store.judges():
         number += 1
-    if force and name in store.judges():
-        number += 1
-    return name if number == 1 else f"{name}.{number}"
+    return name if number + after == 1 else f"{name}.{number + after}"
+
+
+def _begin_again(path: Path, name: str) -> None:
+    """Begins a new table of a judge in a run, if there is one already that holds something."""
+    with Store(path) as store:
+        if store.verdicts(_newest(store, name)):
+            store.begin_verdicts(_newest(store, name, after=1))
 
 
 def judge_run(store: Store, judging: Judging, table: str, options: JudgeOptions) -> tuple[int, int]:
@@ -90,7 +101,7 @@ def judge_run(store: Store, judging: Judging, table: str, options: JudgeOptions)
                 advance(len(answers))
     except KeyboardInterrupt:
         words = (*choice("judge", options.judge), *cluster_words(options.cluster))
-        again = command("judge", override("out", str(store.path)), *words)
+        again = command("judge", override("out", options.out), *words)
         raise Interrupted(f"{done} of {len(wanted)} episodes are judged. To go on: {again}") from None
     return done, failed
 

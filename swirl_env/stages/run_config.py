@@ -25,6 +25,7 @@ from swirl_env.config.overrides import (
 from swirl_env.config.plugins import GROUPS, with_texts
 from swirl_env.errors import ConfigError, StoreError
 from swirl_env.stages.run_yaml import read_yaml, write_yaml
+from swirl_env.store.lines import open_file
 from swirl_env.texts import literal
 
 Config = dict[str, Any]  # JSON values: what YAML holds
@@ -48,11 +49,14 @@ def read_config(path: Path) -> Config | None:
     """
     file = path / "config.yaml"
     try:
-        content = file.read_bytes()
+        with open_file(file) as opened:
+            content = opened.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        fix = "Choose a shorter name" if error.errno == errno.ENAMETOOLONG else "Give this user the right to read it"
+        fix = {errno.ENAMETOOLONG: "Choose a shorter name", errno.EACCES: "Give this user the right to read it"}.get(
+            error.errno or 0, "Restore it"
+        )
         raise StoreError(f"{file!s:.120} cannot be read: {error.strerror}. {fix}, or choose another folder with out=.") from error
     if not content.strip():
         return None
@@ -284,7 +288,11 @@ def _compare(path: Path, stored: Config, asked: Config, growing: Collection[str]
         old, new = before.get(key), now.get(key)
         return key in growing and (new is None or (isinstance(old, int) and isinstance(new, int) and new >= old))
 
-    differ = [key for key in sorted({*before, *now}, key=_names_first) if before.get(key) != now.get(key) and not has_grown(key)]
+    def differs(key: str) -> bool:
+        old, new = before.get(key), now.get(key)
+        return old != new and not (old != old and new != new)  # NaN is what it was
+
+    differ = [key for key in sorted({*before, *now}, key=_names_first) if differs(key) and not has_grown(key)]
     if differ:
         changes = "; ".join(f"{key} was {_brief(before.get(key))}, now {_brief(now.get(key))}" for key in differ[:3])
         more = f" and {len(differ) - 3} more" if len(differ) > 3 else ""

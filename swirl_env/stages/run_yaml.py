@@ -37,6 +37,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
     yaml_implicit_resolvers = _resolvers()
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        if not all(isinstance(key, yaml.ScalarNode) for key, _ in node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key is no text", node.start_mark)
         keys = [key.value for key, _ in node.value]
         if len(set(keys)) < len(keys):
             raise yaml.constructor.ConstructorError(None, None, "a key stands twice", node.start_mark)

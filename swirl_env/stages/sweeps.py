@@ -46,8 +46,8 @@ def show_sweep(path: Path, verdicts: str | None = None) -> list[Cell]:
         return _without_table(path, unfinished)
     for kind in ("episodes", "sampled"):
         if mine := [cell for cell in cells if kind in cell.evaluations]:
-            rows = _rows(mine)
-            tables.show(rows, f"{len(mine)} runs in {path}" + (f", verdicts of {verdicts}" if verdicts else ""))
+            what = f"{len(mine)} run{'' if len(mine) == 1 else 's'} in {path}"
+            tables.show(_rows(mine), what + (f", verdicts of {verdicts}" if verdicts else ""))
     _list_unfinished(path, unfinished)
     print(f"next: {command('eval', override('out', str(cells[0].path)))}   for one of them in full")
     return cells

@@ -11,9 +11,11 @@ import errno
 import fcntl
 import logging
 import os
+import stat
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from swirl_env.errors import StoreError, StoreLocked
 
@@ -30,8 +32,10 @@ def read_lines(path: Path, until: int | None = None) -> Iterator[tuple[int, int,
         until: reads no line that begins at or after this byte, so that a reader sees the file as it was when it began.
     """
     try:
-        file = path.open("rb", buffering=_BLOCK)
+        file = open_file(path)
     except FileNotFoundError:
+        if path.is_symlink():
+            raise StoreError(f"{path} is a link to a file that is not there. Restore that file, or delete the link.") from None
         return
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}.") from error
@@ -44,10 +48,30 @@ def read_lines(path: Path, until: int | None = None) -> Iterator[tuple[int, int,
             offset += len(line)
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Opens an ordinary file for reading; a pipe or a device, for which one would wait for ever, is refused.
+
+    Raises:
+        OSError: if it cannot be opened, or is something else.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "It is no ordinary file", str(path))
+        return os.fdopen(fd, "rb", buffering=_BLOCK)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
 def read_file(path: Path) -> bytes | None:
     """Returns the content of a small file; None if it is absent."""
     try:
-        return path.read_bytes()
+        with open_file(path) as file:
+            return file.read()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -79,7 +103,8 @@ class Appender:
     """One file open for appending. A record is on disk as a whole or not at all.
 
     Args:
-        path: the file, created if it is absent; a torn tail is removed.
+        path: the file, created if it is absent; a torn tail is removed. A link is refused: in a run folder that somebody sent it
+            may lead to any file of this user's, which would lose its end.
         sync: flush every record to the device, against power cuts as well as killed processes (about 1 ms each on an SSD).
     """
 
@@ -88,9 +113,11 @@ class Appender:
         self.sync = sync
         self._torn = False
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             self._repair()
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise StoreError(f"{path} is a link, and is not written through. Put the file itself in its place.") from error
             raise StoreError(f"{path} cannot be opened for writing: {error.strerror}.") from error
 
     @property
@@ -230,8 +257,8 @@ def _open_locked(path: Path) -> int:
             ) from error
 
 
-def _identity(stat: os.stat_result) -> tuple[int, int]:
-    return stat.st_dev, stat.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
 def replace_file(path: Path, content: bytes) -> None:

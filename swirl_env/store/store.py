@@ -130,6 +130,11 @@ class Store(Reader):
             self._tables.pop(judge, None)  # as in `append`
             raise
 
+    def begin_verdicts(self, judge: str) -> None:
+        """Creates the table of a judge, empty, if there is none yet."""
+        self.lock()
+        self._appender(self.verdicts(judge).path)
+
     def withdraw_verdicts(self, judge: str, keys: Iterable[Key]) -> int:
         """Takes back a judge's verdicts, so that the episodes can be judged again; the lines stay in the table's file.
 

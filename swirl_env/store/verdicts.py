@@ -39,7 +39,8 @@ def line_error(path: Path, number: int, error: Exception, decode: Callable[[byte
     if isinstance(error, VersionError):
         return VersionError(f"{path}, line {number}: {error}")
     damaged = [n for n, _, line in read_lines(path) if n == number or (n > number and not _is_readable(line, decode))]
-    others = f" (so are lines {', '.join(map(str, damaged[1:6]))}{', ...' if len(damaged) > 6 else ''})" if damaged[1:] else ""
+    listed = ", ".join(map(str, damaged[1:6])) + (", ..." if len(damaged) > 6 else "")
+    others = f" (so {'are lines' if damaged[2:] else 'is line'} {listed})" if damaged[1:] else ""
     return StoreError(
         f"{path}, line {number} is damaged: {str(error)[:200]}{others}. Restore the file, or go on without "
         f"{'these records' if damaged[1:] else 'this record'}: {deletion(path, damaged)}"
