@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,13 +53,22 @@ def _locate(module: str) -> Path | None:
 def _imports(module: str, path: Path) -> Iterator[str]:
     """Yields the modules that a source file imports, each with the packages around it."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for base, names in _statements(package, path.read_bytes()):
+        yield from _with_parents(base)
+        yield from (name for name in names if _locate(name) is not None)
+
+
+@functools.cache  # a process asks again for every warm start that it uses, and parsing took longer than a small update
+def _statements(package: str, source: bytes) -> list[tuple[str, list[str]]]:
+    """Returns each module that a source imports, with what is taken from it: modules or anything else."""
+    statements: list[tuple[str, list[str]]] = []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (parent for alias in node.names for parent in _with_parents(alias.name))
+            statements += [(alias.name, []) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             base = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
-            yield from _with_parents(base)
-            yield from (name for alias in node.names if _locate(name := f"{base}.{alias.name}") is not None)
+            statements.append((base, [f"{base}.{alias.name}" for alias in node.names]))
+    return statements
 
 
 def _with_parents(module: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Fixtures: the shared data, read in place and never copied into the project; the command line in an empty folder."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,9 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 
 settings.register_profile("no clock", deadline=None)  # a busy machine fails no test
 settings.load_profile("no clock")
+gc.disable()  # while a million objects that stay are made, which would be looked through again and again
 let_waiting_threads_sleep()  # before any test loads torch: spinning threads stall those of the test next to them
 
 import forked  # noqa: E402  (its processes have the environment that is there now)
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported and collected out of what is looked through whenever garbage is collected, as training does."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
