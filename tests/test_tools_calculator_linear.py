@@ -1,5 +1,6 @@
 """Reading takes time linear in the length of the input: operations are counted for inputs of one and of two lengths."""
 
+import functools
 import inspect
 import re
 import sys
@@ -56,12 +57,27 @@ def deep() -> Iterator[None]:
     sys.setrecursionlimit(limit)
 
 
+SINGLE = (ops.LITERAL, ops.NOT_LITERAL, ops.IN, ops.ANY)
+"""Items of a pattern that stand for one character."""
+
+
+@functools.cache
+def wordlike(char: str) -> bool:
+    return re.match(r"\w", char) is not None
+
+
+@functools.cache
+def parsed(pattern: re.Pattern[str]) -> tuple[list[Any], dict[tuple[int, str], bool]]:
+    """Returns what a pattern consists of, and room for which of its items characters are met by."""
+    return list(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE)), {}
+
+
 class Steps:
     """A backtracking matcher of its own over Python's parsed patterns, which counts what it compares."""
 
     def __init__(self, pattern: re.Pattern[str], subject: str) -> None:
         self.flags = pattern.flags
-        self.items = list(_parser.parse(pattern.pattern, pattern.flags & ~re.UNICODE))
+        self.items, self.met = parsed(pattern)
         self.subject = subject
         self.count = 0
         self.end = -1
@@ -83,10 +99,16 @@ class Steps:
         return True
 
     def run(self, items: list[Any], place: int, then: Callable[[int], bool]) -> bool:
-        if not items:
+        at = 0
+        while at < len(items) and items[at][0] in SINGLE:  # no recursion for a row of characters
+            self.count += 1
+            if place >= len(self.subject) or not self.one(items[at], self.subject[place]):
+                return False
+            at, place = at + 1, place + 1
+        if at == len(items):
             return then(place)
         self.count += 1
-        (op, argument), rest = items[0], items[1:]
+        (op, argument), rest = items[at], items[at + 1 :]
         if op in (ops.MAX_REPEAT, ops.MIN_REPEAT):
             return self.repeat(op is ops.MAX_REPEAT, argument, place, lambda end: self.run(rest, end, then))
         if op is ops.SUBPATTERN:
@@ -97,13 +119,12 @@ class Steps:
             start = place if argument[0] > 0 else place - argument[1].getwidth()[0]
             met = start >= 0 and self.run(list(argument[1]), start, lambda end: True)
             return met == (op is ops.ASSERT) and self.run(rest, place, then)
-        if op is ops.AT:
-            return self.at(argument, place) and self.run(rest, place, then)
-        return place < len(self.subject) and self.one(items[0], self.subject[place]) and self.run(rest, place + 1, then)
+        assert op is ops.AT, op
+        return self.at(argument, place) and self.run(rest, place, then)
 
     def repeat(self, greedy: bool, argument: Any, place: int, then: Callable[[int], bool]) -> bool:
         least, most, items = argument[0], argument[1], list(argument[2])
-        if len(items) == 1 and items[0][0] in (ops.LITERAL, ops.NOT_LITERAL, ops.IN, ops.ANY):  # no recursion for "[a-z]+"
+        if len(items) == 1 and items[0][0] in SINGLE:  # no recursion for "[a-z]+"
             end = place
             while end < len(self.subject) and end - place < most and self.one(items[0], self.subject[end]):
                 end += 1
@@ -122,14 +143,21 @@ class Steps:
         return then(place)
 
     def at(self, where: Any, place: int) -> bool:
-        if where is ops.AT_BEGINNING_STRING:
-            return place == 0
-        if where is ops.AT_END_STRING:
-            return place == len(self.subject)
         before, after = self.subject[place - 1 : place] if place else "", self.subject[place : place + 1]
-        return (re.match(r"\w", before) is None) != (re.match(r"\w", after) is None)
+        lines = bool(self.flags & re.M)
+        if where in (ops.AT_BEGINNING, ops.AT_BEGINNING_STRING):
+            return not before or (where is ops.AT_BEGINNING and lines and before == "\n")
+        if where in (ops.AT_END, ops.AT_END_STRING):
+            return not after or (where is ops.AT_END and lines and after == "\n")
+        return (wordlike(before) != wordlike(after)) == (where is ops.AT_BOUNDARY)
 
     def one(self, item: Any, char: str) -> bool:
+        key = id(item), char  # the items of a pattern live as long as it does
+        if (met := self.met.get(key)) is None:
+            met = self.met[key] = self.compared(item, char)
+        return met
+
+    def compared(self, item: Any, char: str) -> bool:
         op, argument = item
         if op is ops.ANY:
             return char != "\n" or bool(self.flags & re.S)
@@ -174,8 +202,8 @@ def test_patterns_take_twice_the_steps_for_twice_the_text(name: str, pattern: re
         if unit.isspace() and pattern is not text._BLANKS:
             continue  # runs of blanks are one blank before any other pattern sees them
         for one, two in zip(pumped(unit, 16), pumped(unit, 32), strict=True):
-            steps = [Steps(pattern, subject).search(anchored) for subject in (one, two)]
-            assert steps[1] < 2.4 * steps[0] + 50, (unit, steps)
+            steps = Steps(pattern, two).search(anchored)
+            assert steps < 50 or steps < 2.4 * (half := Steps(pattern, one).search(anchored)) + 50, (unit, half, steps)
 
 
 def lines(query: str) -> int:
