@@ -174,7 +174,8 @@ def serve(descriptor):
     with contextlib.suppress(ImportError):
         from swirl_env.algos.sources import imported_sources
 
-        imported_sources("swirl_env.algos.warm_start", "swirl_env.agents.scripted", "swirl_env.tools.search")  # parsed once for all
+        # Parsed once for all children, which hash them for the key of a warm start.
+        imported_sources("swirl_env.algos.warm_start", "swirl_env.agents.scripted", "swirl_env.tools.search")
     sys.path[:2] = []
     gc.collect()
     gc.freeze()  # what is shared is never looked through again, at the end of a child least of all
