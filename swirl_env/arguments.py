@@ -88,6 +88,24 @@ DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_p
 """Reads JSON alone: no NaN, no number beyond all bounds, no key twice."""
 
 
+_LOST_BACKSLASH = re.compile(
+    r"(?<!\\)((?:\\\\)*)\\(?:([bf])(?=[a-z])|(t)(?=imes|ext|heta|frac)|(r)(?=ight|floor|ceil)|[ac-eg-mo-qsv-zA-Z])"
+)
+"""A backslash in JSON text that begins LaTeX rather than an escape that is meant; the last letters begin no escape at all."""
+_CODES = {"b": "0008", "f": "000c", "t": "0009", "r": "000d"}
+LOST_BACKSLASH = 'A backslash in JSON is written twice: "\\\\frac" for \\frac.'
+
+
+def has_lost_backslash(text: str) -> bool:
+    r"""Whether JSON as a model wrote it holds LaTeX with single backslashes: JSON reads ``"\frac"`` as a form feed and "rac"."""
+    return "\\" in text and _LOST_BACKSLASH.search(text) is not None
+
+
+def spell_controls(text: str) -> str:
+    """Returns JSON text in which control characters before letters are spelled so that `has_lost_backslash` is false of it."""
+    return _LOST_BACKSLASH.sub(lambda m: f"{m[1]}\\u{_CODES[m[2] or m[3] or m[4]]}", text)
+
+
 def loads(text: str) -> Json:
     """Returns what a JSON text says; None if it is none (or null), or holds what `DECODER` refuses."""
     try:
@@ -122,6 +140,8 @@ def read_arguments(schema: Schema, text: str) -> dict[str, Json] | str:
         arguments = {only: _bare(schema, properties.get(only, {}), stripped)}
     elif not stripped:
         arguments = {}
+    elif isinstance(arguments, dict) and has_lost_backslash(stripped):
+        return LOST_BACKSLASH
     if not isinstance(arguments, dict):
         return f"The arguments were no JSON object; write {example(schema)}."
     return check_arguments(schema, arguments)

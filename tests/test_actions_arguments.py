@@ -13,7 +13,7 @@ from fakes import EchoTool, SumTasks
 from swirl_env.arguments import check_arguments, read_arguments
 from swirl_env.contract import assert_contract
 from swirl_env.env import ToolUseEnv
-from swirl_env.episodes.formats import HermesBareFormat, HermesFormat, XmlFormat
+from swirl_env.episodes.formats import HermesBareFormat, HermesFormat, NativeFormat, XmlFormat
 from swirl_env.errors import ConfigError
 from swirl_env.types import Answer, Malformed, ToolCall, ToolResult
 from swirl_env.vector import ToolVectorEnv
@@ -178,6 +178,27 @@ def test_hermes_answers_arguments_that_it_cannot_use_with_what_is_missing(call, 
 def test_numbers_beyond_all_bounds_are_no_json(number):
     text = f'<tool_call>{{"name": "route", "arguments": {{"stops": {number}}}}}</tool_call>'
     assert "not valid JSON" in HermesFormat(("route",), {"route": Route.parameters}).parse(text).reason
+
+
+@pytest.mark.parametrize(
+    "latex", [r"\frac{1}{2}", r"2 \times 3", r"\binom{4}{2}", r"\sqrt{2}", r"\left(1\right)", r"\\ \text{km}"]
+)
+@pytest.mark.parametrize("form", [HermesFormat, HermesBareFormat, NativeFormat])
+def test_latex_in_json_is_not_read_without_its_backslash(form, latex):
+    fmt = form(("math_exp",))
+    call = '<tool_call>{"name": "math_exp", "arguments": {"query": "%s"}}</tool_call>'
+    read = fmt.parse(call % latex)
+    assert isinstance(read, Malformed) and "A backslash in JSON is written twice" in read.reason
+    inner = json.dumps(f'{{"query": "{latex}"}}')  # the object as a string, its own backslashes single again
+    read = fmt.parse(f'<tool_call>{{"name": "math_exp", "arguments": {inner}}}</tool_call>')
+    assert isinstance(read, Malformed) and "A backslash in JSON is written twice" in read.reason
+    assert fmt.parse(call % latex.replace("\\", "\\\\")).query == latex
+    assert fmt.parse(fmt.call("math_exp", "\x0crac \times \right x\n\ty")).query == "rac \times \right x\n\ty"
+
+
+def test_tabs_and_line_ends_in_code_are_meant():
+    call = '<tool_call>{"name": "python", "arguments": {"query": "if x:\\n\\treturn y\\nu = 2"}}</tool_call>'
+    assert HermesFormat(("python",)).parse(call).query == "if x:\n\treturn y\nu = 2"
 
 
 def test_hermes_of_typed_tools():

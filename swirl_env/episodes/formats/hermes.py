@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from swirl_env.arguments import loads, named, scalar_text, schema_of, single
+from swirl_env.arguments import LOST_BACKSLASH, has_lost_backslash, loads, named, scalar_text, schema_of, single, spell_controls
 from swirl_env.episodes.formats.scanner import ANSWER, TagScanner, unread
 from swirl_env.episodes.reasoning import reasoning_end
 from swirl_env.protocols import Tool
@@ -52,6 +52,8 @@ class HermesFormat:
 
     def _call(self, content: str, start: int, end: int) -> ParsedAction:
         call = loads(_unfenced(content))
+        if has_lost_backslash(content):
+            return Malformed(LOST_BACKSLASH, start, end)
         if call is None:
             return Malformed("The tool call was not valid JSON.", start, end)
         if isinstance(call, list) and call and all(isinstance(one, dict) for one in call):
@@ -77,6 +79,8 @@ class HermesFormat:
         schema = self.parameters.get(tag)
         only = QUERY if schema is None else single(schema)
         inner = loads(arguments) if isinstance(arguments, str) else None
+        if isinstance(arguments, str) and arguments.lstrip().startswith('{"') and has_lost_backslash(arguments):
+            return Malformed(LOST_BACKSLASH, 0, 0)
         if isinstance(inner, dict) and (schema is not None or len(inner) == 1):
             arguments = inner
         if only and (text := scalar_text(arguments)) is not None:
@@ -100,14 +104,14 @@ class HermesFormat:
                 return Malformed(f"The argument {named(next(iter(arguments)))} was not a text.", 0, 0)
             fields = ", ".join(named(name) for name in arguments)
             return Malformed(f'The tool takes one text, {{"{QUERY}": "..."}}; the call had the arguments {fields}.', 0, 0)
-        return json.dumps(arguments, ensure_ascii=False)
+        return spell_controls(json.dumps(arguments, ensure_ascii=False))
 
     def call(self, tool: str, query: str) -> str:
         """Writes a tool call."""
         arguments: Any = {QUERY: query}
         if tool in self.parameters and isinstance(inner := loads(query), dict):
             arguments = inner
-        body = json.dumps({"name": tool, "arguments": arguments}, ensure_ascii=False)
+        body = spell_controls(json.dumps({"name": tool, "arguments": arguments}, ensure_ascii=False))
         # A "</tool_call>" inside the query would end the call early; the escape is the same string to a JSON reader.
         return f"<tool_call>{body.replace('<', chr(92) + 'u003c')}</tool_call>"
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from swirl_env.arguments import DECODER, Schema, loads, scalar_text, schema_of, single
+from swirl_env.arguments import DECODER, Schema, loads, scalar_text, schema_of, single, spell_controls
 from swirl_env.episodes.formats.hermes import QUERY, HermesFormat, whole_text
 from swirl_env.episodes.formats.scanner import ANSWER, unread
 from swirl_env.episodes.reasoning import CLOSE, THINK
@@ -188,7 +188,7 @@ class NativeFormat(HermesFormat):
 
 def arguments_text(arguments: Mapping[str, Any] | str) -> str:
     """Returns arguments, or a name, as JSON in which no tag and no control token can be read."""
-    return _MARKUP.sub(r"\\u003c", json.dumps(arguments, ensure_ascii=False))
+    return _MARKUP.sub(r"\\u003c", spell_controls(json.dumps(arguments, ensure_ascii=False)))
 
 
 def _read_built_in(text: str, tool: str, start: int, at: int) -> tuple[_Element | None, int]:
