@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
+import forked  # noqa: E402
 from swirl_env.algos.embedded import SETTINGS, build_model, build_tokenizer  # noqa: E402
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
 from swirl_env.benchmarks import killed, killed_train  # noqa: E402
@@ -39,8 +40,16 @@ def untrained(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_training_run_ends_like_an_unbroken_one(untrained, capsys):
+def test_a_killed_training_run_ends_like_an_unbroken_one(untrained, capsys, monkeypatch):
+    processes = []
+
+    def start(command, folder):
+        processes.append(forked.start([*command[1:], f"out={folder}"]))
+        return processes[-1]
+
+    monkeypatch.setattr(killed_train, "_started", start)
     assert killed_train.main(["--kills", "1", "--algos", "return_to_go", "--options", *SMALL]) == 0
+    assert len([process.communicate() for process in processes]) == 3  # the whole run, the killed one, the one that went on
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("return_to_go: 6 updates in ")
     assert second.startswith("  seed 0: killed ") and second.endswith("; identical")
