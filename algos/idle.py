@@ -68,9 +68,13 @@ class Idleness:
             cost: what the run has cost.
         """
         reasons = "; ".join(f"in {count} updates {reason}" for reason, count in self._reasons.most_common(3))
+        advice = (
+            "Check the rewards for huge values, or lower trainer.lr."
+            if set(self._reasons) == {_NOT_FINITE} and not ended
+            else "A policy that earns no reward yet needs demonstrations first (algo=rft algo.states=stored), or an easier task."
+        )
         return TrainingError(
-            f"Nothing was trained on: {ended or reasons or 'no update was made'} ({cost}{self._judged()}). A policy that earns "
-            f"no reward yet needs demonstrations first (algo=rft algo.states=stored), or an easier task."
+            f"Nothing was trained on: {ended or reasons or 'no update was made'} ({cost}{self._judged()}). {advice}"
         )
 
     def _judged(self) -> str:

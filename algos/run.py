@@ -36,7 +36,7 @@ from swirl_env.algos.run_logs import METRICS, TIMING
 from swirl_env.algos.sampling import Servers, branch_episodes, sample_actions, sample_episodes
 from swirl_env.algos.trainer import Trainer
 from swirl_env.episodes.engine import Engine
-from swirl_env.errors import ConfigError
+from swirl_env.errors import ConfigError, TrainingError
 from swirl_env.seeding import episode_seed
 from swirl_env.store import Store
 from swirl_env.types import State, Step, Trajectory
@@ -180,9 +180,10 @@ class Run:
         """Checks that the run has trained on something; whoever calls an algorithm's `train` calls this after it.
 
         Raises:
-            TrainingError: if no update changed the policy, with the reason.
+            TrainingError: if no update changed the policy, with the reason; or if its weights are not finite any more.
         """
         self._looping = False
+        self._refuse_infinite_weights()
         self._save()
         self._kept.close()
         spent = self.spent
@@ -446,8 +447,18 @@ class Run:
         critic say, belongs into the checkpoint too.
         """
         if self._unsaved:
+            self._refuse_infinite_weights()
             self._unsaved = False
             self.files.save(asdict(self.spent))
+
+    def _refuse_infinite_weights(self) -> None:
+        """Refuses to keep weights that an update has made infinite: no later run could do anything with them."""
+        trained = (weights for weights in self.agent.model.parameters() if weights.requires_grad)
+        if not all(bool(torch.isfinite(weights).all()) for weights in trained):
+            raise TrainingError(
+                f"The weights of the policy are not finite any more after {self.spent.updates} updates, and were not saved: "
+                f"trainer.lr is too high for these rewards. Begin again with a lower one."
+            )
 
     def evaluate(self) -> dict[str, float]:
         """Returns what `evaluate` measures now; costs nothing of the budget, nor of the seconds in ``timing.jsonl``."""

@@ -188,9 +188,18 @@ def test_rewards_that_overflow_skip_updates_and_stop_the_run(reward, tmp_path):
         json.loads(line, parse_constant=refuse)
 
 
+@pytest.mark.parametrize("save_every", [0, 1])
+def test_weights_that_are_not_finite_are_never_kept(save_every, tmp_path, monkeypatch):
+    run = prepared(tmp_path, Evens(), Limits(updates=1), save_every=save_every)
+    monkeypatch.setattr(run.trainer.optimizer, "step", lambda lr: next(run.agent.model.parameters()).data.fill_(float("inf")))
+    with pytest.raises(TrainingError, match=r"any more after 1 updates, and were not saved: trainer\.lr is too high"):
+        ReturnToGo(episodes_per_update=4, baseline="none").train(run)
+    assert not list(tmp_path.glob("checkpoints/*"))
+
+
 def test_updates_skipped_to_the_very_end_are_an_error(tmp_path):
     run = prepared(tmp_path, Says(Verdict.good(reward=3e38)), Limits(updates=2))
-    with pytest.raises(TrainingError, match="Nothing was trained on: in 2 updates loss or gradient was not finite"):
+    with pytest.raises(TrainingError, match=r"in 2 updates loss or gradient was not finite.*Check the rewards"):
         ReturnToGo(episodes_per_update=4, baseline="none").train(run)
 
 

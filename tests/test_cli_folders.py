@@ -154,6 +154,10 @@ def test_eval_of_a_training_run_shows_what_it_measured_and_writes_nothing(swirl)
     assert "has no tables of verdicts" in error_of(swirl("eval", "out=run", "verdicts=rules"))
     for stage in ("judge", "filter"):
         assert "is a training run that keeps no episodes" in error_of(swirl(stage, "out=run"))
+    Path("run/config.yaml").write_text("algo: {name: reinforce}\njudge: {name: 'fakes:Evens'}\n")
+    code, out, _ = swirl("eval", "out=run")
+    assert out.splitlines()[-1] == "next: swirl train out=run resume=true judge=fakes:Evens"
+    assert "Go on with it: swirl train out=run resume=true judge=fakes:Evens" in error_of(swirl("eval", "trained=run"))
     assert "another stage" in error_of(swirl("generate", *FAKES, "out=run", "resume=true"))
 
 

@@ -271,6 +271,8 @@ def test_evaluations_at_counts_of_sampled_tokens(swirl):
         (["temperature=0"], "Did you mean trainer.temperature?"),
         (["model.temperature=0"], "Did you mean trainer.temperature?"),
         (["trainer.lr=0"], "swirl: lr is a finite number, above 0; got 0.0.\n"),
+        (["precision=fp8"], "precision: expected one of no, fp16, bf16; got 'fp8'"),
+        (["trainer.betas=[0.9]"], "trainer.betas: expected array of length 2, got 1; got [0.9]"),
         (["agent=random"], "`swirl train` has no group 'agent'"),
         (["setting=mian"], "No setting named 'mian'. Did you mean 'main'?"),
         (["task=gsm8k"], "The embedded policy knows the words of its settings only"),

@@ -31,9 +31,16 @@ def describe_mismatch(error: msgspec.ValidationError, hint: object, value: objec
     text = str(error).partition(" - at ")[0].replace("`", "")
     if get_origin(hint) is Literal:
         text = f"Expected one of {', '.join(map(str, get_args(hint)))}"
-    if text.startswith("Expected array"):
+    if text.startswith("Invalid enum value"):
+        text = f"Expected one of {', '.join(map(str, _named(hint)))}"
+    if text.startswith("Expected array") and not isinstance(value, list | tuple | dict):
         text = f"Expected a list, [{value}] for a single one"
     return f"{text[:1].lower()}{text[1:]}; got {value!r}"
+
+
+def _named(hint: object) -> list[object]:
+    """Returns the values that a type names, in a union too; of other types nothing."""
+    return list(get_args(hint)) if get_origin(hint) is Literal else [name for part in get_args(hint) for name in _named(part)]
 
 
 def _is_checked(hint: object) -> bool:

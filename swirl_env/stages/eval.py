@@ -123,5 +123,6 @@ def _training(path: Path, verdicts: str | None) -> dict[str, Evaluation]:
         code = code_words({key: value for key, value in runs.config_of(path).items() if key != "algo"})
         print(f"next: {command('eval', override('trained', str(path)), *code)}")
     else:
-        print(f"next: {command('train', override('out', str(path)), 'resume=true')}")
+        code = code_words(runs.config_of(path))
+        print(f"next: {command('train', override('out', str(path)), 'resume=true', *code)}")
     return by_time.get("after", {})

@@ -12,9 +12,11 @@ import msgspec
 
 from swirl_env.config import sweep
 from swirl_env.config.options import RunOptions
+from swirl_env.config.overrides import command, override
 from swirl_env.errors import ConfigError, StoreError
 from swirl_env.evaluate import Evaluation
 from swirl_env.stages import runs
+from swirl_env.stages.run_config import code_words
 
 Kind = Literal["episodes", "training"]
 
@@ -78,7 +80,7 @@ def training_results(path: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         msgspec.convert(content, _Results)
     except (ValueError, RecursionError) as error:
-        raise StoreError(f"{file} is damaged: {error}. Resume the run, or delete it.") from error
+        raise StoreError(f"{file} is damaged: {error}. Restore it, or delete it.") from error
     return content
 
 
@@ -127,9 +129,10 @@ def with_episodes(path: Path, kind: Kind) -> Path:
         return path
     if runs.has_episodes(path / ROLLOUTS):
         return path / ROLLOUTS
+    code = code_words({key: value for key, value in runs.config_of(path).items() if key != "algo"})
     raise StoreError(
         f"{path} is a training run that keeps no episodes (keep_rollouts=none, or an older version). "
-        f"`swirl eval trained={path}` makes some with its policy."
+        f"`{command('eval', override('trained', str(path)), *code)}` makes some with its policy."
     )
 
 

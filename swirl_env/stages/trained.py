@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swirl_env.config.arguments import Arguments, read_arguments
-from swirl_env.config.overrides import readable
+from swirl_env.config.overrides import command, override, readable
 from swirl_env.errors import ConfigError, StoreError
 from swirl_env.stages import folders
-from swirl_env.stages.run_config import check_code, read_config, to_options
+from swirl_env.stages.run_config import check_code, code_words, read_config, to_options
 
 KEY = "trained"
 STAGES = ("generate", "eval")
@@ -50,7 +50,8 @@ def _words(path: Path, others: Sequence[str], keys: set[str]) -> list[str]:
         hint = f" Did you mean {KEY}={nearby[0]}?" if nearby else ""
         raise StoreError(f"{KEY}={path}: expected the folder of a training run, with its config.yaml and policy/.{hint}")
     if not (path / "policy").is_dir():
-        raise StoreError(f"{path} has no policy/ yet: the run has not ended. Go on with it: swirl train out={path} resume=true")
+        again = command("train", override("out", str(path)), "resume=true", *code_words(read_config(path) or {}))
+        raise StoreError(f"{path} has no policy/ yet: the run has not ended. Go on with it: {again}")
     config = read_config(path) or {}
     check_code(path, {key: value for key, value in config.items() if key not in {*keys, "algo"}}, others)
     from swirl_env.stages.next_command import setting_words  # loads PyTorch
