@@ -39,3 +39,14 @@ class Limits:
         check_count(0, sampled_tokens=self.sampled_tokens, updates=self.updates)
         if not self.sampled_tokens and not self.updates:
             raise ConfigError("Nothing would end the run: limit the sampled tokens or the updates.")
+
+    def reached(self, spent: Spent, block: int = 1) -> bool:
+        """Whether a run that has spent so much is over.
+
+        Args:
+            spent: what it has cost.
+            block: updates that belong together: tokens that were sampled for all of them are trained on before the run ends for
+                want of more.
+        """
+        out_of_tokens = self.sampled_tokens and spent.sampled_tokens >= self.sampled_tokens
+        return bool((out_of_tokens and spent.updates % block == 0) or (self.updates and spent.updates >= self.updates))

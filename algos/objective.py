@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -140,3 +140,13 @@ class PolicyLoss:
         divergence = own - 1 - own.log()  # k3 of KL(behaviour || policy), whose tokens these are
         sums = {"ratio": ratio, "clipped": clipped, "kl_behaviour": divergence, "compared": torch.ones_like(ratio)}
         return {name: float(values.sum()) for name, values in sums.items()}
+
+
+def of_global_batch(loss: Loss, mine: NDArray[np.int64]) -> Loss:
+    """Returns the loss with the indices of its steps in the global batch, in place of those in this process's part.
+
+    Args:
+        loss: counts steps over the global batch.
+        mine: [n], the indices there of the n steps of this process.
+    """
+    return lambda inputs: loss(replace(inputs, index=torch.from_numpy(mine).to(inputs.index)[inputs.index]))

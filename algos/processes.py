@@ -21,6 +21,11 @@ class Processes:
     def __init__(self, accelerator: Accelerator) -> None:
         self.rank, self.world = int(accelerator.process_index), int(accelerator.num_processes)
         self.main = bool(accelerator.is_main_process)
+        self._accelerator = accelerator
+
+    def wait(self) -> None:
+        """Returns when all processes have called it."""
+        self._accelerator.wait_for_everyone()
 
     def share(self, n: int) -> range:
         """Returns which of `n` items this process does."""

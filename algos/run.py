@@ -11,13 +11,13 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from swirl_env.agents.transformers import TransformersAgent
@@ -25,15 +25,16 @@ from swirl_env.algos.algorithm_state import S
 from swirl_env.algos.batch import TokenStep
 from swirl_env.algos.budget import Limits as Limits
 from swirl_env.algos.budget import Spent as Spent
+from swirl_env.algos.evaluations import Evaluate, Evaluations
 from swirl_env.algos.idle import Idleness, check_acted
 from swirl_env.algos.kept import Keep, Kept
-from swirl_env.algos.measure import Actor, generating
-from swirl_env.algos.objective import Loss
+from swirl_env.algos.objective import Loss, of_global_batch
 from swirl_env.algos.processes import Processes
 from swirl_env.algos.ranges import check_count
 from swirl_env.algos.run_files import RunFiles
 from swirl_env.algos.run_logs import METRICS, TIMING
-from swirl_env.algos.sampling import Servers, branch_episodes, sample_actions, sample_episodes
+from swirl_env.algos.sampler import Sampler, Servers, check_ratios
+from swirl_env.algos.sampling import branch_episodes, sample_actions, sample_episodes
 from swirl_env.algos.trainer import Trainer
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, TrainingError
@@ -42,8 +43,6 @@ from swirl_env.store import Store
 from swirl_env.types import State, Step, Trajectory
 
 T = TypeVar("T")
-Evaluate = Callable[[TransformersAgent], dict[str, float]]
-"""Measures the policy; its figures go into the metrics."""
 
 
 class Algorithm(Protocol):
@@ -105,9 +104,7 @@ class Run:
         servers: Servers | None = None,
         refresh_every: int = 1,
     ) -> None:
-        _check_ratios(agent, trainer)
-        self._servers, self._refresh_every = servers, refresh_every
-        self._served_at: int | None = None
+        check_ratios(agent, trainer)
         precision = trainer.accelerator.mixed_precision
         if agent.precision is None and precision in ("bf16", "fp16"):
             agent.precision = precision  # rollouts and training see one policy
@@ -115,12 +112,12 @@ class Run:
         self.folder, self.limits, self.seed = Path(folder), limits, seed
         self.stored = list(stored)
         self.spent = Spent()
-        self._evaluate, self._eval_every, self._save_every = evaluate, eval_every, save_every
-        self._eval_at_tokens, self._evaluate_at = sorted(eval_at_tokens), evaluate_at
+        self._save_every = save_every
         self._report, self._watch, self._block = report, watch, 1
         self._began = time.monotonic()
         self.processes = Processes(trainer.accelerator)
         """The processes that share the run."""
+        self._sampler = Sampler(agent, servers, refresh_every, self.processes)
         self._branched = 0
         self._looping = self._unsaved = self._random_restored = False
         trainer.seed = seed
@@ -131,7 +128,7 @@ class Run:
             self.files.begin()
         else:
             self.spent = Spent(**counters)
-        self._evaluated_at = self.spent.sampled_tokens
+        self._evaluations = Evaluations(agent, evaluate, eval_every, evaluate_at, eval_at_tokens, self.spent.sampled_tokens)
         self.ended = ""
         """Why the run ended before its limit; empty if it did not."""
         self._idleness = Idleness(engine.judge)
@@ -139,9 +136,7 @@ class Run:
     @property
     def done(self) -> bool:
         """Whether a limit has been reached."""
-        limits, spent = self.limits, self.spent
-        out_of_tokens = limits.sampled_tokens and spent.sampled_tokens >= limits.sampled_tokens
-        return bool((out_of_tokens and spent.updates % self._block == 0) or (limits.updates and spent.updates >= limits.updates))
+        return self.limits.reached(self.spent, self._block)
 
     def updates(self, until: int | None = None, block: int = 1) -> Iterator[int]:
         """Yields the numbers of the updates to come, from where the run stands, until a limit or update `until`.
@@ -191,22 +186,6 @@ class Run:
             cost = f"{spent.updates:,} updates, {spent.sampled_tokens:,} sampled tokens, {spent.judge_calls:,} judge calls"
             raise self._idleness.error(self.ended, cost)
 
-    @property
-    def staleness(self) -> int | None:
-        """How many updates the weights that sample are behind those in training; None if the latter sample themselves."""
-        return None if self._served_at is None else self.spent.updates - self._served_at
-
-    def _actor(self) -> Actor:
-        """Returns who samples now; servers whose weights are too old get the present ones first."""
-        if self._servers is None:
-            return self.agent
-        if self.staleness is None or self.staleness >= self._refresh_every:
-            if self.processes.main:
-                self._servers.refresh(self.spent.updates)
-            self.trainer.accelerator.wait_for_everyone()
-            self._served_at = self.spent.updates
-        return self._servers
-
     def rng(self, *what: int) -> np.random.Generator:
         """Returns a generator for a purpose, the same whenever the run comes back to it."""
         return np.random.default_rng([self.seed, *what])
@@ -221,9 +200,8 @@ class Run:
             raise ConfigError(f"{questions} questions were asked for at a time, but there are only {len(tasks)}.")
         order = [(first + i) % len(tasks) for i in range(questions)]
         seed = episode_seed(self.seed, f"rollouts/{self.spent.updates}", first)
-        trajectories = sample_episodes(
-            self._actor(), self.engine, self.processes, order, samples, self.slots, seed, self._watch
-        )  # fmt: skip
+        actor = self._sampler.actor(self.spent.updates)
+        trajectories = sample_episodes(actor, self.engine, self.processes, order, samples, self.slots, seed, self._watch)
         self.spent.questions = first + questions
         self._kept.add(trajectories, self.spent.episodes, self.spent.updates)
         self._count_episodes([(t, 0) for t in trajectories])
@@ -251,7 +229,8 @@ class Run:
         engine = self.engine if judge else self.engine.without_judge()
         purpose = f"branch/{self.spent.updates}/{self._branched}"
         self._branched += 1
-        groups = branch_episodes(self._actor(), engine, self.processes, states, samples, self.slots, self.seed, purpose)
+        actor = self._sampler.actor(self.spent.updates)
+        groups = branch_episodes(actor, engine, self.processes, states, samples, self.slots, self.seed, purpose)
         fresh = [(t, len(state.steps)) for state, group in zip(states, groups, strict=True) for t in group]
         self._count_episodes(fresh, judged=judge)
         return groups
@@ -281,7 +260,10 @@ class Run:
 
         Steps of an action that failed (a state that the model cannot hold) have unscored verdicts and no tokens.
         """
-        groups = sample_actions(self._actor(), self.engine, self.processes, states, samples, self.seed, self.spent.updates)
+        updates = self.spent.updates
+        groups = sample_actions(
+            self._sampler.actor(updates), self.engine, self.processes, states, samples, self.seed, updates
+        )  # fmt: skip
         steps = [step for group in groups for step in group]
         self._count(steps)
         if steps:
@@ -383,7 +365,7 @@ class Run:
     ) -> dict[str, float]:
         gain, usable = np.asarray(advantages, dtype=np.float64), np.asarray(valid, dtype=np.bool_)
         mine = self._mine(steps)
-        indexed = None if loss is None else _of_global_batch(loss, np.array(mine, dtype=np.int64))
+        indexed = None if loss is None else of_global_batch(loss, np.array(mine, dtype=np.int64))
         return trainer.update([steps[i] for i in mine], gain[mine], usable[mine], count, loss=indexed)
 
     def update(
@@ -412,8 +394,8 @@ class Run:
             TrainingError: if no step had a usable reward, `MOST_UNUSABLE` times in a row.
         """
         gain, usable = np.asarray(advantages, dtype=np.float64), self.trainer.usable(steps, valid)
-        if self.staleness is not None:
-            metrics["staleness"] = float(self.staleness)
+        if (staleness := self._sampler.staleness(self.spent.updates)) is not None:
+            metrics["staleness"] = float(staleness)
         measured = self._train(self.trainer, steps, gain, usable, count, loss)
         self.spent.trained_tokens += int(measured.pop("tokens"))
         # With a KL there are steps without any advantage; they teach nothing.
@@ -426,13 +408,13 @@ class Run:
         metrics["unusable_steps"] = float((~usable).sum())
         counts = {name: value for name, value in asdict(self.spent).items() if name != "updates"}
         row: dict[str, float | None] = {"update": self.spent.updates, **measured, **metrics, **counts}
-        if self._evaluate is not None and (self.done or self._due(self._eval_every)):
-            row |= self.evaluate()
+        row |= self._evaluations.after_update(self.spent.updates, last=self.done)
         row = {key: value if value is not None and math.isfinite(value) else None for key, value in row.items()}
         self.files.write(METRICS, row)
-        self.files.write(TIMING, {"update": self.spent.updates, "seconds": round(time.monotonic() - self._began, 3)})
-        self._evaluate_at_tokens()
-        self._unsaved = self._unsaved or self._due(self._save_every)
+        seconds = time.monotonic() - self._began - self._evaluations.seconds
+        self.files.write(TIMING, {"update": self.spent.updates, "seconds": round(seconds, 3)})
+        self._evaluations.at_tokens(self.spent.sampled_tokens)
+        self._unsaved = self._unsaved or (self._save_every > 0 and self.spent.updates % self._save_every == 0)
         if not self._looping:
             self._save()
         if self._report is not None and self.processes.main:
@@ -460,25 +442,6 @@ class Run:
                 f"trainer.lr is too high for these rewards. Begin again with a lower one."
             )
 
-    def evaluate(self) -> dict[str, float]:
-        """Returns what `evaluate` measures now; costs nothing of the budget, nor of the seconds in ``timing.jsonl``."""
-        start = time.monotonic()
-        with generating(self.agent):
-            figures = {} if self._evaluate is None else self._evaluate(self.agent)
-        self._began += time.monotonic() - start
-        return figures
-
-    def _evaluate_at_tokens(self) -> None:
-        start, now = time.monotonic(), self.spent.sampled_tokens
-        for tokens in self._eval_at_tokens:
-            if self._evaluate_at is not None and self._evaluated_at < tokens <= now:
-                self._evaluate_at(tokens)
-        self._evaluated_at = now
-        self._began += time.monotonic() - start
-
-    def _due(self, every: int) -> bool:
-        return every > 0 and self.spent.updates % every == 0
-
     def _count(self, steps: Sequence[Step], *, judged: bool = True) -> None:
         self._idleness.read(steps)
         self.spent.sampled_tokens += sum(len(step.action.token_ids) for step in steps)
@@ -492,22 +455,3 @@ class Run:
         long = self.agent.max_context if any(t.ended == "length" for t, _ in finished) else 0
         acted = [step.action for t, old in finished for step in t.steps[old:]]
         check_acted(acted, self.spent.updates + 1, too_long=long)
-
-
-def _of_global_batch(loss: Loss, mine: NDArray[np.int64]) -> Loss:
-    """Returns the loss with the indices of its steps in the global batch, in place of those in this process's part."""
-    return lambda inputs: loss(replace(inputs, index=torch.from_numpy(mine).to(inputs.index)[inputs.index]))
-
-
-def _check_ratios(agent: TransformersAgent, trainer: Trainer) -> None:
-    """Refuses a loss of ratios pi / pi_behaviour whose two sides would be different distributions of the same policy."""
-    if not trainer.config.needs_ratios:
-        return
-    loss = trainer.config.loss
-    if agent.top_p < 1:
-        raise ConfigError(f"{loss} needs ratios over all tokens; sampling with top_p={agent.top_p} cuts some off. Use top_p=1.")
-    if agent.temperature != trainer.config.temperature:
-        raise ConfigError(
-            f"{loss} compares the policy with the distribution sampled from: the agent samples at temperature "
-            f"{agent.temperature}, the trainer scores at {trainer.config.temperature}. Set both to the same."
-        )

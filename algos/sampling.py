@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import msgspec
 
@@ -16,14 +15,6 @@ from swirl_env.errors import ConfigError
 from swirl_env.protocols import needs_results
 from swirl_env.seeding import episode_seed
 from swirl_env.types import Answer, State, Step, Trajectory
-
-
-class Servers(Actor, Protocol):
-    """Servers that sample with copies of the policy."""
-
-    def refresh(self, version: int) -> None:
-        """Sends them the present weights."""
-        ...
 
 
 def sample_episodes(

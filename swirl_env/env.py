@@ -9,8 +9,9 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.error import ResetNeeded
 
-from swirl_env.episodes.engine import Engine, Transition
+from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.prompts import Prompt, PromptFunction
+from swirl_env.episodes.transition import Transition
 from swirl_env.episodes.values import task_at
 from swirl_env.errors import ConfigError, UnknownName, unknown_name
 from swirl_env.protocols import FindsTasks, TaskSource

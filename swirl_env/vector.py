@@ -26,8 +26,9 @@ from swirl_env.env import (
     reset_options,
     step_info,
 )
-from swirl_env.episodes.engine import Engine, Transition
+from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.terminal import render_state
+from swirl_env.episodes.transition import Transition
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.registry import Spec
 from swirl_env.spaces import UnicodeText

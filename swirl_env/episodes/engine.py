@@ -6,37 +6,33 @@ A step of n episodes makes one call to each tool that they use and one to the ju
 from __future__ import annotations
 
 import copy
-import json
 import numbers
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
 
-from swirl_env.arguments import Schema, read_arguments, schema_of
+from swirl_env.arguments import read_arguments, schema_of
 from swirl_env.episodes.failures import Failures
-from swirl_env.episodes.formats import ANSWER
 from swirl_env.episodes.guarded import run_grader, run_judge, run_tool
 from swirl_env.episodes.prompts import Prompt, PromptFunction, make_prompt
-from swirl_env.episodes.reasoning import THINK
 from swirl_env.episodes.sessions import Call, SessionTable, stateful
+from swirl_env.episodes.toolset import functions_text, make_tools, schema_text
 from swirl_env.episodes.transcript import clean, initial_state, next_state, observe
+from swirl_env.episodes.transition import Transition, ended_by, no_answer, record
 from swirl_env.episodes.values import checked_action, checked_task, is_plain_action
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.grading import grade
-from swirl_env.protocols import ActionFormat, BringsGrader, Grader, Judge, OffersFunctions, TaskSource, Tool, is_pure
+from swirl_env.protocols import BringsGrader, Grader, Judge, TaskSource, is_pure
 from swirl_env.registry import Spec, conforming, make, make_format, make_grader
 from swirl_env.texts import Text
 from swirl_env.types import (
     Action,
     Answer,
-    Ended,
     History,
     Malformed,
     Outcome,
     ParsedAction,
-    Record,
     Settings,
     State,
     Step,
@@ -48,20 +44,8 @@ from swirl_env.types import (
     Verdict,
 )
 
-_TAG = re.compile(r"[A-Za-z_][\w.-]*")
-
-
 Batches = dict[str, tuple[list[int], list[Any]]]
 """Tag of a tool -> its calls: their positions, and the query or arguments of each."""
-
-
-class Transition(Record, frozen=True):
-    """What one action led to. `step` is None if the agent could not act; `ended` is None while the episode goes on."""
-
-    state: State
-    step: Step | None
-    ended: Ended | None = None
-    outcome: Outcome | None = None
 
 
 class Engine:
@@ -98,7 +82,7 @@ class Engine:
     ) -> None:
         tasks = conforming("task", tasks)
         self.tasks = tasks
-        self.tools = _make_tools(tasks.tools if tools is None else tools, tasks)
+        self.tools = make_tools(tasks.tools if tools is None else tools, tasks)
         self.judge: Judge | None = None if judge is None else conforming("judge", make("judge", judge))
         self._pure = self.judge is not None and is_pure(self.judge)
         steps = _count("max_steps", tasks.max_steps if max_steps is None else max_steps)
@@ -109,9 +93,9 @@ class Engine:
             raise ConfigError(f"format is the name of an action format or 'package.module:Attr'; got {format!r:.60}.")
         self._sessions = SessionTable(stateful(self.tools))
         self._typed = {tag: schema for tag, tool in self.tools.items() if (schema := schema_of(tool)) is not None}
-        schemas = tuple((tag, _schema_text(tag, schema)) for tag, schema in self._typed.items())
+        schemas = tuple((tag, schema_text(tag, schema)) for tag, schema in self._typed.items())
         self.format = make_format(format, tuple(self.tools), schemas)
-        functions = _functions_text(self.format, list(self.tools.values()))
+        functions = functions_text(self.format, list(self.tools.values()))
         self.settings = Settings(tuple(self.tools), steps, format, history, max_chars, functions)
         self.prompt = make_prompt(prompt, instructions, examples)
         self._own_grader: Grader | None = None if grader is None else make_grader(grader)
@@ -367,15 +351,15 @@ class Engine:
         state = tried.state
         settings = state.settings
         if tried.outcome is not None:
-            return _end(tried, verdict, "answered", tried.outcome)
+            return ended_by(tried, verdict, "answered", tried.outcome)
         if len(state.steps) + 1 >= settings.max_steps:
-            return _end(tried, verdict, "budget", self.unanswered(state.task))
+            return ended_by(tried, verdict, "budget", self.unanswered(state.task))
         call, result = tried.call, tried.result
         correction = self.format.correction(call) if type(call) is Malformed else ""
         step = Step(tried.action, call, result, observe(call, result, correction), verdict)
         after = next_state(state, step)
         if after.chars > settings.max_chars:
-            return _end(tried, verdict, "length", self.unanswered(state.task))
+            return ended_by(tried, verdict, "length", self.unanswered(state.task))
         return Transition(after, step)
 
     def unanswered(self, task: Task) -> Outcome:
@@ -391,18 +375,8 @@ class Engine:
         return Transition(state, None, "error", Outcome())
 
     def trajectory(self, end: Transition, sample: int = 0, agent: str = "") -> Trajectory:
-        """Returns the record of a finished episode.
-
-        Args:
-            end: its last transition.
-            sample: which sample of the task this is.
-            agent: name of the agent that acted.
-        """
-        state = end.state
-        if end.ended is None or end.outcome is None:
-            raise ConfigError("A trajectory is the record of a finished episode; this one goes on.")
-        prompt = state.turns[0].text
-        return Trajectory(state.task, state.settings, prompt, state.steps, end.ended, end.outcome, sample, state.seed, agent)
+        """Returns the record of a finished episode, see `swirl_env.episodes.transition.record`."""
+        return record(end, sample, agent)
 
 
 def _grader_of(tasks: TaskSource) -> Grader | None:
@@ -410,37 +384,8 @@ def _grader_of(tasks: TaskSource) -> Grader | None:
     return tasks.grader if isinstance(tasks, BringsGrader) else None
 
 
-def _make_tools(specs: Sequence[Spec], tasks: TaskSource) -> dict[str, Tool]:
-    """Returns the tools by tag."""
-    if isinstance(specs, str | Mapping):
-        raise ConfigError(f"tools is a list of names, mappings or tools; got {specs!r} alone. Write tools=[{specs!r}].")
-    tools: dict[str, Tool] = {}
-    for spec in specs:
-        tool = conforming("tool", make("tool", spec, corpus=tasks.corpus))
-        if not isinstance(tool.tag, str) or not _TAG.fullmatch(tool.tag):
-            raise ConfigError(f"The tag of a tool is made of letters, digits and '_', not a digit first; got {tool.tag!r}.")
-        if tool.tag in tools or tool.tag in (ANSWER, THINK):
-            raise ConfigError(f"Every tool needs a tag of its own; {tool.tag!r} is taken. Give one of them another tag.")
-        tools[tool.tag] = tool
-    return tools
-
-
 def _never_run(step: SubTrajectory) -> bool:
     return step.result is None and type(step.call) is ToolCall
-
-
-def _schema_text(tag: str, schema: Schema) -> str:
-    try:
-        text = json.dumps(schema, sort_keys=True)
-        named = isinstance(schema, Mapping) and all(isinstance(part, Mapping) for part in schema.get("properties", {}).values())
-    except (TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"The parameters of the tool {tag!r} are no JSON Schema: {error}.") from error
-    if not named:
-        raise ConfigError(
-            f"The parameters of the tool {tag!r} are a JSON Schema object, "
-            f'{{"type": "object", "properties": {{...}}, "required": [...]}}; got {schema!r:.80}.'
-        )
-    return text
 
 
 def _count(name: str, value: object) -> int:
@@ -455,29 +400,6 @@ def _count(name: str, value: object) -> int:
     raise ConfigError(f"{name} counts {what} and must be a whole number of at least 1; got {value!r:.60}.")
 
 
-def _functions_text(fmt: ActionFormat, tools: Sequence[Tool]) -> str:
-    """Returns the tools as the JSON text that chat templates get; empty for formats that say all in the prompt."""
-    return json.dumps(fmt.functions(tools), ensure_ascii=False) if tools and isinstance(fmt, OffersFunctions) else ""
-
-
-def no_answer(task: Task) -> Outcome:
-    """Returns the outcome of an episode that ended without an answer: wrong if it could have been right."""
-    return Outcome(None, None, None) if task.answer is None else Outcome(None, False, 0.0)
-
-
-def cut_short(state: State, sample: int = 0, agent: str = "") -> Trajectory:
-    """Returns the record of an episode that was ended from outside, by a step limit: ``ended="budget"``, without an answer.
-
-    Args:
-        state: the state after its last step, ``info["state"]`` of an environment.
-        sample: which sample of the task this is.
-        agent: name of the agent that acted.
-    """
-    prompt = state.turns[0].text
-    outcome = no_answer(state.task)
-    return Trajectory(state.task, state.settings, prompt, state.steps, "budget", outcome, sample, state.seed, agent)
-
-
 def _usable(action: Action) -> Action:
     """Returns an action with values that can be stored.
 
@@ -488,14 +410,3 @@ def _usable(action: Action) -> Action:
         return checked_action(action)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"This action cannot be used: {error}.") from error
-
-
-def _end(tried: SubTrajectory, verdict: Verdict, ended: Ended, outcome: Outcome) -> Transition:
-    """Returns the end of an episode by its last step, whose observation nobody reads.
-
-    The turns of the final state are those that the last action was chosen on; its steps hold that action too.
-    """
-    state = tried.state
-    last = Step(tried.action, tried.call, tried.result, "", verdict)
-    final = State(state.task, state.settings, state.turns, (*state.steps, last), state.seed, state.chars)
-    return Transition(final, last, ended, outcome)

@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from swirl_env.arguments import loads
-from swirl_env.episodes.engine import Engine, cut_short
+from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.formats.native import arguments_text
 from swirl_env.episodes.sessions import stateful
 from swirl_env.episodes.transcript import escape, observe
+from swirl_env.episodes.transition import cut_short
 from swirl_env.episodes.values import task_at
 from swirl_env.errors import ConfigError
 from swirl_env.protocols import OffersFunctions

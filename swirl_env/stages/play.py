@@ -12,9 +12,10 @@ from rich.text import Text
 from swirl_env.config.options import PlayOptions, read
 from swirl_env.config.overrides import command, command_line_keys, override
 from swirl_env.env import find_task
-from swirl_env.episodes.engine import Engine, Transition
+from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.terminal import render_verdict
 from swirl_env.episodes.transcript import observe
+from swirl_env.episodes.transition import Transition
 from swirl_env.errors import ConfigError, Interrupted, printable
 from swirl_env.protocols import Agent
 from swirl_env.registry import make_agent

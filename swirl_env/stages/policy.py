@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from swirl_env.agents.transformers import TransformersAgent
 from swirl_env.agents.transformers.load import NEEDS_PEFT, add_adapter
 from swirl_env.algos.embedded import MAX_NEW_TOKENS, embedded_agent, get_setting
-from swirl_env.algos.sampling import Servers
+from swirl_env.algos.sampler import Servers
 from swirl_env.algos.warm_start import WarmStart, warm_start
 from swirl_env.episodes.engine import Engine
 from swirl_env.errors import ConfigError, MissingExtra

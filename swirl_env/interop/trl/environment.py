@@ -10,10 +10,11 @@ from typing import Any, ClassVar, Literal, get_args
 from msgspec.structs import replace
 
 from swirl_env.env import as_engine, find_task
-from swirl_env.episodes.engine import Engine, Transition
+from swirl_env.episodes.engine import Engine
 from swirl_env.episodes.failures import Failures
 from swirl_env.episodes.guarded import run_judge
 from swirl_env.episodes.transcript import clean, result_of, subtrajectories
+from swirl_env.episodes.transition import Transition
 from swirl_env.episodes.values import task_at
 from swirl_env.errors import ConfigError, unknown_name
 from swirl_env.interop.trl.methods import tool_method
