@@ -277,8 +277,9 @@ class Parser:
         ):
             factors.append(("letter", self.take()))
             return True
-        if _is_inverse(last) and type(factors[-2]) is int and self.at_variable() and gcd(factors[-2], last[1]) > 1:
-            raise CalcError("It is unclear how far the division reaches: use parentheses.")  # 12/3x, where 1/2x is a half of x
+        if _is_inverse(last) and type(factors[-2]) is int and self.at_variable():
+            if type(last[1]) is not int or gcd(factors[-2], last[1]) > 1:  # 12/3x and 6/.5x, where 1/2x is a half of x
+                raise CalcError("It is unclear how far the division reaches: use parentheses.")
         return self.multiply(factors)
 
     def multiply(self, factors: list[Node]) -> bool:
@@ -326,8 +327,6 @@ class Parser:
         """Reads the words of a unit: "apples", "square feet", "pieces of laundry"."""
         words: list[str] = []
         while self.at_word() or (words and self.token == "of" and self.is_word(self.place + 1)):
-            if self.listing and self.token == "and":
-                break
             if self.token.lower() in STOP_WORDS and self.token != "of":
                 raise CalcError(_WORDS)
             words.append(self.take())
@@ -338,8 +337,8 @@ class Parser:
         return " ".join(words)
 
     def at_word(self) -> bool:
-        """Whether the next token is a word."""
-        return self.token[:1].isalpha() and self.is_word(self.place)
+        """Whether the next token is a word; "and" is none between the items of a list in words."""
+        return self.token[:1].isalpha() and not (self.listing and self.token == "and") and self.is_word(self.place)
 
     def is_word(self, place: int) -> bool:
         """Whether the token there is no function, no constant, no operator and no one-letter variable."""
