@@ -277,9 +277,10 @@ class Parser:
         ):
             factors.append(("letter", self.take()))
             return True
-        if _is_inverse(last) and type(factors[-2]) is int and self.at_variable():
-            if type(last[1]) is not int or gcd(factors[-2], last[1]) > 1:  # 12/3x and 6/.5x, where 1/2x is a half of x
-                raise CalcError("It is unclear how far the division reaches: use parentheses.")
+        # 1/2x is a half of x; 12/3x and 6/.5x may be more than that.
+        part = _is_inverse(last) and type(factors[-2]) is int and self.at_variable()
+        if part and (type(last[1]) is not int or gcd(factors[-2], last[1]) > 1):
+            raise CalcError("It is unclear how far the division reaches: use parentheses.")
         return self.multiply(factors)
 
     def multiply(self, factors: list[Node]) -> bool:
