@@ -16,7 +16,7 @@ from swirl_env.algos.embedded import SETTINGS, build_model, build_tokenizer  # n
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
 from two_processes import run_group  # noqa: E402
 
-RUN = ["train", "algo=return_to_go", "algo.episodes_per_update=4", "setting=easy", "max_steps=2", "updates=5"]
+RUN = ["train", "algo=return_to_go", "algo.episodes_per_update=4", "setting=easy", "max_steps=2", "updates=3"]
 RUN += ["judge=fakes:Evens", "model.max_new_tokens=8", "slots=4", "eval.episodes=0", "save_every=2"]
 LAUNCH = ["-m", "accelerate.commands.launch", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
 
