@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,26 @@ def test_a_killed_build_goes_on_with_its_next_part(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(build, "_write_part", lambda target, *rest: written.append(target.name) or write(target, *rest))
     Search(corpus=passages_of(300), cache_dir=str(tmp_path))
     assert written[0] == "000004" and len(written) > 2
+    (index,) = tmp_path.glob("search-v*/bm25-*")
+    own = files_of(index)
+    del own["manifest.json"]
+    assert own == built(tmp_path / "whole", passages_of(300))
+
+
+def test_a_build_killed_while_it_removes_its_parts_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    remove = shutil.rmtree
+
+    def killed(folder: Path, **options: Any) -> None:
+        if (half := Path(folder) / "000000" / "starts").exists():
+            half.unlink()
+            raise KeyboardInterrupt
+        remove(folder, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Search(corpus=passages_of(300), cache_dir=str(tmp_path))
+    Search(corpus=passages_of(300), cache_dir=str(tmp_path))
     (index,) = tmp_path.glob("search-v*/bm25-*")
     own = files_of(index)
     del own["manifest.json"]

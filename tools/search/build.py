@@ -55,7 +55,8 @@ class IndexOptions(msgspec.Struct, frozen=True):
 
 def build(folder: Path, passages: PassageStore, options: IndexOptions) -> None:
     """Writes the index of passages to a folder, which may hold what a killed build has left there."""
-    parts_folder = folder / "parts"
+    parts_folder, merged = folder / "parts", folder / "parts.merged"
+    shutil.rmtree(merged, ignore_errors=True)
     parts_folder.mkdir(exist_ok=True)
     if len(passages) >= _MANY:
         _log.info("Building the search index of %s passages.", f"{len(passages):,}")
@@ -70,7 +71,9 @@ def build(folder: Path, passages: PassageStore, options: IndexOptions) -> None:
         if len(passages) >= _MANY and parts[-1].stop < len(passages):
             _log.info("Search index: %.0f %% of the passages are read.", 100 * parts[-1].stop / len(passages))
     _merge(folder, parts, options)
-    shutil.rmtree(parts_folder)
+    # Out of the way first: a build that is killed in the middle of the removal must not go on with what is left of them.
+    os.rename(parts_folder, merged)
+    shutil.rmtree(merged)
 
 
 def load_compiled() -> Any:
