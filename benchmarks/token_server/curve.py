@@ -21,6 +21,8 @@ from swirl_env.stages.policy import warm_policy
 
 ARMS = {"policy": 0, "server, fresh weights": 1, "server, up to 4 updates old": 5}
 """Name -> updates between two refreshes; 0 for no server."""
+LEARNS = ("algo=return_to_go", "algo.gamma=0", "algo.baseline=none", "algo.outcome_weight=5", "trainer.lr=0.001")
+"""Each step its own reward, and the outcome at the last: success rises from the first updates on."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,31 +30,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m swirl_env.benchmarks.token_server.curve", description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--setting", default="main")
-    parser.add_argument("--updates", type=int, default=40)
-    parser.add_argument("--every", type=int, default=10, help="updates between evaluations")
+    parser.add_argument("--updates", type=int, default=80)
+    parser.add_argument("--every", type=int, default=20, help="updates between evaluations")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("words", nargs="*", help="further arguments of `swirl train`")
-    given = parser.parse_args(argv)
+    options = parser.parse_args(argv)
     curves: dict[str, list[list[dict[str, Any]]]] = {}
     for number, (name, refresh) in enumerate(ARMS.items()):
-        for seed in range(given.seeds):
-            out = given.out / f"arm-{number}-seed-{seed}"
-            curves.setdefault(name, []).append(_run(out, given, refresh, seed))
+        for seed in range(options.seeds):
+            out = options.out / f"arm-{number}-seed-{seed}"
+            curves.setdefault(name, []).append(_run(out, options, refresh, seed))
     for line in _table(curves):
         print(line)
     return 0
 
 
-def _run(out: Path, given: argparse.Namespace, refresh: int, seed: int) -> list[dict[str, Any]]:
-    words = [f"out={out}", f"setting={given.setting}", f"seed={seed}", f"updates={given.updates}", "budget=null", "resume=true"]
-    words += ["algo=return_to_go", "trainer.importance_cap=2", f"eval.every={given.every}", "eval.quick=300", "eval.episodes=0"]
-    words += ["keep_rollouts=none", *given.words]
-    if len(rows := _rows(out)) >= given.updates:
+def _run(out: Path, options: argparse.Namespace, refresh: int, seed: int) -> list[dict[str, Any]]:
+    words = [
+        f"out={out}",
+        f"setting={options.setting}",
+        f"seed={seed}",
+        f"updates={options.updates}",
+        "budget=null",
+        "resume=true",
+    ]
+    words += [*LEARNS, "trainer.importance_cap=2", f"eval.every={options.every}", "eval.quick=300", "eval.episodes=0"]
+    words += ["keep_rollouts=none", *options.words]
+    if len(rows := _rows(out)) >= options.updates:
         return rows
     if not refresh:
         _train(words)
     else:
-        with TokenServer(warm_policy(given.setting, 0)) as server:
+        with TokenServer(warm_policy(options.setting, 0)) as server:
             words += ["rollouts=server", f"server.base_url={server.url}", f"server.model={server.name}", "server.refresh=vllm"]
             _train([*words, f"server.every={refresh}"])
     return _rows(out)
