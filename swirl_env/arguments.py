@@ -89,7 +89,8 @@ DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, object_p
 
 
 _LOST_BACKSLASH = re.compile(
-    r"(?<!\\)((?:\\\\)*)\\(?:([bf])(?=[a-z])|(t)(?=imes|ext|heta|frac)|(r)(?=ight|floor|ceil)|[ac-eg-mo-qsv-zA-Z])"
+    r"(?<!\\)((?:\\\\)*)\\(?:(b)(?=inom|ar\b|ar\{|eta|egin|oldsymbol|ig|mod|ullet)|(f)(?=rac|loor|orall|box|lat)"
+    r"|(t)(?=imes|ext|heta|frac)|(r)(?=ight|floor|ceil)|[ac-eg-mo-qsv-zA-Z])"
 )
 """A backslash in JSON text that begins LaTeX rather than an escape that is meant; the last letters begin no escape at all."""
 _CODES = {"b": "0008", "f": "000c", "t": "0009", "r": "000d"}
@@ -103,7 +104,7 @@ def has_lost_backslash(text: str) -> bool:
 
 def spell_controls(text: str) -> str:
     """Returns JSON text in which control characters before letters are spelled so that `has_lost_backslash` is false of it."""
-    return _LOST_BACKSLASH.sub(lambda m: f"{m[1]}\\u{_CODES[m[2] or m[3] or m[4]]}", text)
+    return _LOST_BACKSLASH.sub(lambda m: f"{m[1]}\\u{_CODES[m[2] or m[3] or m[4] or m[5]]}", text)
 
 
 def loads(text: str) -> Json:

@@ -99,7 +99,7 @@ def test_judging_again_fills_the_gaps_only(swirl):
     _, out, _ = swirl("judge", "out=run", "judge=test_cli:MoodyJudge", "batch=1")
     assert "6 episodes judged" in out and "1 hold failed verdicts" in out
     _, out, _ = swirl("judge", "out=run", "judge=test_cli:MoodyJudge", "batch=1")
-    assert "1 episodes judged" in out
+    assert "1 episode judged" in out
     assert not any(v.status == "failed" for found in Store("run", "r").verdicts("moody-1").values() for v in found)
 
 

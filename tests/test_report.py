@@ -283,7 +283,7 @@ def test_runs_of_episodes_are_paired_by_question(swirl):
     ("argv", "sentence"),
     [
         (["report"], "Expected a run folder"),
-        (["report", "runn"], "runn is no run folder: it does not exist.*Did you mean out=run"),
+        (["report", "runn"], "runn is no run folder: it does not exist.*Did you mean run"),
         (["report", "run", "by=trainer.lrr"], "No key of these runs named 'trainer.lrr'.*Did you mean 'trainer.lr'"),
         (["report", "run", "out=mine"], "mine already holds files that are no report"),
         (["report", "run", "out=run"], "run already holds files that are no report"),

@@ -238,7 +238,10 @@ class Parser:
                 raise CalcError("'off' needs a percentage before it, as in: fifteen percent off a price.")
             factors[:] = [("+", 1, ("neg", left)), self.sign()]
         else:
-            factors[:] = [("call", "binomial" if token == "choose" else token, left, self.sign())]
+            right = self.sign()
+            if any(type(side) is tuple and side[0] == "list" for side in (left, right)):
+                raise CalcError(f"{token} stands between two numbers, not before a list.")
+            factors[:] = [("call", "binomial" if token == "choose" else token, left, right)]
         return True
 
     def juxtaposed(self, factors: list[Node]) -> bool:

@@ -32,8 +32,7 @@ _ENTITIES = {"lt": "<", "gt": ">", "amp": "&", "le": "<=", "ge": ">=", "ne": "!=
 _ENTITIES |= {"nbsp": " ", "pi": "pi", "deg": "°"}
 _ANNOTATION = re.compile(r"<<([^<>=]+)=[^<>]*>>")
 _FENCE = re.compile(r"```(?:[a-zA-Z]*\n)?")
-_COMMENT = re.compile(r" #[^\n\d]*$|^#[^\n\d]*$", re.M)
-"""A remark; one with digits may be part of the calculation."""
+_LAST_DIGIT = re.compile(r".*\d")
 _SUPERS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿˣ", "0123456789+-=()nx")
 _SUPER_RUN = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁽⁾ⁿˣ]+")
 _SUB_RUN = re.compile("[₀-₉]+")
@@ -65,9 +64,22 @@ def statements(text: str) -> list[str]:
     text = _spell_money(_BLANKS.sub(" ", _fold(_unwrap(text.replace("\r\n", "\n")))))
     if any(quote in text for quote in "\"'`@&"):
         raise CalcError("Quotes, code and references are not part of an expression: write plain arithmetic or algebra.")
-    text = _COMMENT.sub("", text).replace("\\\\", "\n")
+    text = _without_comments(text).replace("\\\\", "\n")
     lines = [_spell_operators(line) for line in re.split(r"\n+|(?<!\\);", text)]
     return [line for line in lines if line.strip(" =")] or [""]
+
+
+def _without_comments(text: str) -> str:
+    """Takes remarks after a # off the lines; one with digits may be part of the calculation, and stays."""
+    return "\n".join(map(_without_comment, text.split("\n"))) if "#" in text else text
+
+
+def _without_comment(line: str) -> str:
+    last = _LAST_DIGIT.match(line)
+    if last is None and line.startswith("#"):
+        return ""
+    remark = line.find(" #", last.end() if last else 0)
+    return line if remark < 0 else line[:remark]
 
 
 def _unwrap(text: str) -> str:
@@ -179,8 +191,9 @@ _D_BY_DX = re.compile(r"(?<![\w.])d(?:\^(\d))? ?/ ?d([a-z])(?:\^(\d))?(?!\w)")
 _PERCENT_THEN = re.compile(r"\d%(?: [\d.]| ?\()|%%|\d%-[\d.]+(?![\d.%])|\d % ?[+-][\d(.]|\d% ?(?![xX] ?[\d(.])[A-Za-z](?!\w)")
 _OTHER_BASE = re.compile(r"(?<![\w.])0[xXbBoO]\w")
 _GLUED = re.compile(r"\d(?:(?!x\d+x\d)[A-Za-z]+\d+[A-Za-z_]|(?:h|hr|hrs|m|min|ft|lb|lbs|kg|km|d)\d)")
-_ISO_DATE = re.compile(r"(?<![\d.])(?:1[5-9]|20)\d\d([-/])(0?[1-9]|1[0-2])\1(0?[1-9]|[12]\d|3[01])(?![\d.])")
-_DATE = re.compile(r"(?<![\d.])(?:0?[1-9]|[12]\d|3[01])([-/])(?:0?[1-9]|[12]\d|3[01])\1(?:19|20)\d\d(?![\d.])")
+_MONTH, _DAY = "(0?[1-9]|1[0-2])", "(0?[1-9]|[12]\\d|3[01])"
+_ISO_DATE = re.compile(rf"(?<![\d.])(?:1[5-9]|20)\d\d(?:-{_MONTH}-{_DAY}|/{_MONTH}/{_DAY})(?!\.?\d)")
+_DATE = re.compile(rf"(?<![\d.])(?:{_DAY}-{_DAY}-|{_DAY}/{_DAY}/)(?:19|20)\d\d(?!\.?\d)")
 _FACTORIAL_OR_NOT = re.compile(r"[\d)]!=(?!=)")
 _REMAINDER = re.compile(r"\d ?[rR] ?\d")
 
@@ -265,7 +278,7 @@ def _checked(line: str) -> str:
     if _FACTORIAL_OR_NOT.search(line):
         raise CalcError("It is unclear whether the sign means a factorial or 'not equal': put a blank before the equals sign.")
     dates = _ISO_DATE.findall(line)
-    if len(dates) > 1 or any(part[0] == "0" for date in dates for part in date) or _DATE.search(line):
+    if len(dates) > 1 or any(part[:1] == "0" for date in dates for part in date) or _DATE.search(line):
         raise CalcError("Dates are not part of an expression: write the numbers of days, months or years.")
     if _OTHER_BASE.search(line):
         raise CalcError("A number is not written in base ten: write it with decimal digits.")
