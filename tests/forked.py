@@ -31,6 +31,8 @@ HEAVY += ["swirl_env.agents.scripted", "swirl_env.algos.return_to_go", "swirl_en
 READ_AT_IMPORT = ("ACCELERATE_LOG", "CUDA", "GOMP", "GOTO", "HF_", "HYDRA_", "KMP_", "LANG", "LC_", "LD_", "MALLOC", "MKL", "MPL")
 READ_AT_IMPORT += ("NUMBA", "NUMEXPR", "OMP_", "OPENBLAS", "PATH", "PYTHON", "TORCH_", "TRANSFORMERS", "TOKENIZERS", "TZ", "USE_")
 """Beginnings of names of variables that decide something while packages are imported; `PYTHONPATH` is taken care of."""
+SET_BY_PACKAGES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "PYTHONBREAKPOINT", "TOKENIZERS_PARALLELISM")
+"""What scikit-learn, joblib, ray, transformers and datasets set in those who use them: no wish of a test, so they fork."""
 DEFAULTS = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD)
 _ENVIRON = dict(os.environ)
 _SUPPORTED = all(hasattr(module, name) for module, name in ((os, "fork"), (os, "pidfd_open"), (socket, "send_fds")))
@@ -62,7 +64,8 @@ def listen():
 
 
 def _read_at_import(env):
-    return {name: value for name, value in env.items() if name.startswith(READ_AT_IMPORT) and name != "PYTHONPATH"}
+    left_out = ("PYTHONPATH", *SET_BY_PACKAGES)
+    return {name: value for name, value in env.items() if name.startswith(READ_AT_IMPORT) and name not in left_out}
 
 
 class Process:

