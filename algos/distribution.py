@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import parse_flag_from_env
 from torch.distributed.tensor import DTensor
@@ -69,9 +70,14 @@ def shut_down(accelerator: Accelerator) -> None:
     over it ("terminate called without an active exception"). So whoever holds the group goes first, and the group next, while
     Python runs. Wrapped models that the caller still holds are the caller's to drop before.
 
+    Without a group, and without memory of a device to give back, there is no hurry: Python's own collector takes the rest, where
+    a search through all that a process has loaded would take longer than a small update.
+
     Args:
-        accelerator: whose group it is; models and optimizers that it prepared are forgotten.
+        accelerator: whose group it is; models and optimizers that it prepared are forgotten if it has one.
     """
-    accelerator.free_memory()
-    gc.collect()  # the wrapper is part of reference cycles
+    grouped = dist.is_available() and dist.is_initialized()
+    if grouped or accelerator.device.type != "cpu":
+        accelerator.free_memory()
+        gc.collect()  # the wrapper is part of reference cycles
     accelerator.end_training()

@@ -12,10 +12,10 @@ import signal
 import statistics
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing import connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ from swirl_env.stages.tables import percent_over_seeds
 from swirl_env.view.report.training import learning_curve, seconds_spent
 
 WARM = "warm start"
-_HEAVY = ["swirl_env.stages.train", "transformers.models.llama.modeling_llama"]
-"""What every run imports for seconds; the server that the runs are forked from imports it once."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def train(runs: Sequence[Arm], workers: int) -> None:
         SwirlError: where runs failed, when all have ended.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(_HEAVY)
+    server.set_forkserver_preload(["swirl_env.benchmarks.training_preload"])
     waiting = deque(run for run in runs if not run.done)
     working: list[tuple[Arm, ForkServerProcess]] = []
     failed: list[Arm] = []
@@ -131,7 +129,7 @@ def train(runs: Sequence[Arm], workers: int) -> None:
                     process = server.Process(target=_run, args=(arm,))
                     process.start()
                     working.append((arm, process))
-                time.sleep(0.5)
+                connection.wait([process.sentinel for _, process in working], timeout=0.5)
                 failed += [arm for arm, process in working if process.exitcode not in (None, 0)]
                 ended += sum(arm.budget for arm, process in working if process.exitcode is not None)
                 working = [(arm, process) for arm, process in working if process.exitcode is None]

@@ -31,7 +31,7 @@ def cache(tmp_path_factory):
 
 def test_the_whole_family_trains_in_one_table(swirl):
     assert set(FAMILY) - {"evidence"} <= set(names("algo"))
-    few = ["setting=easy", "budget=1500", "episodes=6", "out=b", "arms.pivot.algo.questions=16"]
+    few = ["setting=easy", "budget=1500", "episodes=3", "out=b", "arms.pivot.algo.questions=16"]
     code, out, err = swirl("bench", "part=training", f"algos=[reinforce,{','.join(FAMILY)}]", *few)
     assert code == 0, err
     rows = json.loads(Path("b/bench.json").read_text())["training"]
@@ -44,7 +44,10 @@ def test_the_whole_family_trains_in_one_table(swirl):
 @pytest.mark.parametrize("name", ["turn_ppo", "implicit_prm"])
 def test_a_run_that_goes_on_ends_with_the_bits_of_one_that_never_stopped(name, swirl):
     # Outcomes of so weak a policy may all be alike; verdicts and implicit rewards are not.
-    sizes = ["algo.episodes_per_update=8", "algo.reward_weight=1.0"] if name == "turn_ppo" else ["algo.questions_per_update=8"]
+    sizes = {
+        "turn_ppo": ["algo.episodes_per_update=8", "algo.reward_weight=1.0"],
+        "implicit_prm": ["algo.questions_per_update=8", "algo.samples=4"],
+    }[name]
     few = [f"algo={name}", *sizes, "setting=easy", "eval.episodes=0", "slots=16", "save_every=2"]
     code, _, err = swirl("train", *few, "updates=4", "out=whole")
     assert code == 0, err

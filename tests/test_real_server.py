@@ -60,11 +60,11 @@ def test_the_pages_commands_against_a_real_server(server, swirl, data_dir, monke
     serve, *commands = page_commands("models.md", "Models behind a server")
     assert serve[:2] == ["transformers", "serve"]
     small = {"generate": [f"task.data_dir={data_dir}", "agent.api_key_env=SWIRL_TEST_KEY", *SHORT]}
-    local = ["judge.dtype=bfloat16"]  # takes half of the time here
+    small["judge"] = ["judge.rubric=GOOD: the step helps. BAD: it does not."]
     for _, stage, *words in commands:
         words = [word.replace("http://localhost:8000/v1", url).replace("MODEL", model) for word in words]
         words = [word.replace("'}", "', api_key_env: SWIRL_TEST_KEY, max_new_tokens: 8}") for word in words]
-        more = local if "judge=likelihood" in words else small.get(stage, [])
+        more = [*small.get(stage, []), *(["judge.dtype=bfloat16"] if "judge=likelihood" in words else [])]
         code, out, err = swirl(stage, *words, *more)
         # Whether so small a model ever ends with a verdict is chance; without one the command says so and stores what failed.
         assert code == 0 or "The judge failed on every step" in err, (words, out, err)
