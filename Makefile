@@ -23,7 +23,7 @@ demo: install
 	$(BIN)/swirl bench
 
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist worksteal -m "$(TESTS)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "$(TESTS)"
 
 # Real models, servers, browsers and processes that are killed: what takes seconds each. CI runs them too.
 test-slow:
