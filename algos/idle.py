@@ -67,7 +67,7 @@ class Idleness:
             ended: why the algorithm ended; empty if it reached its limit.
             cost: what the run has cost.
         """
-        reasons = "; ".join(f"in {count} updates {reason}" for reason, count in self._reasons.most_common(3))
+        reasons = "; ".join(f"in {count} update{'s' * (count != 1)} {reason}" for reason, count in self._reasons.most_common(3))
         advice = (
             "Check the rewards for huge values, or lower trainer.lr."
             if set(self._reasons) == {_NOT_FINITE} and not ended
