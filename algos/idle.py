@@ -67,7 +67,8 @@ class Idleness:
             ended: why the algorithm ended; empty if it reached its limit.
             cost: what the run has cost.
         """
-        reasons = "; ".join(f"in {count} update{'s' * (count != 1)} {reason}" for reason, count in self._reasons.most_common(3))
+        counts = self._reasons.most_common(3)
+        reasons = "; ".join(f"in {count} update{'' if count == 1 else 's'} {reason}" for reason, count in counts)
         advice = (
             "Check the rewards for huge values, or lower trainer.lr."
             if set(self._reasons) == {_NOT_FINITE} and not ended

@@ -25,9 +25,9 @@ import sys
 import time
 from pathlib import Path
 
-HEAVY = ["accelerate", "hydra", "omegaconf", "torch", "transformers", "transformers.models.llama.modeling_llama"]
-HEAVY += ["pytest", "safetensors.torch", "swirl_env.stages.train", "swirl_env.stages.generate", "swirl_env.stages.eval"]
-HEAVY += ["swirl_env.agents.scripted", "swirl_env.algos.return_to_go", "swirl_env.config.app", "swirl_env.tools.search"]
+HEAVY = ["accelerate", "hydra", "omegaconf", "torch", "transformers", "swirl_env.benchmarks.training_preload"]
+HEAVY += ["pytest", "safetensors.torch", "swirl_env.stages.generate", "swirl_env.stages.eval"]
+HEAVY += ["swirl_env.agents.scripted", "swirl_env.algos.return_to_go", "swirl_env.tools.search"]
 READ_AT_IMPORT = ("ACCELERATE_LOG", "CUDA", "GOMP", "GOTO", "HF_", "HYDRA_", "KMP_", "LANG", "LC_", "LD_", "MALLOC", "MKL", "MPL")
 READ_AT_IMPORT += ("NUMBA", "NUMEXPR", "OMP_", "OPENBLAS", "PATH", "PYTHON", "TORCH_", "TRANSFORMERS", "TOKENIZERS", "TZ", "USE_")
 """Beginnings of names of variables that decide something while packages are imported; `PYTHONPATH` is taken care of."""
@@ -174,11 +174,6 @@ def serve(descriptor):
     for name in HEAVY:
         with contextlib.suppress(ImportError):  # an extra that is not installed
             importlib.import_module(name)
-    with contextlib.suppress(ImportError):
-        from swirl_env.algos.sources import imported_sources
-
-        # Parsed once for all children, which hash them for the key of a warm start.
-        imported_sources("swirl_env.algos.warm_start", "swirl_env.agents.scripted", "swirl_env.tools.search")
     sys.path[:2] = []
     gc.collect()
     gc.freeze()  # what is shared is never looked through again, at the end of a child least of all
