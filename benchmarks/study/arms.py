@@ -209,8 +209,12 @@ CANDIDATES = (
     Candidate(
         "implicit_prm",
         "log-ratio of a model trained on outcomes next to the policy",
-        {"name": "implicit_prm", "prm_lr": 1e-3},
-        ({"rule": "prime"}, {"rule": "istar"}, {"beta": 0.2}),
+        {"name": "implicit_prm"},
+        (
+            {"rule": "istar", "objective": "preference", "prm_lr": 1e-4},
+            {"rule": "prime", "prm_lr": 1e-4},
+            {"rule": "prime", "prm_lr": 1e-5},
+        ),
         OUTCOME,
     ),
     Candidate(
