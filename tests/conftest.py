@@ -71,34 +71,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def one_composition(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Tells hydra the mode of a command where its words alone decide it.
-
-    Hydra composes every configuration twice, first to see whether it sets ``hydra.mode``, which was a quarter of the time of all
-    tests of commands. Presets, configurations of one's own and hydra's own options can set it: these, and all commands that run
-    in a process of their own, are left to hydra.
-    """
-    from hydra._internal.hydra import Hydra
-
-    asked = Hydra.get_mode
-
-    def tell(*argv: str) -> None:
-        may_set = any(name in word for word in argv for name in ("experiment", "hydra", "config"))
-        monkeypatch.setattr(Hydra, "get_mode", asked if may_set else lambda self, config_name, overrides: None)
-
-    return tell
-
-
-@pytest.fixture
 def swirl(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], one_composition: Callable[..., None]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
     """Runs a command in an empty folder, without real question sets; gives exit code, stdout and stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWIRL_DATA_DIR", raising=False)
 
     def run(*argv: str) -> tuple[int, str, str]:
-        one_composition(*argv)
         code = main(list(argv))
         said = capsys.readouterr()
         return code, said.out, said.err

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from swirl_env.config.arguments import Arguments, compose_stage, read_arguments, tools_of_task
+from swirl_env.config.arguments import Arguments, compose_stage, config_tree, read_arguments, tools_of_task
 from swirl_env.config.errors import explained
 from swirl_env.config.failures import forget_failure, note_failure
 from swirl_env.config.help import stage_help
@@ -47,6 +47,8 @@ from swirl_env.registry import missing
 TREE = "pkg://swirl_env.conf"
 """Where the config tree is."""
 _FULL = "HYDRA_FULL_ERROR"
+_OF_THE_TREE = {"config-dir", "config-name"}
+"""Flags that say what is composed; the others ask hydra something."""
 _RUN_KEYS = ("out", "resume")
 
 Main = Callable[[DictConfig], float | None]
@@ -73,7 +75,7 @@ def run_stage(stage: str, argv: Sequence[str]) -> Sweep | None:
         if not arguments.multirun and _is_sweep(stage, replace(arguments, overrides=(*tools, *arguments.overrides))):
             arguments = replace(arguments, multirun=True)
         if not arguments.multirun:
-            _run(stage, arguments.for_hydra(*tools))
+            _run(stage, arguments, *tools)
             return None
         return _sweep(stage, arguments, tools)
 
@@ -87,9 +89,22 @@ def _is_sweep(stage: str, arguments: Arguments) -> bool:
     return bool(compose_stage(stage, arguments).hydra.mode == RunMode.MULTIRUN)
 
 
-def _run(stage: str, argv: Sequence[str]) -> None:
-    with _program(f"swirl {stage}", argv), guarded_children() if "--multirun" in argv else nullcontext():
-        hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage))()
+def _run(stage: str, arguments: Arguments, *more: str) -> None:
+    """Runs a stage on its arguments, `more` overrides in front of them.
+
+    What only asks hydra something (``--cfg``, ``--info``) goes through hydra's own program. That composes a configuration twice,
+    first to see whether it sets ``hydra.mode``; which is known here.
+    """
+    argv = arguments.for_hydra(*more)
+    with _program(f"swirl {stage}", argv), guarded_children() if arguments.multirun else nullcontext():
+        if arguments.flags.keys() - _OF_THE_TREE:
+            hydra.main(config_path=TREE, config_name=stage, version_base="1.3")(_task(stage))()
+            return
+        task = _task(stage)
+        with config_tree(stage, arguments) as tree:
+            run, mode = (tree.multirun, RunMode.MULTIRUN) if arguments.multirun else (tree.run, RunMode.RUN)
+            words = [*more, *arguments.overrides, f"hydra.mode={mode.name}"]
+            run(str(arguments.flags.get("config-name", stage)), task, words)
 
 
 def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | None:
@@ -98,7 +113,7 @@ def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | No
         with tempfile.TemporaryDirectory(prefix="swirl-sweep-") as folder:  # hydra wants a folder for its notes
             notes = [override("hydra.sweep.dir", folder), "hydra.sweep.subdir=${hydra.job.num}"]
             try:
-                _run(stage, arguments.for_hydra(*notes, *tools))
+                _run(stage, arguments, *notes, *tools)
             except KeyboardInterrupt:
                 raise Interrupted(f"To go on: {_again(stage, arguments, [])}") from None
         return None
@@ -108,7 +123,7 @@ def _sweep(stage: str, arguments: Arguments, tools: Sequence[str]) -> Sweep | No
     before = len(sweep_folders)
     error: Exception | None = None
     try:
-        _run(stage, arguments.for_hydra(*fixed, *tools))
+        _run(stage, arguments, *fixed, *tools)
     except KeyboardInterrupt:
         raise Interrupted(f"To go on: {_again(stage, arguments, sweep_folders[before:])}") from None
     except (HydraException, OmegaConfBaseException):  # before any cell began

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +15,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import HydraException, SearchPathException
 from omegaconf import DictConfig
 
 from swirl_env.config.overrides import override, readable
@@ -109,14 +110,28 @@ def compose_stage(stage: str, arguments: Arguments, without: str = "") -> DictCo
         without: beginning of the overrides to leave out.
     """
     words = [_first_of(word) for word in arguments.parsed() if not (without and word.key_or_group.startswith(without))]
-    words = [word for word in words if word]
-    with initialize_config_module("swirl_env.conf", version_base="1.3"):
+    with config_tree(stage, arguments):
+        return compose(str(arguments.flags.get("config-name", stage)), [word for word in words if word], return_hydra_config=True)
+
+
+@contextmanager
+def config_tree(stage: str, arguments: Arguments) -> Iterator[Hydra]:
+    """Lets hydra see the packaged tree and the folder of ``--config-dir``; yields what composes from them and runs.
+
+    Raises:
+        SearchPathException: for a ``--config-dir`` that is no folder.
+    """
+    with initialize_config_module("swirl_env.conf", job_name=stage, version_base="1.3"):
         if folder := arguments.flags.get("config-dir"):
+            if not Path(str(folder)).is_dir():
+                raise SearchPathException(f"Additional config directory '{Path(str(folder)).absolute()}' not found")
             path = GlobalHydra.instance().config_loader().get_search_path()
             path.prepend("command-line", f"file://{Path(str(folder)).absolute()}", "schema")
             GlobalHydra.instance().clear()
             Hydra.create_main_hydra2(stage, path)
-        return compose(str(arguments.flags.get("config-name", stage)), words, return_hydra_config=True)
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        yield hydra
 
 
 def _first_of(word: Override) -> str:
