@@ -58,6 +58,15 @@ def test_sweeps_take_config_folders(swirl, mine, argv):
     assert {len(Store(f"sweep/seed={i}", "r")) for i in (0, 1)} == {3}
 
 
+def test_a_preset_anywhere_on_the_search_path_is_a_sweep(swirl, tmp_path):
+    folder = tmp_path / "elsewhere/presets"
+    folder.mkdir(parents=True)
+    (folder / "two.yaml").write_text("# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {n: '1,2'}}}\n")
+    code, out, err = swirl("generate", f"hydra.searchpath=[file://{folder.parent}]", "+presets=two", "task=ledger", "out=s")
+    assert code == 0 and "n=1" in out, err
+    assert {path.name for path in Path("s").iterdir() if path.is_dir()} == {"n=1", "n=2"}
+
+
 @pytest.mark.parametrize("argv", [["--help", *OWN], [*OWN, "tool.search.top_k=2", "-h"], ["-m", "seed=0,1", "--help", *OWN]])
 def test_help_reads_config_folders(swirl, mine, argv):
     code, out, err = swirl("generate", *argv)

@@ -84,7 +84,8 @@ def _is_sweep(stage: str, arguments: Arguments) -> bool:
     """Whether config files or the command line say ``hydra.mode: MULTIRUN``, as presets of experiments do."""
     if {"cfg", "info", "shell-completion", "hydra-help"} & arguments.flags.keys():
         return False
-    if not ({"experiment", "hydra.mode"} & arguments.keys() or {"config-dir", "config-name"} & arguments.flags.keys()):
+    keys = arguments.keys()
+    if not (arguments.flags.keys() & _OF_THE_TREE or any(key.startswith(("experiment", "hydra")) for key in keys)):
         return False
     return bool(compose_stage(stage, arguments).hydra.mode == RunMode.MULTIRUN)
 

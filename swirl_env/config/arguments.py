@@ -122,11 +122,12 @@ def config_tree(stage: str, arguments: Arguments) -> Iterator[Hydra]:
         SearchPathException: for a ``--config-dir`` that is no folder.
     """
     with initialize_config_module("swirl_env.conf", job_name=stage, version_base="1.3"):
-        if folder := arguments.flags.get("config-dir"):
-            if not Path(str(folder)).is_dir():
-                raise SearchPathException(f"Additional config directory '{Path(str(folder)).absolute()}' not found")
+        if named := arguments.flags.get("config-dir"):
+            folder = Path(str(named)).absolute()
+            if not folder.is_dir():
+                raise SearchPathException(f"Additional config directory '{folder}' not found")
             path = GlobalHydra.instance().config_loader().get_search_path()
-            path.prepend("command-line", f"file://{Path(str(folder)).absolute()}", "schema")
+            path.prepend("command-line", f"file://{folder}", "schema")
             GlobalHydra.instance().clear()
             Hydra.create_main_hydra2(stage, path)
         hydra = GlobalHydra.instance().hydra
