@@ -1,4 +1,4 @@
-"""Token ids that somebody else sampled, checked against the tokenizer of the policy that is trained on them."""
+"""Token ids that somebody else sampled, and their prompts, next to the tokenizer and template of the policy trained on them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterable
+
+from msgspec.structs import replace
 
 from swirl_env.agents.transformers.renderer import Renderer
 from swirl_env.episodes.transcript import subtrajectories
@@ -51,8 +53,22 @@ def check_stored_ids(trajectories: Iterable[Trajectory], renderer: Renderer) -> 
     if counts["prompts"]:
         log.warning(
             "%d of %d stored prompts read otherwise in the policy's own chat template (a system message, a date, another "
-            "template); the stored ids count",
+            "template); the stored ids count (stored_prompts=own takes the template's)",
             counts["prompts"],
             counts["compared"],
         )
     return counts
+
+
+def under_own_prompts(trajectory: Trajectory, renderer: Renderer) -> Trajectory:
+    """Returns a trajectory whose actions stand behind the prompts that the policy's own template gives them.
+
+    For actions sampled with worked examples or a system message that the policy is to do without (context distillation,
+    Askell et al., arXiv 2112.00861). The sampled ids stay. Their log-probs go: they were those behind the other prompt.
+    """
+    steps = []
+    for step, sub in zip(trajectory.steps, subtrajectories(trajectory), strict=True):
+        prompt = renderer.of(sub.state.settings).ids(sub.state)
+        action = replace(step.action, prompt_ids=prompt, logprobs=(), behaviour_logprobs=())
+        steps.append(replace(step, action=action))
+    return replace(trajectory, steps=tuple(steps))

@@ -84,7 +84,16 @@ def test_the_two_warm_starts_follow_one_another():
     assert (first["stored"], second["stored"]) == ("[x/own/gsm8k]", "[x/own/hotpotqa]")
     assert second["model.adapter"] == f"{first['out']}/policy" and second["out"] == "x/warm"
     for stage, name in ((first, "gsm8k"), (second, "hotpotqa")):
-        assert stage["model.shots"] == named[f"own rollouts on {name}"]["agent.shots"] == f"x/prompts/{name}.json"
+        own = named[f"own rollouts on {name}"]
+        assert stage["model.system"] == own["agent.system"] == f"x/prompts/{name}.txt"
+        assert own["agent.shots"] == f"x/prompts/{name}.json"
+        assert "model.shots" not in stage and stage["stored_prompts"] == "own"
+
+
+def test_only_the_base_model_is_shown_worked_conversations():
+    shown = {stage.name for stage in stages() if any("shots=" in word for word in stage.words)}
+    rows = {f"base, tested on {name}" for name in SETS} | {f"own rollouts on {name}" for name in SETS}
+    assert shown == rows
 
 
 def test_the_page_keeps_its_text_and_says_what_was_not_run(tmp_path):

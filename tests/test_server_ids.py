@@ -92,3 +92,27 @@ def test_what_fits_in_part_is_counted(model, swirl, caplog):
     ours, caplog_text = list(Store("other", "r")), caplog.clear()
     assert caplog_text is None and check_stored_ids(ours, Renderer(model)) == {"own": 6, "compared": 6, "prompts": 0}
     assert not caplog.text
+
+
+@pytest.mark.slow
+def test_stored_actions_are_trained_on_behind_the_policys_own_prompts(model, swirl):
+    from swirl_env.agents.transformers.renderer import Renderer
+    from swirl_env.algos.steps import tabulate
+    from swirl_env.algos.stored_ids import check_stored_ids, under_own_prompts
+
+    with server(model, "Be brief.") as served:
+        generate(swirl, served)
+    renderer = Renderer(model)
+    logged = list(Store("run", "r"))
+    own = [under_own_prompts(trajectory, renderer) for trajectory in logged]
+    assert check_stored_ids(own, renderer)["prompts"] == 0
+    for before, after in zip(tabulate(logged, renderer).steps, tabulate(own, renderer).steps, strict=True):
+        assert after.token_ids == before.token_ids and after.behaviour == ()
+        assert "Be brief." in model.decode(before.prompt_ids) and "Be brief." not in model.decode(after.prompt_ids)
+    losses = {}
+    for prompts in ("logged", "own"):
+        algo = ("algo=rft", "algo.filter=none", "algo.states=stored", "stored=[run]", f"stored_prompts={prompts}")
+        code, out, err = swirl("train", *TRAIN, *algo, f"out={prompts}")
+        assert code == 0, out + err
+        losses[prompts] = json.loads(Path(prompts, "metrics.jsonl").read_text())["loss"]
+    assert losses["logged"] != losses["own"]

@@ -98,10 +98,13 @@ def write_prompts(options: argparse.Namespace) -> None:
         (folder / f"{name}.json").write_text(f"{shots}\n", encoding="utf-8")
 
 
-def _shown(options: argparse.Namespace, name: str, group: Literal["agent", "model"]) -> tuple[str, str]:
-    """Returns the options of an agent, or of a trained model, that show it the prompt of a set of questions."""
-    folder = Path(options.out, "prompts")
-    return f"{group}.system={folder / name}.txt", f"{group}.shots={folder / name}.json"
+def _shown(options: argparse.Namespace, name: str, group: Literal["agent", "model"], shots: bool = False) -> tuple[str, ...]:
+    """Returns the options that show an agent, or a model in training, the prompt of a set.
+
+    Worked conversations are for the base model alone. The others learn to do without: reading them is most of an episode's work.
+    """
+    file = Path(options.out, "prompts", name)
+    return (f"{group}.system={file}.txt", *((f"{group}.shots={file}.json",) if shots else ()))
 
 
 def _setting(options: argparse.Namespace, name: str, part: Literal["own", "train", "test"]) -> tuple[str, ...]:
@@ -116,7 +119,7 @@ def _agent(options: argparse.Namespace, name: str, temperature: float, adapter: 
         f"agent.model={options.model}",
         f"agent.dtype={options.dtype}",
         f"agent.device={options.device}",
-        *_shown(options, name, "agent"),
+        *_shown(options, name, "agent", shots=adapter is None),
     )
     how = (f"agent.temperature={temperature:g}", f"agent.max_new_tokens={options.max_new_tokens}")
     return (*base, *how, f"agent.batch_size={options.batch_size}", f"agent.prefix_cache={options.prefix_cache}", *more)
@@ -140,13 +143,14 @@ def _own_rollouts(options: argparse.Namespace, name: str) -> Stage:
 def _warm_start(options: argparse.Namespace, name: str) -> Stage:
     """Rejection: supervised fine-tuning on those of the base model's own rollouts whose answer is right.
 
-    One set after the other, as each is shown its own conversations before the question.
+    Without the worked conversations that they were drawn with. One set after the other, as each has tools of its own.
     """
     algo = ("algo=rft", "algo.states=stored", "algo.filter=outcome", "algo.episodes_per_update=8")
-    stored = (f"stored=[{Path(options.out, 'own', name)}]", f"updates={options.warm_updates}", "budget=null", "trainer.lr=2e-4")
+    stored = (f"stored=[{Path(options.out, 'own', name)}]", "stored_prompts=own", "trainer.lr=2e-4")
+    until = (f"updates={options.warm_updates}", "budget=null")
     before = SETS[: SETS.index(name)]
     start = (f"model.adapter={_warm_folder(options, before[-1]) / 'policy'}",) if before else ()
-    words = ("train", *_setting(options, name, "own"), *algo, *stored, *_training(options, name), *start)
+    words = ("train", *_setting(options, name, "own"), *algo, *stored, *until, *_training(options, name), *start)
     out = (f"out={_warm_folder(options, name)}", "resume=true")
     return Stage(f"{WARM} on {name}", (*words, *out))
 

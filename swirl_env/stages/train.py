@@ -28,7 +28,7 @@ from swirl_env.agents.transformers.load import quiet
 from swirl_env.algos.distribution import check_launcher, shut_down
 from swirl_env.algos.measure import Measure
 from swirl_env.algos.run import Algorithm, Limits, Run
-from swirl_env.algos.stored_ids import check_stored_ids
+from swirl_env.algos.stored_ids import check_stored_ids, under_own_prompts
 from swirl_env.algos.train_config import TrainConfig
 from swirl_env.algos.trainer import Trainer
 from swirl_env.algos.warm_start import one_thread
@@ -147,6 +147,8 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
         for name, engines in further_engines(options).items()
     }
     agent = make_policy(options, accelerator)
+    if options.stored_prompts == "own":
+        stored = [under_own_prompts(trajectory, agent.renderer) for trajectory in stored]
     check_stored_ids(stored, agent.renderer)
     trainer = Trainer(agent.model, _config(options), accelerator)
     tracking = Tracking(options, accelerator)

@@ -87,6 +87,7 @@ class TrainOptions(RunOptions, frozen=True, kw_only=True):
     budget: Count | None
     updates: Count | None
     stored: list[str]
+    stored_prompts: Literal["logged", "own"] = "logged"
     selection: str | None
     verdicts: str | None
     allow_other_settings: bool
