@@ -57,7 +57,8 @@ class Kept:
             self.close()
             shutil.rmtree(self._folder, ignore_errors=True)
         self._update = update
-        self._store = self._store or Store(self._folder)
+        if self._store is None:
+            self._store = Store(self._folder)
         for number, trajectory in enumerate(trajectories, start=first):
             with suppress(DuplicateKey):  # played before the kill
                 self._store.append(trajectory, number)
