@@ -15,6 +15,7 @@ from torch import Tensor
 
 from swirl_env.agents.transformers.interfaces import CausalLM, unwrapped
 from swirl_env.agents.transformers.prefix_cache import PrefixCache, holds_every_position
+from swirl_env.agents.transformers.small_llama import small_llama
 from swirl_env.kv_cache import attends_to_all, cache_of
 from swirl_env.sequences import common_prefix
 
@@ -100,7 +101,7 @@ def generate(
     length = mask.shape[1] - steps
     # Positions count the ids of a row alone: padding shifts where a row lies in the batch, not what the model sees of it.
     position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, -ids.shape[1] :]  # [U, S]
-    forward = _forward(model)
+    forward = _forward(model, mask.shape[1])
     for t in range(steps):
         # The mask covers what the cache holds and the new ids; its columns for tokens to come are ones already, as padding is
         # on the left alone. After the first pass each row adds one id: what it drew in the step before.
@@ -244,8 +245,15 @@ def _read_shared(model: CausalLM, rows: Sequence[tuple[int, ...]]) -> tuple[LMCa
 Forward = Callable[[Tensor, Tensor, Tensor, "LMCache | None"], tuple[Tensor, LMCache]]
 
 
-def _forward(model: CausalLM) -> Forward:
-    """Returns the model as a function of ids, mask, positions and cache that gives the last logits, [B, V], and the cache."""
+def _forward(model: CausalLM, length: int) -> Forward:
+    """Returns the model as a function of ids, mask, positions and cache that gives the last logits, [B, V], and the cache.
+
+    Args:
+        model: the model.
+        length: most columns of a mask.
+    """
+    if (small := small_llama(model, length)) is not None:
+        return cast(Forward, small)
     base = unwrapped(model)
     accepted = inspect.signature(type(base).forward).parameters
     cache_option = "cache" if "cache" in accepted else "past_key_values"  # newer transformers renamed it

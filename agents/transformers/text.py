@@ -85,6 +85,7 @@ class TextCodec:
         self._anchor_text = self._plain_decode(self._anchor_ids)
         self._encoded = functools.lru_cache(maxsize=4096)(self._encode)
         self._encoded_around = functools.lru_cache(maxsize=4096)(self._encode_around)
+        self._decoded = functools.lru_cache(maxsize=4096)(self._decode)
         self._added = {
             name: _Added(i, bool(getattr(token, "lstrip", False)), bool(getattr(token, "rstrip", False)))
             for i, token in tokenizer.added_tokens_decoder.items()
@@ -131,6 +132,9 @@ class TextCodec:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids. Control tokens are left out: they structure the conversation and are no text."""
+        return self._decoded(tuple(ids))
+
+    def _decode(self, ids: tuple[int, ...]) -> str:
         if self.channel_ids and self._channels[CHANNEL] in ids:
             return "".join(self._decode_channels(ids))
         return self._visible(ids)

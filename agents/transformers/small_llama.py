@@ -1,0 +1,155 @@
+"""Generation with a small Llama on a CPU without the library's work around each call, which is most of the time there.
+
+The operations are those of transformers' `LlamaForCausalLM` with its ``sdpa`` attention, in their order, so log-probabilities
+and sampled tokens are the same bit for bit. A model of another kind, or a larger one, is left to the library.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
+from transformers import DynamicCache, LlamaForCausalLM
+
+_WIDEST = 256
+"""Hidden size above which the operations themselves are most of the time."""
+_BARE = {"attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "hidden_act": "silu"}
+"""What else the configuration of a model says whose layers hold nothing but the weights that are read here."""
+
+
+def small_llama(model: Any, length: int) -> SmallLlama | None:
+    """Returns the passes of a model that is one of these, for sequences of up to `length` tokens; None for any other.
+
+    The weights are those of the model itself, as it holds them now.
+    """
+    if type(model) is not LlamaForCausalLM or torch.is_autocast_enabled("cpu"):
+        return None
+    config, weight = model.config, model.get_input_embeddings().weight
+    plain = all(getattr(config, key, value) == value for key, value in _BARE.items())
+    heads = config.num_attention_heads == config.num_key_value_heads and config._attn_implementation == "sdpa"
+    rotation = getattr(config, "rope_parameters", None) or {}
+    if not (plain and heads and rotation.get("rope_type") == "default" and config.hidden_size <= _WIDEST):
+        return None
+    parts = list(model.modules())
+    others = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+    linears = [part for part in parts if isinstance(part, nn.Linear)]
+    if others or len(linears) != 7 * len(model.model.layers) + 1 or any(type(part) is not nn.Linear for part in linears):
+        return None  # somebody has put something on the layers, or in their place
+    if weight.dtype != torch.float32 or weight.device.type != "cpu" or any(part.bias is not None for part in linears):
+        return None
+    return SmallLlama(model, length)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """Weights of a layer."""
+
+    before: Tensor
+    """Of the norm before attention."""
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    out: Tensor
+    between: Tensor
+    """Of the norm before the feed-forward part."""
+    gate: Tensor
+    up: Tensor
+    down: Tensor
+
+
+class SmallLlama:
+    """A small Llama as a function of ids, mask, positions and cache; see `small_llama`.
+
+    Args:
+        model: the model.
+        length: most tokens of a sequence.
+    """
+
+    def __init__(self, model: LlamaForCausalLM, length: int) -> None:
+        decoder: Any = model.model
+        first = decoder.layers[0].self_attn
+        self._words, self._head = decoder.embed_tokens.weight, model.lm_head.weight
+        self._norm, self._eps = decoder.norm.weight, decoder.norm.variance_epsilon
+        self._heads, self._size, self._scale = model.config.num_attention_heads, first.head_dim, first.scaling
+        self._layers = [_layer(layer) for layer in decoder.layers]
+        angles = torch.arange(length)[:, None].float() * decoder.rotary_emb.inv_freq  # [length, size / 2]
+        angles = torch.cat((angles, angles), dim=-1)
+        self._cos, self._sin = angles.cos(), angles.sin()
+
+    def __call__(self, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache | None) -> tuple[Tensor, DynamicCache]:
+        """Returns the logits at the last of the ids, [B, V], and the cache.
+
+        Args:
+            ids: what is new in each row, [B, S].
+            mask: zero at padding, over what the cache holds and `ids`, [B, P + S].
+            position: places of the ids in their rows, [B, S].
+            cache: keys and values of what was read; None for nothing. Grows in place.
+        """
+        cache = DynamicCache() if cache is None else cache
+        seen = _seen(mask, ids.shape[1])
+        turn = self._cos[position][:, None], self._sin[position][:, None]  # [B, 1, S, D] each
+        hidden = embedding(ids, self._words)
+        for number, layer in enumerate(self._layers):
+            hidden = hidden + self._attention(_normed(hidden, layer.before, self._eps), layer, number, turn, seen, cache)
+            mixed = _normed(hidden, layer.between, self._eps)
+            hidden = hidden + linear(silu(linear(mixed, layer.gate)) * linear(mixed, layer.up), layer.down)
+        return linear(_normed(hidden[:, -1:], self._norm, self._eps), self._head)[:, -1], cache
+
+    def _attention(
+        self,
+        hidden: Tensor,
+        layer: _Layer,
+        number: int,
+        turn: tuple[Tensor, Tensor],
+        seen: Tensor | None,
+        cache: DynamicCache,
+    ) -> Tensor:
+        rows, new = hidden.shape[:2]
+        split = rows, new, self._heads, self._size
+        query, key, value = (linear(hidden, w).view(split).transpose(1, 2) for w in (layer.query, layer.key, layer.value))
+        key, value = cache.update(_turned(key, *turn), value, number)
+        whole = seen is None and new > 1  # nothing is cached and nothing padded
+        mixed = scaled_dot_product_attention(
+            _turned(query, *turn), key, value, attn_mask=seen, scale=self._scale, is_causal=whole
+        )  # fmt: skip
+        return linear(mixed.transpose(1, 2).reshape(rows, new, -1), layer.out)
+
+
+def _layer(layer: Any) -> _Layer:
+    attention, forward = layer.self_attn, layer.mlp
+    return _Layer(
+        layer.input_layernorm.weight,
+        attention.q_proj.weight,
+        attention.k_proj.weight,
+        attention.v_proj.weight,
+        attention.o_proj.weight,
+        layer.post_attention_layernorm.weight,
+        forward.gate_proj.weight,
+        forward.up_proj.weight,
+        forward.down_proj.weight,
+    )
+
+
+def _seen(mask: Tensor, new: int) -> Tensor | None:
+    """Returns what each new id attends to, [B, 1, S or 1, P + S]; None if attention needs no mask."""
+    length = mask.shape[1]
+    if new in (1, length) and bool(mask.all()):
+        return None
+    rows = mask[:, None, None].bool()  # [B, 1, 1, P + S]
+    if new == 1:
+        return rows
+    return rows & torch.ones(new, length, dtype=torch.bool).tril(length - new)
+
+
+def _normed(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Returns the root mean square norm (Zhang and Sennrich, arXiv 1910.07467, eq. 4)."""
+    return weight * (hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps))
+
+
+def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Returns queries or keys, [B, H, S, D], with their positions turned in (rotary embedding, Su et al., arXiv 2104.09864)."""
+    half = heads.shape[-1] // 2
+    return heads * cos + torch.cat((-heads[..., half:], heads[..., :half]), dim=-1) * sin
