@@ -14,6 +14,8 @@ from swirl_env.episodes.transcript import clean
 _TAG = re.compile(r"</?([A-Za-z_][\w.-]*)>")
 _ANCHORS = ("\n", "|", "0", "x", "~")
 """Texts to put before a piece that continues another, in the order in which they are tried."""
+_REMEMBERED = 1 << 14
+"""Texts whose ids are remembered, and the other way round: results of tools come again, in the small worlds most of them."""
 _NAMED = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
 CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
 _FINAL = "final"
@@ -83,9 +85,9 @@ class TextCodec:
         self._blank_after_added = self._anchored and self._adds_blank_after_added()
         self._anchor_ids = self._raw("\n")
         self._anchor_text = self._plain_decode(self._anchor_ids)
-        self._encoded = functools.lru_cache(maxsize=4096)(self._encode)
-        self._encoded_around = functools.lru_cache(maxsize=4096)(self._encode_around)
-        self._decoded = functools.lru_cache(maxsize=4096)(self._decode)
+        self._encoded = functools.lru_cache(maxsize=_REMEMBERED)(self._encode)
+        self._encoded_around = functools.lru_cache(maxsize=_REMEMBERED)(self._encode_around)
+        self._decoded = functools.lru_cache(maxsize=_REMEMBERED)(self._decode)
         self._added = {
             name: _Added(i, bool(getattr(token, "lstrip", False)), bool(getattr(token, "rstrip", False)))
             for i, token in tokenizer.added_tokens_decoder.items()
