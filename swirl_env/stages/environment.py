@@ -83,8 +83,9 @@ def _packages() -> dict[str, str]:
     except metadata.PackageNotFoundError:  # a source tree that nobody installed
         needs = []
     names = {"swirl-env", *(re.split(r"[^\w.-]", need, maxsplit=1)[0] for need in needs if not _FOR_WORK_ON_IT.search(need))}
+    points = metadata.entry_points()  # asked for group by group, all packages would be looked through for each
     for kinds in KINDS.values():
-        names |= {point.dist.name for point in metadata.entry_points(group=f"swirl_env.{kinds}") if point.dist is not None}
+        names |= {point.dist.name for point in points.select(group=f"swirl_env.{kinds}") if point.dist is not None}
     return dict(_versions(names))
 
 
