@@ -27,7 +27,7 @@ FEW += ["algo=return_to_go", "algo.episodes_per_update=4", "save_every=1", "out=
 GRID = ["updates=1,6", "seed=0,1"]
 """Two short runs and two long ones: when the first has ended, others have not, whatever runs at the same time."""
 PAIR = ["updates=1,6", "seed=0"]
-"""A short run and a long one, for the launcher that starts an interpreter for each."""
+"""A short run and a long one, for the launchers that start interpreters."""
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
 SEARCH += ["hydra.sweeper.direction=maximize", "trainer.lr=interval(0.0001,0.01)", "seed=0", "updates=1"]
 
@@ -65,7 +65,7 @@ def ended(folder):
     ("words", "cells"),
     [
         pytest.param(GRID, 4, id="basic"),
-        pytest.param([*GRID, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], 4, id="joblib"),
+        pytest.param([*PAIR, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], 2, id="joblib"),
         pytest.param([*PAIR, "hydra/launcher=submitit_local"], 2, id="submitit"),
         pytest.param(SEARCH, 3, id="optuna"),
     ],

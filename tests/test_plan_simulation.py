@@ -79,6 +79,12 @@ def test_the_report_names_a_bottleneck_of_each_size_and_replaces_only_its_part_o
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert text.count("the bottleneck is **") + text.count("no single thing") == 3
-    with pytest.raises(SystemExit):
-        (tmp_path / "other.md").write_text("nothing")
-        plan.main(["--page", str(tmp_path / "other.md")])
+
+
+def test_a_page_that_has_no_figures_is_refused_before_anything_is_simulated(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(plan, "measure", lambda episodes: pytest.fail("measured for nothing"))
+    (tmp_path / "other.md").write_text("nothing")
+    for page, says in (("other.md", "has no figures to replace"), ("no.md", "cannot be read")):
+        with pytest.raises(SystemExit):
+            plan.main(["--page", str(tmp_path / page)])
+        assert says in capsys.readouterr().err

@@ -28,17 +28,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="page whose figures are replaced (between its two comments)")
     parser.add_argument("--episodes", type=int, default=EPISODES, help="episodes that are measured")
     given = parser.parse_args(argv)
+    around = None if given.page is None else _around_figures(parser, given.page)  # asked first: the simulation takes a minute
     text = "\n".join(report(measure(given.episodes)))
-    if given.page is None:
+    if around is None:
         print(text)
     else:
-        before, _, rest = given.page.read_text(encoding="utf-8").partition(BEGIN)
-        _, end, after = rest.partition(END)
-        if not end:
-            parser.error(f"{given.page} has no figures to replace: they stand between {BEGIN} and {END}.")
-        replace_file(given.page, f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
+        replace_file(given.page, f"{around[0]}{BEGIN}\n{text}\n{END}{around[1]}".encode())
         print(f"figures: {given.page}")
     return 0
+
+
+def _around_figures(parser: argparse.ArgumentParser, page: Path) -> tuple[str, str]:
+    """Returns what stands before and after the figures of a page; ends the program if it has none, or is not there."""
+    try:
+        text = page.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        parser.error(f"Expected a Markdown page with figures to replace; {page} cannot be read ({error}).")
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        parser.error(f"{page} has no figures to replace: they stand between {BEGIN} and {END}.")
+    return before, after
 
 
 def report(costs: Costs) -> Iterator[str]:
