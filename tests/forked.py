@@ -224,6 +224,9 @@ def _become(request, out, err):
     inherited = [path for path in _ENVIRON.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:] = [folder, *others, *(path for path in sys.path if path not in inherited)]
     importlib.invalidate_caches()
+    if any(Path(path, "hydra_plugins").is_dir() for path in others):  # hydra has looked for plugins before these could be seen
+        Singleton, Plugins = sys.modules["hydra.core.singleton"].Singleton, sys.modules["hydra.core.plugins"].Plugins
+        Singleton._instances.pop(Plugins, None)
     sys.argv = [first, *rest] if first not in ("-m", "-c") else ["-c" if first == "-c" else rest[0], *rest[1:]]
     if first == "-m":
         return lambda: runpy.run_module(rest[0], run_name="__main__", alter_sys=True)

@@ -2,12 +2,18 @@
 
 import re
 import shutil
+from itertools import cycle, islice
+from unittest import mock
 
 import torch
 
+from swirl_env.algos import warm_start
 from swirl_env.algos.embedded import SETTINGS
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save, train
 from swirl_env.cache import build_cached
+
+BATCHES = 100
+"""Batches of demonstrations, which come again and again: to make them is half of the work, and few do for a weak policy."""
 
 
 def put_warm_starts(root, *settings, seed=0, updates=60):
@@ -26,6 +32,8 @@ def put_warm_starts(root, *settings, seed=0, updates=60):
 def _make(folder, setting, seed, updates):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums come out the same on every machine, however many threads it has
-    model, tokenizer, _ = train(SETTINGS[setting], seed, WarmStart(updates=updates, worlds=1))
+    batches = warm_start.batches
+    with mock.patch.object(warm_start, "batches", lambda *of: islice(cycle(list(islice(batches(*of), BATCHES))), updates)):
+        model, tokenizer, _ = train(SETTINGS[setting], seed, WarmStart(updates=updates, worlds=1))
     torch.set_num_threads(threads)
     save(model, tokenizer, folder / "policy")
