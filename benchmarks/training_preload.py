@@ -4,6 +4,8 @@ It holds what every run imports for seconds, hydra's plugins and grammar after a
 warm starts are made of, parsed.
 """
 
+import gc
+
 import transformers.models.llama.modeling_llama  # noqa: F401
 
 import swirl_env.config.app
@@ -14,3 +16,5 @@ from swirl_env.config.arguments import Arguments, compose_stage
 
 compose_stage("train", Arguments(()))
 fingerprint(get_setting("main"), 0, WarmStart())
+gc.collect()
+gc.freeze()  # what runs share is never looked through, and so never copied

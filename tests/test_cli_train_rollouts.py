@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 from commands import error_of, finish, printed_commands, started  # noqa: E402
 from swirl_env.algos.kept import Kept  # noqa: E402
 from swirl_env.stages.trained import expand_trained  # noqa: E402
-from swirl_env.store import Store  # noqa: E402
+from swirl_env.store import Store, reader  # noqa: E402
+from swirl_env.store.verdicts import read_heads  # noqa: E402
 from weak import put_warm_starts  # noqa: E402
 
 slow = pytest.mark.slow
@@ -52,6 +53,18 @@ def test_all_episodes_are_kept_once_also_those_that_are_played_once_more(tmp_pat
     assert sorted(t.sample for t in store) == list(range(18))
     again = [store.get((episode.task.id, 6 + i)) for i, episode in enumerate(episodes)]
     assert [t.steps for t in again] == [t.steps for t in episodes]
+
+
+def test_what_is_kept_already_is_not_read_again_for_what_comes(tmp_path, episodes, monkeypatch):
+    read = []
+    monkeypatch.setattr(reader, "read_heads", lambda path, *rest: read.append(path) or read_heads(path, *rest))
+    kept = Kept(tmp_path, "all")
+    for update in range(20):
+        kept.add(episodes, 6 * update, update)
+    assert read == []  # an update of a long run would take longer and longer
+    kept.close()
+    Kept(tmp_path, "all").add(episodes, 120, 20)
+    assert len(read) == 1 and len(Store(tmp_path / "rollouts", "r")) == 126
 
 
 def test_the_last_episodes_are_those_of_the_last_update_that_played_some(tmp_path, episodes):
