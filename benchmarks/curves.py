@@ -39,17 +39,19 @@ def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells when it has listed the fonts
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), dpi=150, layout="constrained")
+    figure = Figure(figsize=(9, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(run.name for run in runs))
+    lines = []
     for i, name in enumerate(names):
         curves = [run.curve() for run in runs if run.name == name]
         grid, mean = mean_curve(curves)
-        axes.plot(grid, 100 * mean, color=f"C{i}", linestyle=_STYLES[i // 5 % 2], marker="o", markersize=3, label=name)
+        lines += axes.plot(grid, 100 * mean, color=f"C{i}", linestyle=_STYLES[i // 5 % 2], marker="o", markersize=3, label=name)
         for curve in curves if len(curves) > 1 and len(names) <= _CROWD else ():
             x, y = np.array(curve).T
             axes.plot(x, 100 * y, color=f"C{i}", linewidth=0.6, alpha=0.5)
     axes.set(xlabel="sampled tokens", ylabel="success at temperature 1, %", title=title, xlim=(0, None), ylim=(0, None))
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", ncols=1 + (len(names) > _CROWD))
+    # Next to the curves, in the order in which they end.
+    figure.legend(handles=sorted(lines, key=lambda line: -float(np.asarray(line.get_ydata())[-1])), loc="outside right upper")
     figure.savefig(file)
