@@ -162,6 +162,18 @@ def test_a_run_whose_checkpoints_are_all_damaged_is_refused_and_left_as_it_is(fi
     assert (folder / "metrics.jsonl").read_bytes() == before and len(list((folder / "checkpoints").iterdir())) == 2
 
 
+@pytest.mark.parametrize(("left", "lost"), [(None, 6), (0, 6), (4, 2), (6, 0)])
+def test_rows_of_the_metrics_that_are_gone_are_told_when_a_run_goes_on(left, lost, finished, tmp_path, caplog):
+    folder = tmp_path / "run"
+    shutil.copytree(finished[0], folder)
+    metrics = folder / "metrics.jsonl"
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.unlink() if left is None else metrics.write_text("".join(lines[:left]))
+    assert started(folder, Limits(updates=6), resume=True).spent.updates == 6
+    told = f"metrics.jsonl lacks {lost} of the 6 updates before the checkpoint"
+    assert (told in caplog.text) is (lost > 0) and ("metrics.jsonl lacks" in caplog.text) is (lost > 0)
+
+
 def test_a_manifest_that_points_elsewhere_is_not_followed(tmp_path):
     (tmp_path / "at").mkdir()
     (tmp_path / "secret").write_text("{}")
