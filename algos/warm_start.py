@@ -82,7 +82,6 @@ def warm_start(
         report: called after each update.
     """
     setting, config = get_setting(setting), config or WarmStart()
-    target = cache_root(cache_dir) / "warm-starts" / f"{setting.name}-{seed}-{fingerprint(setting, seed, config)}"
 
     def make(folder: Path) -> None:
         model, tokenizer, losses = train(setting, seed, config, report)
@@ -90,7 +89,16 @@ def warm_start(
         record = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
         (folder / "warm_start.json").write_text(json.dumps(record, indent=1) + "\n")
 
-    return build_cached(target, make)
+    return build_cached(_folder(setting, seed, config, cache_dir), make)
+
+
+def is_cached(setting: str | Setting, seed: int, config: WarmStart) -> bool:
+    """Returns whether a warm start is there already."""
+    return _folder(get_setting(setting), seed, config, None).is_dir()
+
+
+def _folder(setting: Setting, seed: int, config: WarmStart, cache_dir: str | os.PathLike[str] | None) -> Path:
+    return cache_root(cache_dir) / "warm-starts" / f"{setting.name}-{seed}-{fingerprint(setting, seed, config)}"
 
 
 def fingerprint(setting: Setting, seed: int, config: WarmStart) -> str:

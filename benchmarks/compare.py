@@ -6,21 +6,16 @@ Every run is a ``swirl train`` of its own in a process of its own, several at a 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
 import statistics
 import sys
-import threading
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import connection
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
 from swirl_env import cli
+from swirl_env.benchmarks.side_by_side import side_by_side
 from swirl_env.config.options import BenchOptions
 from swirl_env.config.overrides import choice, overrides, tool_choices
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
@@ -98,12 +93,10 @@ def _arm(options: BenchOptions, name: str, seed: int) -> Arm:
 
 def warm_starts(options: BenchOptions) -> None:
     """Trains the warm starts that are not cached, before several runs would wait for one of them."""
-    from swirl_env.stages.policy import warm_policy
+    from swirl_env.benchmarks.warm_starts import train_warm_starts
 
-    if options.policy != "embedded":
-        return
-    for seed in options.seeds:
-        warm_policy(options.setting, seed)
+    if options.policy == "embedded":
+        train_warm_starts([(options.setting, seed) for seed in options.seeds], options.workers)
 
 
 def train(runs: Sequence[Arm], workers: int) -> None:
@@ -112,32 +105,19 @@ def train(runs: Sequence[Arm], workers: int) -> None:
     Raises:
         SwirlError: where runs failed, when all have ended.
     """
-    server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["swirl_env.benchmarks.training_preload"])
-    waiting = deque(run for run in runs if not run.done)
-    working: list[tuple[Arm, ForkServerProcess]] = []
-    failed: list[Arm] = []
-    shown = 0
+    left = [run for run in runs if not run.done]
     whole = sum(run.budget for run in runs)
-    ended = whole - sum(run.budget for run in waiting)
-    try:
-        with progress(f"train {len(runs)} runs", whole) as advance:
-            while waiting or working:
-                while waiting and len(working) < workers:
-                    arm = waiting.popleft()
-                    arm.log.parent.mkdir(parents=True, exist_ok=True)
-                    process = server.Process(target=_run, args=(arm,))
-                    process.start()
-                    working.append((arm, process))
-                connection.wait([process.sentinel for _, process in working], timeout=0.5)
-                failed += [arm for arm, process in working if process.exitcode not in (None, 0)]
-                ended += sum(arm.budget for arm, process in working if process.exitcode is not None)
-                working = [(arm, process) for arm, process in working if process.exitcode is None]
-                share = ended + sum(_sampled(arm) for arm, _ in working)
-                advance(share - shown, ", ".join(f"{arm.name} {arm.seed}" for arm, _ in working))
-                shown = share
-    finally:
-        _stop([process for _, process in working])
+    before = whole - sum(run.budget for run in left)
+    shown = 0
+    with progress(f"train {len(runs)} runs", whole) as advance:
+
+        def watch(ended: Sequence[Arm], working: Sequence[Arm]) -> None:
+            nonlocal shown
+            share = before + sum(arm.budget for arm in ended) + sum(_sampled(arm) for arm in working)
+            advance(share - shown, ", ".join(f"{arm.name} {arm.seed}" for arm in working))
+            shown = share
+
+        failed = side_by_side(left, _run, workers, watch)
     if failed:
         said = "; ".join(f"{arm.folder.name}: {_last_line(arm)} (all of it: {arm.log})" for arm in failed)
         raise SwirlError(f"{len(failed)} of {len(runs)} training runs failed. {said}")
@@ -145,34 +125,13 @@ def train(runs: Sequence[Arm], workers: int) -> None:
 
 def _run(arm: Arm) -> None:
     """Trains one arm; all that it prints goes into its log."""
-    _end_with_parent()
+    arm.log.parent.mkdir(parents=True, exist_ok=True)
     with arm.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     # Hydra is told to leave errors to us in the process that began all this; here they get words of their own.
     os.environ.pop("HYDRA_FULL_ERROR", None)
     sys.exit(cli.main(["train", *arm.overrides, f"out={arm.folder}", "resume=true"]))
-
-
-def _end_with_parent() -> None:
-    """Ends this process when the one that began the comparison is gone, killed or not: a run can be resumed at any moment."""
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
-def _stop(processes: Sequence[ForkServerProcess]) -> None:
-    for process in processes:
-        if process.pid is not None and process.is_alive():
-            os.kill(process.pid, signal.SIGINT)
-    for process in processes:
-        process.join(20)
-        process.kill()
 
 
 def _sampled(run: Arm) -> int:

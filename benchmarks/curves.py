@@ -38,11 +38,12 @@ def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
     """
     logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells when it has listed the fonts
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     figure = Figure(figsize=(9, 4.5), dpi=150, layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(run.name for run in runs))
-    lines = []
+    lines: list[Line2D] = []
     for i, name in enumerate(names):
         curves = [run.curve() for run in runs if run.name == name]
         grid, mean = mean_curve(curves)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from swirl_env.benchmarks.places import place
 from swirl_env.benchmarks.plan import __main__ as plan
 from swirl_env.benchmarks.plan.hardware import H100, QWEN_7B, Gpu, Model, Replica, training_s
 from swirl_env.benchmarks.plan.setups import best, gains, of_gpus, one_node, two_cores
@@ -74,7 +75,7 @@ def test_the_report_names_a_bottleneck_of_each_size_and_replaces_only_its_part_o
     monkeypatch.setattr(plan, "measure", lambda episodes: COSTS)
     monkeypatch.setattr(plan, "cluster", one_node)  # 64 GPUs take seconds
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{plan.BEGIN}\nold\n{plan.END}\nafter\n")
+    page.write_text(f"before\n{place('figures', 'old')}after\n")
     assert plan.main(["--page", str(page)]) == 0
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text

@@ -8,9 +8,10 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 from stored import SETTINGS, episode
+from swirl_env.benchmarks.places import place
 from swirl_env.benchmarks.qwen.__main__ import main, parse
 from swirl_env.benchmarks.qwen.mistakes import KINDS, kind_of
-from swirl_env.benchmarks.qwen.page import BEGIN, END, write_figures
+from swirl_env.benchmarks.qwen.page import write_figures
 from swirl_env.benchmarks.qwen.plan import ARMS, SETS, plan, rows_of, write_prompts
 from swirl_env.benchmarks.qwen.prompts import PROMPTS
 from swirl_env.episodes.formats import NativeFormat
@@ -100,7 +101,7 @@ def test_only_the_base_model_is_shown_worked_conversations():
 
 def test_the_page_keeps_its_text_and_says_what_was_not_run(tmp_path):
     page, out = tmp_path / "page.md", tmp_path / "runs"
-    page.write_text(f"# Title\n{BEGIN}\nold\n{END}\nAfter.\n")
+    page.write_text(f"# Title\n{place('figures', 'old')}After.\n")
     rows = rows_of(parse(["--model", "m", "--out", str(out)]))
     base = next(row for row in rows if row.policy == "base")
     with Store(out / base.folder) as store:
@@ -147,10 +148,10 @@ def test_each_episode_is_counted_as_one_kind_of_mistake(calls, result, answer, k
     assert kind in made and made in KINDS
 
 
-def test_a_page_without_marks_is_left_alone(tmp_path):
+def test_a_page_without_a_place_for_figures_is_left_alone(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("mine")
-    with pytest.raises(ValueError, match="no marks"):
+    with pytest.raises(ValueError, match="no place for the figures"):
         write_figures(page, tmp_path, rows_of(parse(["--model", "m"])), [], 1)
     assert page.read_text() == "mine"
 

@@ -11,13 +11,13 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from swirl_env.benchmarks.places import FIGURES, comments, has_place, replaced
 from swirl_env.benchmarks.plan.hardware import H100, QWEN_7B, QWEN_32B, SMOLLM2
 from swirl_env.benchmarks.plan.measure import EPISODES, measure
 from swirl_env.benchmarks.plan.setups import best, cluster, gains, one_node, two_cores
 from swirl_env.benchmarks.plan.simulation import Costs, Outcome, Setup, simulate
 from swirl_env.store.lines import replace_file
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 _FEWEST = 1.02
 """A gain below this is none: other random lengths change as much."""
 
@@ -28,27 +28,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", type=Path, help="page whose figures are replaced (between its two comments)")
     parser.add_argument("--episodes", type=int, default=EPISODES, help="episodes that are measured")
     given = parser.parse_args(argv)
-    around = None if given.page is None else _around_figures(parser, given.page)  # asked first: the simulation takes a minute
+    page: Path | None = given.page
+    before = "" if page is None else _page_with_figures(parser, page)  # asked first: the simulation takes a minute
     text = "\n".join(report(measure(given.episodes)))
-    if around is None:
+    if page is None:
         print(text)
     else:
-        replace_file(given.page, f"{around[0]}{BEGIN}\n{text}\n{END}{around[1]}".encode())
-        print(f"figures: {given.page}")
+        replace_file(page, replaced(before, FIGURES, text).encode())
+        print(f"figures: {page}")
     return 0
 
 
-def _around_figures(parser: argparse.ArgumentParser, page: Path) -> tuple[str, str]:
-    """Returns what stands before and after the figures of a page; ends the program if it has none, or is not there."""
+def _page_with_figures(parser: argparse.ArgumentParser, page: Path) -> str:
+    """Returns a page; ends the program if it has no figures to replace, or is not there."""
     try:
         text = page.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         parser.error(f"Expected a Markdown page with figures to replace; {page} cannot be read ({error}).")
-    before, _, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not end:
-        parser.error(f"{page} has no figures to replace: they stand between {BEGIN} and {END}.")
-    return before, after
+    if not has_place(text, FIGURES):
+        parser.error(f"{page} has no figures to replace: they stand between the lines {comments(FIGURES)}.")
+    return text
 
 
 def report(costs: Costs) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The figures of the page about the 0.5B model, read from stored runs and written between two marks of the page."""
+"""The figures of the page about the 0.5B model, read from stored runs and written into their place of the page."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swirl_env.benchmarks.places import FIGURES, comments, has_place, place, replaced
 from swirl_env.benchmarks.qwen.mistakes import KINDS, kind_of
 from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, outcomes, paired, tokens
 from swirl_env.stages import tables
 from swirl_env.store import Store
 from swirl_env.store.lines import replace_file
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 PAPER = """\
 The paper's figures (Gemma 2 27B, answers judged by a model):
 
@@ -28,7 +28,7 @@ _NOT_RUN = "not run yet"
 
 
 def write_figures(page: Path, out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]], stages: int) -> None:
-    """Writes the figures into a page; the text before and after its marks stays.
+    """Writes the figures into a page; the text before and after them stays.
 
     Args:
         page: a Markdown file; made if it is absent.
@@ -37,11 +37,9 @@ def write_figures(page: Path, out: Path, rows: Sequence[Row], spent: Sequence[Ma
         spent: what the stages took (`Log.spent`).
         stages: how many stages there are in all.
     """
-    text = page.read_text(encoding="utf-8") if page.is_file() else f"# Qwen2.5-Coder-0.5B\n\n{BEGIN}\n{END}\n"
-    before, begun, rest = text.partition(BEGIN)
-    _, ended, after = rest.partition(END)
-    if not begun or not ended:
-        raise ValueError(f"{page} has no marks {BEGIN} ... {END} to write the figures between.")
+    text = page.read_text(encoding="utf-8") if page.is_file() else f"# Qwen2.5-Coder-0.5B\n\n{place(FIGURES, '')}"
+    if not has_place(text, FIGURES):
+        raise ValueError(f"{page} has no place for the figures, between the lines {comments(FIGURES)}.")
     parts = [
         f"{len(spent)} of {stages} stages have been run, the rest not yet.",
         tables.markdown([_cells(out, row, rows) for row in rows]),
@@ -51,7 +49,7 @@ def write_figures(page: Path, out: Path, rows: Sequence[Row], spent: Sequence[Ma
         tables.markdown([_cost(stage) for stage in spent]),
     ]
     figures = "\n\n".join(part.strip() for part in parts if part.strip())
-    replace_file(page, f"{before}{BEGIN}\n{figures}\n{END}{after}".encode())
+    replace_file(page, replaced(text, FIGURES, figures).encode())
 
 
 def _cells(out: Path, row: Row, rows: Sequence[Row]) -> dict[str, str]:

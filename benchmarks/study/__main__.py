@@ -19,7 +19,7 @@ from typing import Any
 
 from swirl_env.algos.warm_start import WarmStart
 from swirl_env.benchmarks import curves
-from swirl_env.benchmarks.compare import train
+from swirl_env.benchmarks.compare import Arm, train
 from swirl_env.benchmarks.study import page as study_page
 from swirl_env.benchmarks.study.arms import (
     CANDIDATES,
@@ -31,6 +31,8 @@ from swirl_env.benchmarks.study.arms import (
     Study,
     demonstrate,
 )
+from swirl_env.benchmarks.warm_starts import train_warm_starts
+from swirl_env.stages.progress import progress
 
 PARTS = ("search", "main", "conditions")
 POLICIES = {
@@ -54,14 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     curves.require()
     try:
-        for part in PARTS:
-            if part in options.parts:
-                _run(part, study, options.workers, options.rate)
+        parts = [part for part in PARTS if part in options.parts]
+        _prepare(study, parts, options.workers, options.rate)
+        for part in parts:
+            _run(part, study, options.workers, options.rate)
     except KeyboardInterrupt:
         print("\nThe study goes on where it was when the same command is given again.", file=sys.stderr)
         return 130
     page = options.page or study.out / "study.md"
-    study_page.write(page, study, chosen(study, options.rate), [part for part in PARTS if part in options.parts])
+    study_page.write(page, study, chosen(study, options.rate), parts)
     print(f"tables and pictures are in {page}")
     return 0
 
@@ -86,27 +89,48 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(part: str, study: Study, workers: int, rate: float) -> None:
     if part == "search":
-        _prepare(study, [SEARCHED])
         train([study.trial(one, trial) for one in study.candidates for trial in one.rates()], workers)
         train([study.trial(one, trial) for one in study.candidates for trial in trials(study, one)], workers)
         return
+    train([arm for arms in _arms(part, study, rate).values() for arm in arms], workers)
+
+
+def _arms(part: str, study: Study, rate: float) -> dict[tuple[str, int], list[Arm]]:
+    """Returns the runs of a part after the search, by their setting and seed."""
     best = chosen(study, rate)
-    settings = study.settings if part == "main" else [CONDITION_SETTING]
-    _prepare(study, [(setting, seed) for setting in settings for seed in study.seeds])
-    if part == "main":
-        train([arm for setting in study.settings for arm in study.main(setting, best)], workers)
-    else:
-        train(list(study.conditions(best)), workers)
+    settings = study.settings if part == "main" else (CONDITION_SETTING,)
+    arms = {setting: list(study.main(setting, best) if part == "main" else study.conditions(best)) for setting in settings}
+    return {(setting, seed): [arm for arm in arms[setting] if arm.seed == seed] for setting in settings for seed in study.seeds}
 
 
-def _prepare(study: Study, starts: Iterable[tuple[str, int]]) -> None:
-    """Trains warm starts and makes demonstrations, if they are not there yet."""
-    for setting, seed in starts:
-        wanted = any(one.uses == "demonstrations" for one in study.candidates_in(setting))
-        study.policy.folder(setting, seed)
-        if wanted and not (study.demonstrations(setting, seed) / "selections").is_dir():
+def _prepare(study: Study, parts: Sequence[str], workers: int, rate: float) -> None:
+    """Trains warm starts and makes demonstrations, if they are not there yet and a run is left that begins with them."""
+    starts = {start for part in parts if part != "search" for start, arms in _arms(part, study, rate).items() if not _done(arms)}
+    if "search" in parts and not all(_searched(study, one) for one in study.candidates):
+        starts.add(SEARCHED)
+    train_warm_starts(sorted(starts), workers, study.policy.start)
+    wanted = [start for start in sorted(starts) if _lacks_demonstrations(study, *start)]
+    if not wanted:
+        return
+    with progress("make demonstrations", len(wanted)) as advance:
+        for setting, seed in wanted:
             for command in demonstrate(study, setting, seed):
                 subprocess.run([sys.executable, "-m", "swirl_env.cli", *command], check=True, stdout=subprocess.DEVNULL)
+            advance()
+
+
+def _done(arms: Iterable[Arm]) -> bool:
+    return all(arm.done for arm in arms)
+
+
+def _searched(study: Study, one: Candidate) -> bool:
+    # The other trials are known once those of the learning rate have been run.
+    return all(_done([study.trial(one, trial) for trial in known()]) for known in (one.rates, lambda: trials(study, one)))
+
+
+def _lacks_demonstrations(study: Study, setting: str, seed: int) -> bool:
+    wanted = any(one.uses == "demonstrations" for one in study.candidates_in(setting))
+    return wanted and not (study.demonstrations(setting, seed) / "selections").is_dir()
 
 
 def trials(study: Study, one: Candidate) -> list[dict[str, Any]]:

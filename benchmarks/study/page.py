@@ -1,10 +1,9 @@
-"""Tables and pictures of the study, written between the markers of a Markdown page; the words around them stay."""
+"""Tables and pictures of the study, written into their places of a Markdown page; the words around them stay."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +11,12 @@ from typing import Any
 
 from swirl_env.benchmarks import curves
 from swirl_env.benchmarks.compare import WARM, Arm
+from swirl_env.benchmarks.places import has_place, place, replaced
 from swirl_env.benchmarks.study.arms import CONDITION_SETTING, CONDITIONED, SEARCH_EPISODES, Candidate, Study
 from swirl_env.benchmarks.study.conditions import CONDITIONS
 from swirl_env.stages.tables import markdown
 from swirl_env.stages.tables import percent_over_seeds as percent
+from swirl_env.store.lines import replace_file
 from swirl_env.view.report.training import mean_curve
 
 Evaluated = Mapping[str, Any]
@@ -27,7 +28,7 @@ PICTURED = ("reinforce", "episode_reward", "step_outcome", "return_outcome", "rf
 
 
 def write(page: Path, study: Study, chosen: Mapping[str, Mapping[str, Any]], parts: Sequence[str]) -> None:
-    """Writes the parts of the study into a page: between markers if it has them, else at its end."""
+    """Writes the parts of the study into a page: into the places that it has for them, else at its end."""
     blocks: dict[str, str] = {"search": _search(study, chosen)} if "search" in parts else {}
     if "main" in parts:
         for setting in study.settings:
@@ -45,15 +46,8 @@ def write(page: Path, study: Study, chosen: Mapping[str, Mapping[str, Any]], par
         blocks["conditions"] = _conditions(study, runs)
     text = page.read_text(encoding="utf-8") if page.is_file() else ""
     for name, block in blocks.items():
-        text = _placed(text, name, block)
-    page.write_text(text, encoding="utf-8")
-
-
-def _placed(text: str, name: str, block: str) -> str:
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->\n"
-    match = re.search(re.escape(begin) + ".*?" + re.escape(end), text, re.DOTALL)
-    whole = f"{begin}{block}{end}"
-    return f"{text}\n{whole}" if match is None else text[: match.start()] + whole + text[match.end() :]
+        text = replaced(text, name, block) if has_place(text, name) else f"{text}\n{place(name, block)}"
+    replace_file(page, text.encode())
 
 
 def _search(study: Study, chosen: Mapping[str, Mapping[str, Any]]) -> str:

@@ -93,7 +93,7 @@ def _one(gap: Value, unknown: Value) -> Outcome:
 def _is_root(gap: Value, unknown: Value, point: Value) -> bool:
     """Whether both sides of an equation agree at a point, to thirty digits."""
     value = abs(gap.subs(unknown, point).evalf(30, maxn=60))
-    size = abs(sum(abs(term) for term in sp.Add.make_args(gap)).subs(unknown, point).evalf(10))
+    size = abs(sp.Add(*map(abs, sp.Add.make_args(gap))).subs(unknown, point).evalf(10))
     return value.is_Number and size.is_Number and bool(value.is_finite and float(value) <= 1e-25 * max(1.0, float(size)))
 
 

@@ -81,22 +81,24 @@ class HttpSearch(Engine):
 
     def _request(self, queries: Sequence[str]) -> list[list[Hit]]:
         body = msgspec.json.encode({"queries": queries, "topk": self.top_k, "return_scores": True})
-        for attempt in range(self._retries + 1):
-            if attempt:
-                time.sleep(_PAUSE_S * 2 ** (attempt - 1))
+        attempt = 0
+        while True:
             try:
                 return _read(self._post(body), len(queries))
             except urllib.error.HTTPError as error:
                 failure = EngineError(f"{self._url} answered HTTP {error.code}")
                 if error.code not in _BUSY:
-                    break
+                    raise failure from None
             except TimeoutError:
                 raise EngineError(f"{self._url} did not answer within {self._timeout_s:g} s", timeout=True) from None
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(getattr(error, "reason", None), TimeoutError):
                     raise EngineError(f"{self._url} did not answer within {self._timeout_s:g} s", timeout=True) from None
                 failure = EngineError(f"{self._url} cannot be reached ({type(error).__name__}: {error})", down=True)
-        raise failure
+            if attempt == self._retries:
+                raise failure
+            time.sleep(_PAUSE_S * 2**attempt)
+            attempt += 1
 
     def _post(self, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json", "Accept": "application/json"}

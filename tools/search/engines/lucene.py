@@ -64,7 +64,7 @@ class LuceneSearch(Engine):
             **{"index": index, "top_k": top_k, "k1": k1, "b": b, "threads": threads},
             **{"snippet_chars": snippet_chars, "max_query_chars": max_query_chars},
         }
-        from pyserini.search.lucene import LuceneSearcher
+        from pyserini.search.lucene import LuceneSearcher  # pyright: ignore[reportMissingImports]  # needs Java, so not in [all]
 
         self._threads = threads
         self._searcher: Any = LuceneSearcher(str(folder))

@@ -1,0 +1,61 @@
+"""Warm starts of several seeds, side by side, before the runs that begin with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from swirl_env.algos.warm_start import WarmStart, is_cached, warm_start
+from swirl_env.benchmarks.side_by_side import context, side_by_side
+from swirl_env.errors import SwirlError
+from swirl_env.stages.policy import warm_policy
+from swirl_env.stages.progress import progress
+
+
+@dataclass(frozen=True)
+class _Start:
+    setting: str
+    seed: int
+    config: WarmStart
+    updates_done: Any
+    """Shared with the process that shows them."""
+
+
+def train_warm_starts(starts: Sequence[tuple[str, int]], workers: int, config: WarmStart | None = None) -> None:
+    """Trains the warm starts that are not cached, `workers` at a time.
+
+    Args:
+        starts: setting and seed of each.
+        workers: processes, one thread each; one warm start, or one on a device of its own, is trained in this process.
+        config: see `WarmStart`.
+
+    Raises:
+        SwirlError: where one failed, when all have ended.
+    """
+    config = config or WarmStart()
+    missing = [start for start in starts if not is_cached(*start, config)]
+    if len(missing) < 2 or workers < 2 or config.device != "cpu":
+        for setting, seed in missing:
+            warm_policy(setting, seed, config)
+        return
+    work = [_Start(setting, seed, config, context().Value("L", 0)) for setting, seed in missing]
+    shown = 0
+    with progress(f"train {len(work)} warm starts", len(work) * config.updates) as advance:
+
+        def watch(ended: Sequence[_Start], working: Sequence[_Start]) -> None:
+            nonlocal shown
+            done = sum(one.updates_done.value for one in (*ended, *working))
+            advance(done - shown, ", ".join(f"{one.setting} {one.seed}" for one in working))
+            shown = done
+
+        failed = side_by_side(work, _train, workers, watch)
+    if failed:
+        raise SwirlError(f"{len(failed)} of {len(work)} warm starts failed; what is above says why.")
+
+
+def _train(start: _Start) -> None:
+    def report(done: int, total: int, note: str) -> None:
+        start.updates_done.value = done
+
+    warm_start(start.setting, start.seed, config=start.config, report=report)

@@ -1,0 +1,7 @@
+from transformers.cache_utils import DynamicCache as DynamicCache
+from transformers.models.auto.modeling_auto import AutoModelForCausalLM as AutoModelForCausalLM
+from transformers.models.auto.modeling_auto import AutoModelForSequenceClassification as AutoModelForSequenceClassification
+from transformers.models.auto.tokenization_auto import AutoTokenizer as AutoTokenizer
+from transformers.models.llama.configuration_llama import LlamaConfig as LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaForCausalLM as LlamaForCausalLM
+from transformers.tokenization_utils_tokenizers import PreTrainedTokenizerFast as PreTrainedTokenizerFast
