@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from swirl_env.algos.warm_start import WarmStart, is_cached, warm_start
 from swirl_env.benchmarks.side_by_side import context, side_by_side
-from swirl_env.errors import SwirlError
+from swirl_env.cli import INTERRUPTED
+from swirl_env.errors import SwirlError, describe_os_error, printable
 from swirl_env.stages.policy import warm_policy
 from swirl_env.stages.progress import progress
 
@@ -51,11 +53,19 @@ def train_warm_starts(starts: Sequence[tuple[str, int]], workers: int, config: W
 
         failed = side_by_side(work, _train, workers, watch)
     if failed:
-        raise SwirlError(f"{len(failed)} of {len(work)} warm starts failed; what is above says why.")
+        raise SwirlError(f"{len(failed)} of {len(work)} warm starts failed for what is said above.")
 
 
 def _train(start: _Start) -> None:
+    """Trains one; says in one sentence why it could not, and nothing after Ctrl-C."""
+
     def report(done: int, total: int, note: str) -> None:
         start.updates_done.value = done
 
-    warm_start(start.setting, start.seed, config=start.config, report=report)
+    try:
+        warm_start(start.setting, start.seed, config=start.config, report=report)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except (SwirlError, OSError) as error:
+        why = str(error) if isinstance(error, SwirlError) else describe_os_error(error)
+        sys.exit(f"swirl: warm start {start.setting}, seed {start.seed}: {printable(why)}")

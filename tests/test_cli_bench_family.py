@@ -8,6 +8,9 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("matplotlib", reason="the curves need matplotlib")
 
+from swirl_env.algos.warm_start import WarmStart, is_cached, warm_start  # noqa: E402
+from swirl_env.benchmarks.warm_starts import train_warm_starts  # noqa: E402
+from swirl_env.errors import SwirlError  # noqa: E402
 from swirl_env.registry import names  # noqa: E402
 from weak import put_warm_starts  # noqa: E402
 
@@ -27,6 +30,21 @@ def cache(tmp_path_factory):
         patch.setenv("OMP_NUM_THREADS", "1")
         put_warm_starts(root, "easy", updates=500)
         yield root
+
+
+def test_warm_starts_trained_side_by_side_are_those_trained_one_by_one(cache, tmp_path, capfd):
+    few = WarmStart(updates=2, batch=2, worlds=1)
+    train_warm_starts([("easy", 0), ("easy", 1)], 2, few)
+    for seed in (0, 1):
+        assert is_cached("easy", seed, few)
+        one, other = (warm_start("easy", seed, config=few, cache_dir=folder) for folder in (cache, tmp_path))
+        assert (one / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+    train_warm_starts([("easy", 0), ("easy", 1)], 2, few)  # nothing is left to do
+    capfd.readouterr()
+    with pytest.raises(SwirlError, match="2 of 2 warm starts failed"):
+        train_warm_starts([("easy", 0), ("easy", 1)], 2, WarmStart(updates=2, kinds=("no such kind",)))
+    said = [line for line in capfd.readouterr().err.splitlines() if not line.startswith("train 2 warm starts: ")]
+    assert len(said) == 2 and all(line.startswith("swirl: warm start easy, seed ") for line in said), said
 
 
 def test_the_whole_family_trains_in_one_table(swirl):
