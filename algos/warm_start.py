@@ -89,15 +89,16 @@ def warm_start(
         record = {"setting": asdict(setting), "seed": seed, "config": asdict(config), "loss": losses}
         (folder / "warm_start.json").write_text(json.dumps(record, indent=1) + "\n")
 
-    return build_cached(_folder(setting, seed, config, cache_dir), make)
+    return build_cached(cached_folder(setting, seed, config, cache_dir), make)
 
 
 def is_cached(setting: str | Setting, seed: int, config: WarmStart) -> bool:
     """Returns whether a warm start is there already."""
-    return _folder(get_setting(setting), seed, config, None).is_dir()
+    return cached_folder(get_setting(setting), seed, config).is_dir()
 
 
-def _folder(setting: Setting, seed: int, config: WarmStart, cache_dir: str | os.PathLike[str] | None) -> Path:
+def cached_folder(setting: Setting, seed: int, config: WarmStart, cache_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Returns the folder of a warm start, whether it has been trained or not."""
     return cache_root(cache_dir) / "warm-starts" / f"{setting.name}-{seed}-{fingerprint(setting, seed, config)}"
 
 

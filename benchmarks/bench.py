@@ -132,7 +132,7 @@ def run(options: BenchOptions) -> None:
         for i, row in enumerate(wanted, start=1):
             results.append(run_row(row, options, f"[{i}/{len(wanted)}]"))
         if training:
-            compare.warm_starts(options)
+            compare.warm_starts(options, training)
             compare.train(training, options.workers)
     except KeyboardInterrupt:
         raise Interrupted(f"To go on: {_again(path)}") from None

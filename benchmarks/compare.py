@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env import cli
-from swirl_env.benchmarks.side_by_side import side_by_side
+from swirl_env.benchmarks.side_by_side import Failure, side_by_side
 from swirl_env.config.options import BenchOptions
 from swirl_env.config.overrides import choice, overrides, tool_choices
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
@@ -91,21 +91,25 @@ def _arm(options: BenchOptions, name: str, seed: int) -> Arm:
     return Arm(name, seed, folder, tuple(arguments), options.budget)
 
 
-def warm_starts(options: BenchOptions) -> None:
-    """Trains the warm starts that are not cached, before several runs would wait for one of them."""
+def warm_starts(options: BenchOptions, runs: Sequence[Arm]) -> None:
+    """Trains the warm starts that are not cached and that a run which is not done begins with: several would wait for one."""
     from swirl_env.benchmarks.warm_starts import train_warm_starts
 
     if options.policy == "embedded":
-        train_warm_starts([(options.setting, seed) for seed in options.seeds], options.workers)
+        seeds = dict.fromkeys(run.seed for run in runs if not run.done)
+        train_warm_starts([(options.setting, seed) for seed in seeds], options.workers)
 
 
 def train(runs: Sequence[Arm], workers: int) -> None:
     """Trains what is not trained yet, `workers` runs at a time; an interrupt ends them all, resumable.
 
     Raises:
-        SwirlError: where runs failed, when all have ended.
+        OSError: if no folder can be made for what the runs print.
+        SwirlError: if runs failed, when all have ended.
     """
     left = [run for run in runs if not run.done]
+    for run in left:
+        run.log.parent.mkdir(parents=True, exist_ok=True)
     whole = sum(run.budget for run in runs)
     before = whole - sum(run.budget for run in left)
     shown = 0
@@ -119,13 +123,11 @@ def train(runs: Sequence[Arm], workers: int) -> None:
 
         failed = side_by_side(left, _run, workers, watch)
     if failed:
-        said = "; ".join(f"{arm.folder.name}: {_last_line(arm)} (all of it: {arm.log})" for arm in failed)
-        raise SwirlError(f"{len(failed)} of {len(runs)} training runs failed. {said}")
+        raise SwirlError(f"{len(failed)} of {len(runs)} training runs failed. {'; '.join(map(_why, failed))}")
 
 
 def _run(arm: Arm) -> None:
     """Trains one arm; all that it prints goes into its log."""
-    arm.log.parent.mkdir(parents=True, exist_ok=True)
     with arm.log.open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
@@ -146,9 +148,14 @@ def _sampled(run: Arm) -> int:
         return 0
 
 
-def _last_line(arm: Arm) -> str:
+def _why(failure: Failure[Arm]) -> str:
+    """Returns why a run failed and where all of its words are; there are none if it was killed before it opened its log."""
+    arm = failure.work
+    if not arm.log.is_file():
+        return f"{arm.folder.name}: {failure.why()}"
     lines = arm.log.read_text(errors="replace").split("\n")
-    return next((line.removeprefix("swirl: ") for line in reversed(lines) if line.strip()), "it said nothing")
+    last = next((line.removeprefix("swirl: ") for line in reversed(lines) if line.strip()), "it said nothing")
+    return f"{arm.folder.name}: {failure.why(last)} (all of it: {arm.log})"
 
 
 @dataclass(frozen=True)

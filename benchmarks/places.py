@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 FIGURES = "figures"
-"""The place of a page that has one alone."""
+"""Name of the place on pages with only one."""
 
 
 def place(name: str, block: str) -> str:
@@ -35,5 +35,5 @@ def replaced(page: str, name: str, block: str) -> str:
 
 
 def _find(page: str, name: str) -> re.Match[str] | None:
-    begin, end = (re.escape(f"<!-- {name}: {which} -->\n") for which in ("begin", "end"))
-    return re.search(f"{begin}.*?{end}", page, re.DOTALL)
+    begin, end = (re.escape(f"<!-- {name}: {which} -->") for which in ("begin", "end"))
+    return re.search(rf"{begin}\n.*?{end}(?:\n|\Z)", page, re.DOTALL)

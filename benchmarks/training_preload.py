@@ -17,4 +17,4 @@ from swirl_env.config.arguments import Arguments, compose_stage
 compose_stage("train", Arguments(()))
 fingerprint(get_setting("main"), 0, WarmStart())
 gc.collect()
-gc.freeze()  # what runs share is never looked through, and so never copied
+gc.freeze()  # left out of garbage collection, so that forks share its pages

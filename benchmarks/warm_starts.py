@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from swirl_env.algos.warm_start import WarmStart, is_cached, warm_start
 from swirl_env.benchmarks.side_by_side import context, side_by_side
-from swirl_env.cli import INTERRUPTED
-from swirl_env.errors import SwirlError, describe_os_error, printable
+from swirl_env.errors import SwirlError
 from swirl_env.stages.policy import warm_policy
 from swirl_env.stages.progress import progress
 
@@ -21,7 +19,7 @@ class _Start:
     seed: int
     config: WarmStart
     updates_done: Any
-    """Shared with the process that shows them."""
+    """Shared with the process that shows them, without a lock: who is killed while it holds one leaves the others waiting."""
 
 
 def train_warm_starts(starts: Sequence[tuple[str, int]], workers: int, config: WarmStart | None = None) -> None:
@@ -33,7 +31,7 @@ def train_warm_starts(starts: Sequence[tuple[str, int]], workers: int, config: W
         config: see `WarmStart`.
 
     Raises:
-        SwirlError: where one failed, when all have ended.
+        SwirlError: if some failed, when all have ended.
     """
     config = config or WarmStart()
     missing = [start for start in starts if not is_cached(*start, config)]
@@ -41,7 +39,7 @@ def train_warm_starts(starts: Sequence[tuple[str, int]], workers: int, config: W
         for setting, seed in missing:
             warm_policy(setting, seed, config)
         return
-    work = [_Start(setting, seed, config, context().Value("L", 0)) for setting, seed in missing]
+    work = [_Start(setting, seed, config, context().Value("L", 0, lock=False)) for setting, seed in missing]
     shown = 0
     with progress(f"train {len(work)} warm starts", len(work) * config.updates) as advance:
 
@@ -53,19 +51,12 @@ def train_warm_starts(starts: Sequence[tuple[str, int]], workers: int, config: W
 
         failed = side_by_side(work, _train, workers, watch)
     if failed:
-        raise SwirlError(f"{len(failed)} of {len(work)} warm starts failed for what is said above.")
+        reasons = "; ".join(f"{one.work.setting}, seed {one.work.seed}: {one.why().rstrip('.')}" for one in failed)
+        raise SwirlError(f"{len(failed)} of {len(work)} warm starts failed. {reasons}.")
 
 
 def _train(start: _Start) -> None:
-    """Trains one; says in one sentence why it could not, and nothing after Ctrl-C."""
-
     def report(done: int, total: int, note: str) -> None:
         start.updates_done.value = done
 
-    try:
-        warm_start(start.setting, start.seed, config=start.config, report=report)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except (SwirlError, OSError) as error:
-        why = str(error) if isinstance(error, SwirlError) else describe_os_error(error)
-        sys.exit(f"swirl: warm start {start.setting}, seed {start.seed}: {printable(why)}")
+    warm_start(start.setting, start.seed, config=start.config, report=report)

@@ -8,11 +8,13 @@ import pytest
 pytest.importorskip("torch", reason="the plan names settings of the embedded policy")
 pytest.importorskip("matplotlib", reason="the curves need matplotlib")
 
-from swirl_env.algos.warm_start import WarmStart
+from swirl_env.algos.embedded import get_setting
+from swirl_env.algos.warm_start import WarmStart, cached_folder
 from swirl_env.benchmarks.study import __main__ as study
 from swirl_env.benchmarks.study import arms as study_plan
 from swirl_env.benchmarks.study import page as study_page
 from swirl_env.benchmarks.study.conditions import Condition
+from swirl_env.errors import SwirlError
 from swirl_env.registry import load, names
 from swirl_env.view.report.training import mean_curve
 
@@ -65,12 +67,59 @@ def test_all_options_of_all_arms_are_options_of_their_algorithms():
 
 
 def test_a_larger_policy_begins_in_a_folder_and_takes_larger_batches(monkeypatch):
-    monkeypatch.setattr(study_plan, "warm_policy", lambda setting, seed, start: f"w/{setting}-{seed}-{start.width}")
+    monkeypatch.setattr(study_plan, "cached_folder", lambda setting, seed, start: f"w/{setting.name}-{seed}-{start.width}")
     large = study_plan.Policy(WarmStart(width=160), {"slots": 256}, batch=4)
     plan = planned("o", ["reinforce", "rft"], policy=large)
     first, second = list(plan.main("main", {"reinforce": {"algo.episodes_per_update": 8}, "rft": {}}))[:2]
     assert {"policy=w/main-0-160", "slots=256", "algo.episodes_per_update=32"} <= set(first.overrides)
     assert {"algo.episodes_per_update=64", "algo.questions=1024"} <= set(second.overrides)  # 4 times the defaults
+
+
+def test_the_plan_names_warm_starts_and_trains_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWIRL_CACHE_DIR", str(tmp_path / "cache"))
+    plan = planned(tmp_path / "o", ["reinforce"], policy=study_plan.Policy(WarmStart(width=160)))
+    trained = []
+    monkeypatch.setattr(study, "train_warm_starts", lambda starts, workers, config: trained.extend(starts))
+    study._prepare(plan, ["search", "main"], 1, 1e-3)
+    assert not (tmp_path / "cache").exists() and trained == [("main", 0), ("main", 1), ("main", 5)]
+    (named,) = {o for arm in plan.main("main", first_trials()) if arm.seed == 1 for o in arm.overrides if "policy=" in o}
+    assert named == f"policy={cached_folder(get_setting('main'), 1, WarmStart(width=160))}" and "main-1-" in named
+
+
+def raising(error):
+    def prepare(*_):
+        raise error
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (SwirlError("2 of 3 runs failed. a: \x1b."), 2, "study: 2 of 3 runs failed. a: \\x1b.\n"),
+        (PermissionError(13, "Permission denied", "o"), 2, "study: o: Permission denied. "),
+        (KeyboardInterrupt(), 130, "\nThe study goes on where it was"),
+    ],
+)
+def test_an_error_of_the_study_is_one_line(tmp_path, monkeypatch, capsys, error, code, said):
+    monkeypatch.setattr(study, "_prepare", raising(error))
+    assert study.main(["--out", str(tmp_path)]) == code
+    err = capsys.readouterr().err
+    assert err.startswith(said) and len(err.strip().splitlines()) == 1
+
+
+def test_demonstrations_that_fail_end_the_study_with_their_command(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "train_warm_starts", lambda *_: None)
+    monkeypatch.setattr(study, "demonstrate", lambda *_: [["no such stage"]])
+    with pytest.raises(SwirlError, match="swirl 'no such stage' ended with exit code 2"):
+        study._prepare(planned(tmp_path, ["swirl_demo"]), ["main"], 1, 1e-3)
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_a_study_without_workers_is_refused(workers, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        study.main([f"--workers={workers}"])
+    assert f"--workers is 1 or more, got {workers}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("false_good", "false_bad"), [(0.1, 0.1), (0.5, 0.1), (0.0, 0.0), (0.62, 0.05)])

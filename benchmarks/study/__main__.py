@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,8 @@ from swirl_env.benchmarks.study.arms import (
     demonstrate,
 )
 from swirl_env.benchmarks.warm_starts import train_warm_starts
+from swirl_env.cli import INTERRUPTED
+from swirl_env.errors import SwirlError, describe_os_error, printable
 from swirl_env.stages.progress import progress
 
 PARTS = ("search", "main", "conditions")
@@ -43,8 +46,22 @@ POLICIES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs what is missing of the study and writes its tables and pictures."""
-    options = _parser().parse_args(argv)
+    """Runs what is missing of the study and writes its tables and pictures; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.workers < 1:
+        parser.error(f"--workers is 1 or more, got {options.workers}")
+    try:
+        return _study(options)
+    except KeyboardInterrupt:
+        print("\nThe study goes on where it was when the same command is given again.", file=sys.stderr)
+        return INTERRUPTED
+    except (SwirlError, OSError) as error:
+        print(f"study: {printable(describe_os_error(error) if isinstance(error, OSError) else str(error))}", file=sys.stderr)
+        return 2
+
+
+def _study(options: argparse.Namespace) -> int:
     study = Study(
         options.out,
         tuple(options.seeds),
@@ -55,14 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         POLICIES[options.policy],
     )
     curves.require()
-    try:
-        parts = [part for part in PARTS if part in options.parts]
-        _prepare(study, parts, options.workers, options.rate)
-        for part in parts:
-            _run(part, study, options.workers, options.rate)
-    except KeyboardInterrupt:
-        print("\nThe study goes on where it was when the same command is given again.", file=sys.stderr)
-        return 130
+    parts = [part for part in PARTS if part in options.parts]
+    _prepare(study, parts, options.workers, options.rate)
+    for part in parts:
+        _run(part, study, options.workers, options.rate)
     page = options.page or study.out / "study.md"
     study_page.write(page, study, chosen(study, options.rate), parts)
     print(f"tables and pictures are in {page}")
@@ -115,7 +128,9 @@ def _prepare(study: Study, parts: Sequence[str], workers: int, rate: float) -> N
     with progress("make demonstrations", len(wanted)) as advance:
         for setting, seed in wanted:
             for command in demonstrate(study, setting, seed):
-                subprocess.run([sys.executable, "-m", "swirl_env.cli", *command], check=True, stdout=subprocess.DEVNULL)
+                code = subprocess.run([sys.executable, "-m", "swirl_env.cli", *command], stdout=subprocess.DEVNULL).returncode
+                if code:
+                    raise SwirlError(f"No demonstrations: swirl {shlex.join(command)} ended with exit code {code}.")
             advance()
 
 

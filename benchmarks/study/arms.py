@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env.algos.embedded import WORDS, get_setting
-from swirl_env.algos.warm_start import WarmStart
+from swirl_env.algos.warm_start import WarmStart, cached_folder
 from swirl_env.benchmarks.compare import Arm
 from swirl_env.benchmarks.study.conditions import CONDITIONS, Condition
 from swirl_env.config.overrides import overrides
 from swirl_env.registry import load
-from swirl_env.stages.policy import warm_policy
 
 RATES = (3e-4, 1e-3)
 """Learning rates that are tried for every arm, at the full budget."""
@@ -259,8 +258,8 @@ class Policy:
     """Factor on the episodes, questions and states of an update or a round."""
 
     def folder(self, setting: str, seed: int) -> str:
-        """Returns the folder of a warm start; trains it if it is not cached."""
-        return warm_policy(setting, seed, self.start)
+        """Returns the folder of a warm start, whether it has been trained or not."""
+        return str(cached_folder(get_setting(setting), seed, self.start))
 
 
 @dataclass(frozen=True)
