@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch", reason="training needs torch")
 import tiny_lm  # noqa: E402
 from swirl_env import cli, make_tasks  # noqa: E402
 from swirl_env.benchmarks.small_model.__main__ import main, parse, plan, rows_of  # noqa: E402
-from swirl_env.benchmarks.small_model.report import Row, paired, report, tokens, transfer  # noqa: E402
+from swirl_env.benchmarks.small_model.report import Row, paired, report, transfer, work_cells  # noqa: E402
 from swirl_env.benchmarks.stage_log import Log  # noqa: E402
 from swirl_env.errors import ConfigError  # noqa: E402
 from swirl_env.evaluate import evaluate  # noqa: E402
@@ -85,7 +85,7 @@ def test_only_what_ended_well_with_the_same_words_is_done(tmp_path):
     again = Log(tmp_path / "stages.jsonl")
     assert again.done("warm start", ["train", "out=w"]) and not again.done("warm start", ["train", "out=v"])
     assert again.spent(["warm start", "never run"]) == [
-        {"stage": "warm start", "folder": "w", "seconds": 6.0, "cpu_seconds": 8.0}
+        {"stage": "warm start", "command": "train", "folder": "w", "seconds": 6.0, "cpu_seconds": 8.0}
     ]
 
 
@@ -112,10 +112,28 @@ def test_tables_from_stored_evaluations(tmp_path):
     mean, half = paired({f"q{i}": float(x) for i, x in enumerate([1, 1, 1, 0])}, {f"q{i}": float(i == 0) for i in range(4)})
     assert mean == 0.5 and math.isclose(half, 3.1824 * statistics.stdev(gains) / 2, rel_tol=5e-3)  # t of 3 degrees
     assert [row["tested on ledger"] for row in transfer(tmp_path, rows, 1.0)] == ["25.0", f"75.0 (+50.0 ± {100 * half:.1f})", "-"]
-    assert tokens(tmp_path / "b") == {"sampled tokens": 12, "trained tokens": 0, "judge calls": 4}
-    text = report(tmp_path, rows, [{"stage": "b", "folder": str(tmp_path / "b"), "seconds": 61.0, "cpu_seconds": 99.4}])
+    b = {"stage": "b", "command": "eval", "folder": str(tmp_path / "b"), "seconds": 61.0, "cpu_seconds": 99.4}
+    text = report(tmp_path, rows, [b])
     assert "| swirl on ledger | ledger | 1 | 4 | 75.0 |" in text and "| b | 61 | 99 | 12 | 0 | 4 |" in text
     assert "| base | ledger" not in text
+
+
+def test_the_work_of_a_stage_is_its_own(tmp_path):
+    held(tmp_path, "run", [True, True, False, False])  # 4 steps of 3 tokens
+    columns = ("sampled tokens", "trained tokens", "judge calls")
+
+    def work(command, folder="run"):
+        return tuple(work_cells({"command": command, "folder": str(tmp_path / folder)})[column] for column in columns)
+
+    assert work("eval") == ("12", "0", "4")
+    assert work("judge") == ("-", "0", "4")  # the tokens of the folder are those of the policy that it judged
+    (tmp_path / "run" / "evaluation.json").unlink()  # rollouts are stored without one
+    assert work("generate") == ("12", "0", "4")
+    (tmp_path / "trained").mkdir()
+    assert work("train", "trained") == work("generate", "trained") == ("-", "-", "-")  # stopped before it wrote anything
+    spent = {"sampled_tokens": 1234, "trained_tokens": 56, "judge_calls": 0}
+    (tmp_path / "trained" / "evaluation.json").write_text(json.dumps({"spent": spent}))
+    assert work("train", "trained") == ("1,234", "56", "0")
 
 
 def test_a_question_set_leaves_out_its_first_questions(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 
 from swirl_env.benchmarks.places import FIGURES, comments, has_place, place, replaced
 from swirl_env.benchmarks.qwen.mistakes import KINDS, kind_of
-from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, outcomes, paired, tokens
+from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, outcomes, paired, work_cells
 from swirl_env.stages import tables
 from swirl_env.store import Store
 from swirl_env.store.lines import replace_file
@@ -128,5 +128,4 @@ def _share(values: Sequence[bool]) -> str:
 
 def _cost(stage: Mapping[str, Any]) -> dict[str, str]:
     seconds = {"minutes": f"{stage['seconds'] / 60:,.0f}", "processor minutes": f"{stage['cpu_seconds'] / 60:,.0f}"}
-    counts = {key: f"{value:,}" for key, value in tokens(Path(stage["folder"])).items()}
-    return {"stage": str(stage["stage"]), **seconds, **counts}
+    return {"stage": str(stage["stage"]), **seconds, **work_cells(stage)}

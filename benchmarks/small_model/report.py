@@ -17,7 +17,7 @@ from swirl_env.store import Store
 
 BASE, WARM = "base", "warm start"
 """Names of two policies: the model as it came, and after the demonstrations."""
-_NOT_YET = "-"
+_UNKNOWN = "-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ def paired(mine: Mapping[str, float], before: Mapping[str, float]) -> tuple[floa
 
 
 def _success(mine: Mapping[str, float]) -> str:
-    return f"{100 * math.fsum(mine.values()) / len(mine):.1f}" if mine else _NOT_YET
+    return f"{100 * math.fsum(mine.values()) / len(mine):.1f}" if mine else _UNKNOWN
 
 
 def _difference(mine: Mapping[str, float], before: Mapping[str, float]) -> str:
@@ -117,23 +117,37 @@ def _evaluation_cells(row: Row, collected: Evaluation) -> dict[str, str]:
 
 
 def _cost_cells(stage: Mapping[str, Any]) -> dict[str, str]:
-    spent = tokens(Path(stage["folder"]))
     seconds = {"seconds": f"{stage['seconds']:,.0f}", "processor seconds": f"{stage['cpu_seconds']:,.0f}"}
-    return {"stage": str(stage["stage"]), **seconds, **{key: f"{value:,}" for key, value in spent.items()}}
+    return {"stage": str(stage["stage"]), **seconds, **work_cells(stage)}
 
 
-def tokens(folder: Path) -> dict[str, int]:
-    """Returns what a stage's folder says of sampled and trained tokens and judge calls."""
+def work_cells(stage: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what a stage sampled, trained on and had judged, as cells; `-` for what its folder does not say.
+
+    Args:
+        stage: one of `swirl_env.benchmarks.stage_log.Log.spent`.
+    """
+    sampled, trained, calls = _work(str(stage["command"]), Path(stage["folder"]))
+    counts = {"sampled tokens": sampled, "trained tokens": trained, "judge calls": calls}
+    return {name: _UNKNOWN if count is None else f"{count:,}" for name, count in counts.items()}
+
+
+def _work(command: str, folder: Path) -> tuple[int | None, int | None, int | None]:
+    """Returns sampled tokens, trained tokens and judge calls of a stage; None for what is not known."""
+    if command in ("generate", "judge") and (folder / "trajectories").is_dir():
+        steps = [step for trajectory in Store(folder, "r") for step in trajectory.steps]
+        # The folder of a judge's stage is that of the run it judged: the tokens in it are the policy's, not the judge's.
+        sampled = sum(len(step.action.token_ids) for step in steps) if command == "generate" else None
+        return sampled, 0, len(steps)
     file = folder / "evaluation.json"
     collected = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    if command == "eval" and collected:
+        return _total(collected, "tokens"), 0, _total(collected, "steps")
     spent = collected.get("spent", {})
-    sampled, calls = spent.get("sampled_tokens", 0), spent.get("judge_calls", 0)
-    if collected and not spent:  # an evaluation
-        sampled, calls = _total(collected, "tokens"), _total(collected, "steps")
-    return {"sampled tokens": sampled, "trained tokens": spent.get("trained_tokens", 0), "judge calls": calls}
+    return spent.get("sampled_tokens"), spent.get("trained_tokens"), spent.get("judge_calls")
 
 
 def _total(collected: Mapping[str, Any], field: str) -> int:
-    """Returns mean times count: ``tokens`` and ``steps`` are counted an episode."""
+    """Returns mean times count: ``tokens`` and ``steps`` are counted per episode."""
     estimate = collected[field]
     return round(float(estimate["value"] or 0) * int(estimate["n"]))
