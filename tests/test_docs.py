@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from swirl_env.contract import assert_contract
+from swirl_env.registry import entries
 from swirl_env.store import Store
+from swirl_env.store.filters import FILTERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PLUGINS = [
     ("tool", "Thesaurus"),
     ("tool", "backwards"),
-    ("tool", "repeat"),
-    ("tool", "Counter"),
     ("tool", "power"),
     ("tool", "Tally"),
     ("judge", "Brief"),
@@ -51,7 +51,7 @@ def test_the_plugins_of_the_guide_keep_their_contracts(guide, kind, name):
 
 
 def tools_of(guide):
-    return [guide.Thesaurus(), guide.backwards, guide.repeat, guide.Counter()]
+    return [guide.Thesaurus(), guide.backwards, guide.power, guide.Tally()]
 
 
 def test_typed_and_stateful_tools_of_the_guide_do_what_it_says(guide):
@@ -60,9 +60,10 @@ def test_typed_and_stateful_tools_of_the_guide_do_what_it_says(guide):
     env = gym.make("swirl_env/ToolUse-v0", tasks=guide.Synonyms(), tools=tools_of(guide), judge=guide.Brief(), max_steps=9)
     for _ in range(2):  # the second episode counts from the beginning
         env.reset(seed=0)
-        assert "ho ho ho" in env.step('<repeat>{"text": "ho", "times": 3}</repeat>')[0]
-        assert "times" in env.step('<repeat>{"text": "ho", "times": "x"}</repeat>')[0]
-        assert [env.step("<count>please</count>")[0][-1] for _ in range(2)] == ["1", "2"]
+        assert "-> 81" in env.step('<power>{"base": 3, "exponent": 4}</power>')[0]
+        assert "-> 9" in env.step("<power>3</power>")[0]
+        assert "exponent" in env.step('<power>{"base": 3, "exponent": "x"}</power>')[0]
+        assert [env.step("<tally>please</tally>")[0][-1] for _ in range(2)] == ["1", "2"]
     env.close()
 
 
@@ -108,13 +109,23 @@ def test_the_rule_of_the_credit_guide_is_proved_and_its_file_checked(tmp_path, m
 def test_every_plugin_of_the_guide_is_tested():
     code = "\n".join(blocks("docs/plugins.md"))
     names = set(re.findall(r"^(?:class|@swirl_env\.tool\ndef) (\w+)", code, re.MULTILINE))
-    assert names - {"TallySession"} == {"CounterSession", *(name for _, name in PLUGINS)}
+    assert names - {"TallySession"} == {name for _, name in PLUGINS}
+
+
+@pytest.mark.parametrize("kind", ["judge", "agent", "filter"])
+def test_every_plugin_that_comes_along_has_a_row_in_the_guide(kind):
+    section = (ROOT / "docs/plugins.md").read_text().partition(f"### {kind.title()}s by name\n")[2].partition("\n#")[0]
+    listed = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    ours = (
+        FILTERS if kind == "filter" else [name for name, entry in entries(kind).items() if entry.value.startswith("swirl_env.")]
+    )
+    assert sorted(listed) == sorted(ours)
 
 
 def test_every_page_is_in_the_navigation_and_no_line_is_long():
     listed = set(re.findall(r"^ +- ([\w./-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)) | {"index.md"}
     pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
     assert pages == listed
-    for name in (*(f"docs/{page}" for page in pages), "CONTRIBUTING.md"):
+    for name in (*(f"docs/{page}" for page in pages), "CONTRIBUTING.md", "CHANGELOG.md", "README.md"):
         for number, line in enumerate((ROOT / name).read_text().splitlines(), 1):
             assert len(line) <= 130 or line.startswith(("|", "    ")), f"{name}, line {number} has {len(line)} characters"

@@ -28,7 +28,9 @@ STAGES = {
     "audit": Stage(
         "how far judges and other step signals can be trusted, by exact values from gold plans", "swirl_env.stages.audit"
     ),
-    "bench": Stage("the main job: several agents on several tasks, judged, filtered, in one table", "swirl_env.benchmarks.bench"),
+    "bench": Stage(
+        "the main job: agents on tasks, then algorithms trained from one warm start and compared", "swirl_env.benchmarks.bench"
+    ),
     "play": Stage("solve a task yourself in the terminal and see the reward of each step", "swirl_env.stages.play"),
     "check": Stage("run the contract suite on a plugin: swirl check my_pkg:MyTool", "swirl_env.stages.check", True),
     "report": Stage(
