@@ -65,10 +65,11 @@ baseline for its position.
 ([Atlas](atlas.md)).
 
 **Monte Carlo values answer another question.** With four fresh episodes before and after a step, `monte_carlo q` ranks steps
-best by Q of the policy ({atlas|monte_carlo q|q_policy+} on Atlas, {ledger|monte_carlo q|q_policy+} on Ledger) and lets no
-fatal step pass. But half of the good steps have no advantage, because the policy would have recovered without them: as a
+best by Q of the policy among the signals that rate every step ({atlas|monte_carlo q|q_policy+} on Atlas,
+{ledger|monte_carlo q|q_policy+} on Ledger, where `evidence` has {ledger|evidence|q_policy+} on the steps that it rates), and lets
+no fatal step pass. But half of the good steps have no advantage, because the policy would have recovered without them: as a
 label of progress the advantage has a kappa of {atlas|monte_carlo advantage|progress.kappa} on Atlas and costs
-{atlas|monte_carlo advantage|calls} actions of the policy per step. Where the policy almost never succeeds, four fresh
+{atlas|monte_carlo advantage|calls} actions of the policy per step. If the policy almost never succeeds, four fresh
 episodes say nothing: {policy|monte_carlo q|progress.false_bad} of the good steps of the embedded policy lead to no success in
 four, and its advantage labels {policy|monte_carlo advantage|kind.search} of the good searches as such.
 
@@ -79,29 +80,32 @@ gold answer is before and after a step, agrees with progress at a kappa of {atla
 {atlas|information_gain|tokens} tokens per step. Under the embedded policy itself the kappa is
 {policy|information_gain|progress.kappa+} for {policy|information_gain|tokens} tokens, a tenth of what `monte_carlo` reads,
 and all of the few steps that the policy's values decide are labelled right: {policy|information_gain|policy.accuracy+}. It
-is fooled by searches on the right entity that bring another fact ({policy|information_gain|kind.wrong_relation} of them are
-told) and by repetitions ({policy|information_gain|kind.repeated}). The logarithm (TRACE) and the probability (IGPO) have
+is fooled by searches on the right entity that bring another fact (it calls {policy|information_gain|kind.wrong_relation} of
+them BAD) and by repetitions ({policy|information_gain|kind.repeated}). The logarithm (TRACE) and the probability (IGPO) have
 the same sign; they differ in the ranks alone.
 
 **The sign of an implicit reward means nothing, its order does.** `implicit_prm` has learnt from 400 episodes of which few
 were right; nearly all log-ratios are negative, so its kappa is {policy|implicit_prm|progress.kappa}. Its ranks are those of a
-useful signal all the same: ROC area {policy|implicit_prm|progress.auc}, correlation with A\\* {policy|implicit_prm|a_star+},
-where `information_gain` has {policy|information_gain|a_star+} and `monte_carlo advantage` {policy|monte_carlo advantage|a_star+}.
+useful signal all the same: ROC area {policy|implicit_prm|progress.auc}, correlation with A\\* {policy|implicit_prm|a_star+};
+`information_gain` has {policy|information_gain|a_star+} and `monte_carlo advantage` {policy|monte_carlo advantage|a_star+}.
+Against the advantage of the policy itself its correlation is only {policy|implicit_prm|a_policy+};
+`monte_carlo advantage` has {policy|monte_carlo advantage|a_policy+} and `information_gain` {policy|information_gain|a_policy+}.
 It has to be normalised in the group before it is used as an advantage, as PRIME and iStar do.
 
-**Where the gold plan is known, use it.** `rules` and `evidence` read the same plan as the oracle, so their agreement is a
-check rather than a finding. What is left is telling: on Ledger {ledger|rules|progress.false_good} of the bad steps pass, but
-{ledger|rules|solvable.false_good} of the fatal ones do, which are steps of the plan taken one at a time when only one
-expression for all of them would still have been in time; and `rules` calls right answers BAD if the results do not show them.
+**If the gold plan is known, use it.** `rules` and `evidence` read the same plan as the oracle, so their agreement is a
+check rather than a finding. The exceptions: on Ledger `rules` lets {ledger|rules|progress.false_good} of the bad steps pass, but
+{ledger|rules|solvable.false_good} of the fatal ones; these take the plan one step at a time when only a single expression for all
+steps would still have fit the budget. And `rules` calls right answers BAD if the results do not show them.
 `evidence` says nothing about calculations ({ledger|evidence|progress.accuracy} of the steps it rates on Ledger, which are
 answers and malformed actions).
 
 | what is at hand | signal |
 | :--- | :--- |
-| gold plans or evidence for every question | `rules`, or `evidence` where nothing is computed |
+| gold plans or evidence for every question | `rules`, or `evidence` if nothing is computed |
 | gold answers | `information_gain`, under the policy or a small model |
-| outcomes, and a policy that succeeds now and then | `monte_carlo` where its cost is bearable; `implicit_prm`, normalised |
-| a judge model | audit it first; below a kappa of {atlas|noisy flip=0.2|progress.kappa}, one label in five wrong, look on |
+| outcomes, and a policy that succeeds now and then | `monte_carlo` if its cost is bearable; `implicit_prm`, normalised |
+| a judge model | audit it first; below a kappa of {atlas|noisy flip=0.2|progress.kappa} (one label in five wrong), \
+choose another signal |
 """,
 }
 """Part of the page -> its words."""
