@@ -204,7 +204,7 @@ def _print(path: Path, results: Sequence[Result], collected: Sequence[compare.Fi
         tables.show([one.cells() for one in collected], title, sections=[0])
         print(compare.verdict(collected))
     also = ", curves.png" if collected else ""
-    print(f"results are in {path}: bench.md, bench.json{also}, and a run folder a row")
+    print(f"results are in {path}: bench.md, bench.json{also}, and a run folder per row")
     if done:
         print(f"next: {command('eval', override('out', str(path / done[0].row.folder)))}")
     if collected:

@@ -168,7 +168,7 @@ def _ratio(baseline: Sequence[float], times: Sequence[float]) -> float:
 
 
 def _single(env: gym.Env[Any, Any], recorded: Recorded) -> tuple[list[int], list[int], list[float]]:
-    """Plays every episode; returns nanoseconds a step, nanoseconds of its tool call alone, and rewards."""
+    """Plays every episode; returns nanoseconds per step, nanoseconds of its tool call alone, and rewards."""
     clock = time.perf_counter_ns
     steps, tools, rewards = [], [], []
     settle()

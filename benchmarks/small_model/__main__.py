@@ -205,7 +205,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data-dir", help="folder of the real question sets (docs/tasks.md); SWIRL_DATA_DIR by default")
     add("--demos", type=_count, default=300, help="questions demonstrated, of each set")
     add("--passes", type=float, default=1.0, help="how often each demonstration is seen")
-    add("--warm-episodes", type=_count, default=8, help="demonstrations an update")
+    add("--warm-episodes", type=_count, default=8, help="demonstrations per update")
     add("--warm-lr", type=float, default=1e-3)
     add("--rank", type=_count, default=16, help="rank of the LoRA adapters")
     add("--questions", type=_count, default=64, help="questions of the round, of each set")
