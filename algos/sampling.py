@@ -39,8 +39,8 @@ def sample_episodes(
         seed: of the episodes.
         watch: called with each episode of this process when it ends.
     """
-    tasks = engine.tasks
-    share = Subset(tasks, order[processes.rank :: processes.world])
+    questions = Subset(engine.tasks, order)
+    share = Subset(questions, range(processes.rank, len(order), processes.world))
     with generating(agent):
         episodes = collect(
             agent, engine.with_tasks(share), len(share) * samples, slots, seed, samples=samples, name=agent.name
@@ -51,7 +51,7 @@ def sample_episodes(
             if watch is not None:
                 watch(episode)
     trajectories = processes.concatenate(mine)
-    place = {tasks[i].id: n for n, i in enumerate(order)}
+    place = {questions[n].id: n for n in range(len(order))}
     trajectories.sort(key=lambda t: (place[t.task.id], t.sample))
     return trajectories
 

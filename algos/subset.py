@@ -18,6 +18,8 @@ class Subset:
 
     def __init__(self, tasks: TaskSource, order: Sequence[int]) -> None:
         self._tasks, self._order = tasks, order
+        self._drawn: dict[int, Task] = {}
+        """Questions that were asked for, as a source may make them anew each time."""
         self.corpus, self.split = tasks.corpus, tasks.split
         self.tools, self.max_steps = tasks.tools, tasks.max_steps
 
@@ -25,4 +27,7 @@ class Subset:
         return len(self._order)
 
     def __getitem__(self, index: int) -> Task:
-        return self._tasks[self._order[index]]
+        place = self._order[index]
+        if (task := self._drawn.get(place)) is None:
+            task = self._drawn[place] = self._tasks[place]
+        return task

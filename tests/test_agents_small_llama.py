@@ -77,7 +77,7 @@ def test_generations_are_those_of_transformers(monkeypatch, sampling_):
     assert made[0] == made[1] and len(used) == 2
 
 
-def test_weights_are_read_anew_for_every_generation():
+def test_weights_are_read_again_for_every_generation():
     model = copy.deepcopy(MODEL)
     request = [Request([5, 6, 7], 6, lambda ids: False)]
     before = generate(model, request)
@@ -110,6 +110,36 @@ def _other_attention():
     return model
 
 
+class _Norm(torch.nn.Module):
+    weight, variance_epsilon = torch.ones(64), 1e-6
+
+    def forward(self, hidden):
+        return 2 * hidden
+
+
+def _other_norm():
+    model = copy.deepcopy(MODEL)
+    model.model.layers[0].input_layernorm = _Norm()
+    return model
+
+
+class _Embedding(torch.nn.Embedding):
+    def forward(self, ids):
+        return 2 * super().forward(ids)
+
+
+def _other_embedding():
+    model = copy.deepcopy(MODEL)
+    model.set_input_embeddings(_Embedding(WORDS, 64))
+    return model
+
+
+def _other_forward():
+    model = copy.deepcopy(MODEL)
+    model.model.layers[0].mlp.forward = lambda hidden: 2 * hidden
+    return model
+
+
 OTHERS = {
     "another class": lambda: tiny_lm.gemma2(WORDS),
     "shared key heads": lambda: tiny_lm.llama(WORDS),
@@ -119,6 +149,9 @@ OTHERS = {
     "with adapters inside": _adapted,
     "with a hook": _hooked,
     "eager attention": _other_attention,
+    "another norm in a layer": _other_norm,
+    "another embedding": _other_embedding,
+    "another forward on a layer": _other_forward,
 }
 
 

@@ -187,16 +187,20 @@ def _invert(p: Tensor, draws: Tensor) -> Tensor:
     """Returns the first token at which the cumulative sum of `p` [B, V] exceeds the draw [B] of its total."""
     # In blocks: the running sum over a whole vocabulary in float32 would lose the rare tokens at its end.
     size = 256
-    p = torch.nn.functional.pad(p, (0, -p.shape[-1] % size)).reshape(len(p), -1, size)  # [B, N, 256]
+    if p.shape[-1] % size:
+        p = torch.nn.functional.pad(p, (0, -p.shape[-1] % size))
+    p = p.reshape(len(p), -1, size)  # [B, N, 256]
     blocks = p.sum(-1).cumsum(-1)  # [B, N]
     target = draws.to(p.dtype)[:, None] * blocks[:, -1:]  # [B, 1]
     block = torch.searchsorted(blocks, target, right=True).clamp_(max=blocks.shape[-1] - 1)  # [B, 1]
-    before = torch.where(block > 0, blocks.gather(-1, (block - 1).clamp(min=0)), 0.0)
+    before = torch.nn.functional.pad(blocks, (1, 0)).gather(-1, block)  # [B, 1]: the sum of the blocks before
     inside = p.gather(1, block[..., None].expand(-1, 1, size)).squeeze(1)  # [B, 256]
     offset = torch.searchsorted(inside.cumsum(-1), target - before, right=True)  # [B, 1]
-    # Rounding can carry the target past the block's end: the last token of the block that has any probability.
-    last = (inside > 0).long().mul(torch.arange(size, device=p.device)).argmax(-1, keepdim=True)
-    return (block * size + torch.minimum(offset, last)).squeeze(-1)
+    if bool((offset == size).any()):
+        # Rounding can carry the target past the block's end: the last token of the block that has any probability.
+        last = (inside > 0).long().mul(torch.arange(size, device=p.device)).argmax(-1, keepdim=True)
+        offset = torch.minimum(offset, last)
+    return (block * size + offset).squeeze(-1)
 
 
 def _nucleus(p: Tensor, top_p: float) -> Tensor:

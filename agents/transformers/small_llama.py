@@ -13,11 +13,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear, scaled_dot_product_attention, silu
 from transformers import DynamicCache, LlamaForCausalLM
+from transformers.activations import ACT2FN
+from transformers.models.llama import modeling_llama
 
 _WIDEST = 256
 """Hidden size above which the operations themselves are most of the time."""
 _BARE = {"attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "hidden_act": "silu"}
-"""What else the configuration of a model says whose layers hold nothing but the weights that are read here."""
+"""Options of models whose layers have no other weights, and do nothing else with them, than is done here."""
+_PARTS = frozenset(
+    {LlamaForCausalLM, *(getattr(modeling_llama, f"Llama{name}") for name in ("Model", "DecoderLayer", "Attention", "MLP"))}
+    | {modeling_llama.LlamaRMSNorm, modeling_llama.LlamaRotaryEmbedding, type(ACT2FN["silu"])}
+    | {nn.ModuleList, nn.Embedding, nn.Linear}
+)
+"""Classes of the modules of such a model."""
 
 
 def small_llama(model: Any, length: int) -> SmallLlama | None:
@@ -33,14 +41,18 @@ def small_llama(model: Any, length: int) -> SmallLlama | None:
     rotation = getattr(config, "rope_parameters", None) or {}
     if not (plain and heads and rotation.get("rope_type") == "default" and config.hidden_size <= _WIDEST):
         return None
-    parts = list(model.modules())
-    others = any(part._forward_hooks or part._forward_pre_hooks for part in parts)
-    linears = [part for part in parts if isinstance(part, nn.Linear)]
-    if others or len(linears) != 7 * len(model.model.layers) + 1 or any(type(part) is not nn.Linear for part in linears):
-        return None  # somebody has put something on the layers, or in their place
-    if weight.dtype != torch.float32 or weight.device.type != "cpu" or any(part.bias is not None for part in linears):
+    if weight.dtype != torch.float32 or weight.device.type != "cpu":
         return None
-    return SmallLlama(model, length)
+    parts = list(model.modules())
+    whole = sum(type(part) is nn.Linear for part in parts) == 7 * len(model.model.layers) + 1
+    return SmallLlama(model, length) if whole and all(map(_is_plain, parts)) else None
+
+
+def _is_plain(part: nn.Module) -> bool:
+    """Returns whether a module is the library's own and does what its class does: nothing was put on it, or in its place."""
+    state = vars(part)
+    changed = state["_forward_hooks"] or state["_forward_pre_hooks"] or "forward" in state
+    return type(part) in _PARTS and not changed and state["_parameters"].get("bias") is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +122,10 @@ class SmallLlama:
         rows, new = hidden.shape[:2]
         split = rows, new, self._heads, self._size
         query, key, value = (linear(hidden, w).view(split).transpose(1, 2) for w in (layer.query, layer.key, layer.value))
-        key, value = cache.update(_turned(key, *turn), value, number)
+        key, value = cache.update(_rotated(key, *turn), value, number)
         whole = seen is None and new > 1  # nothing is cached and nothing padded
         mixed = scaled_dot_product_attention(
-            _turned(query, *turn), key, value, attn_mask=seen, scale=self._scale, is_causal=whole
+            _rotated(query, *turn), key, value, attn_mask=seen, scale=self._scale, is_causal=whole
         )  # fmt: skip
         return linear(mixed.transpose(1, 2).reshape(rows, new, -1), layer.out)
 
@@ -149,7 +161,7 @@ def _normed(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * (hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + eps))
 
 
-def _turned(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Returns queries or keys, [B, H, S, D], with their positions turned in (rotary embedding, Su et al., arXiv 2104.09864)."""
+def _rotated(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Returns queries or keys, [B, H, S, D], rotated by their positions (rotary embedding, Su et al., arXiv 2104.09864)."""
     half = heads.shape[-1] // 2
     return heads * cos + torch.cat((-heads[..., half:], heads[..., :half]), dim=-1) * sin

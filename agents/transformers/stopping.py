@@ -17,6 +17,8 @@ class Stopper:
     def __init__(self, codec: TextCodec) -> None:
         self.codec = codec
         self._holds_char: dict[tuple[str, int], bool] = {}
+        self._closes: dict[tuple[str, ...], dict[int, bool]] = {}
+        """By stop strings: whether a token holds the last character of one of them."""
         self._stops: dict[tuple[str, tuple[str, ...]], tuple[str, ...]] = {}
 
     def test(self, settings: Settings, opened: bool) -> Callable[[list[int]], bool]:
@@ -34,6 +36,7 @@ class Stopper:
             return lambda ids: False
         longest = max(map(len, (*stops, CLOSE)))
         parse = format_of(settings).parse if settings.functions else None  # calls without tags end with no stop string
+        closes = self._closes.setdefault(stops, {})
         thinking, read = opened, 0
 
         def ended(ids: list[int]) -> bool:
@@ -45,7 +48,10 @@ class Stopper:
             ):
                 return True
             # Few tokens hold the end of a tag, so few are looked at more closely.
-            if not any(self._holds(mark[-1], ids[-1]) for mark in (*stops, CLOSE)):
+            may_close = closes.get(ids[-1])
+            if may_close is None:
+                may_close = closes[ids[-1]] = any(self._holds(mark[-1], ids[-1]) for mark in (*stops, CLOSE))
+            if not may_close:
                 return False
             tail = self.codec.decode(ids[-longest:])  # a token is a byte at least, so this holds a whole tag
             # A block that was open goes on until its end is written: no need to read all of it again before.
