@@ -1,8 +1,6 @@
 """``swirl train`` under accelerate's launcher: two processes train as one does, and nothing but its own words is printed."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ pytest.importorskip("accelerate", reason="the launcher is accelerate's")
 
 from safetensors.torch import load_file  # noqa: E402
 
+import forked  # noqa: E402
 from swirl_env.algos.embedded import SETTINGS, build_model, build_tokenizer  # noqa: E402
 from swirl_env.algos.warm_start import WarmStart, fingerprint, save  # noqa: E402
 from two_processes import run_group  # noqa: E402
@@ -33,10 +32,10 @@ def cache(tmp_path_factory):
 
 def launch(folder, cache, *how):
     """Runs the stage in a folder under accelerate's launcher; returns what it printed, but for the progress of a slow machine."""
-    command = [sys.executable, *LAUNCH, *how, "-m", "swirl_env.cli", *RUN, "out=run"]
+    command = [*LAUNCH, *how, "-m", "swirl_env.cli", *RUN, "out=run"]
     given = {"SWIRL_CACHE_DIR": str(cache), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
     folder.mkdir()
-    done = subprocess.run(command, cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, timeout=240)
+    done = forked.run(command, cwd=folder, env={**os.environ, **given}, timeout=240)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines(), words_of(done.stderr)
 

@@ -197,28 +197,31 @@ _DATE = re.compile(rf"(?<![\d.])(?:{_DAY}-{_DAY}-|{_DAY}/{_DAY}/)(?:19|20)\d\d(?
 _FACTORIAL_OR_NOT = re.compile(r"[\d)]!=(?!=)")
 _REMAINDER = re.compile(r"\d ?[rR] ?\d")
 
-_TABLE: list[tuple[str, str]] = [
-    (r"\bsquare root of\b", " sqrt of "),
-    (r"\bcube root of\b", " cbrt of "),
-    (r"\babsolute value of\b", " abs of "),
-    (r"\bdivided by\b", " ÷ "),
-    (r"\bmultiplied by\b", " * "),
-    (r"\b(?:raised )?to the power (?:of )?", " ^ "),
-    (r"\bequals\b", " = "),
-    (r"\bplus\b", " + "),
-    (r"\bminus\b", " - "),
-    (r"(?<!\\)\btimes\b", r" \\times "),
-    (r"(?<=[\d) ])over(?=[ (\d])", " ÷ "),
-    (r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bsquared\b(?! (?!mod|x\b)[A-Za-z])", "^2 "),
-    (r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bcubed\b(?! (?!mod|x\b)[A-Za-z])", "^3 "),
-    (r" ?\b(?:percent|per cent|pct)\b", "% "),
-    (r"(?<=[\w)]) per (?=[A-Za-z])", " / "),
+_TABLE: list[tuple[str, str, str]] = [
+    ("square root of", r"\bsquare root of\b", " sqrt of "),
+    ("cube root of", r"\bcube root of\b", " cbrt of "),
+    ("absolute value of", r"\babsolute value of\b", " abs of "),
+    ("divided by", r"\bdivided by\b", " ÷ "),
+    ("multiplied by", r"\bmultiplied by\b", " * "),
+    ("to the power", r"\b(?:raised )?to the power (?:of )?", " ^ "),
+    ("equals", r"\bequals\b", " = "),
+    ("plus", r"\bplus\b", " + "),
+    ("minus", r"\bminus\b", " - "),
+    ("times", r"(?<!\\)\btimes\b", r" \\times "),
+    ("over", r"(?<=[\d) ])over(?=[ (\d])", " ÷ "),
+    ("squared", r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bsquared\b(?! (?!mod|x\b)[A-Za-z])", "^2 "),
+    ("cubed", r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bcubed\b(?! (?!mod|x\b)[A-Za-z])", "^3 "),
+    ("percent", r" ?\bpercent\b", "% "),
+    ("per cent", r" ?\bper cent\b", "% "),
+    ("pct", r" ?\bpct\b", "% "),
+    (" per ", r"(?<=[\w)]) per (?=[A-Za-z])", " / "),
 ]
-"""Words that models write for operators. A phrase that is not here stays as it is and is refused, never guessed.
+"""Words that models write for operators: letters that stand there in any case, the pattern, and what it is replaced by. A phrase
+that is not here stays as it is and is refused, never guessed.
 
 All of these patterns are matched on text whose runs of blanks are one blank, and none has a repeat that could run over the same
 text from many starts: reading stays linear in the length of the input."""
-_PHRASES = [(re.compile(pattern, re.I), meaning) for pattern, meaning in _TABLE]
+_PHRASES = [(word, re.compile(pattern, re.I), meaning) for word, pattern, meaning in _TABLE]
 
 
 def _spell_operators(line: str) -> str:
@@ -239,11 +242,13 @@ def _without_phrases(line: str) -> str:
     if not any(char.isalpha() for char in line):
         return _checked(line)
     line = _TIMES_NEGATIVE.sub(" * ", _ARTICLE_2.sub("", _ARTICLE.sub("", line)))
-    words = _FUNCTION_OF.search(line)
+    lower = line.lower()  # to look for a word takes a twentieth of what its pattern takes
+    words = _FUNCTION_OF.search(line) if " of" in lower else None
     if words and _POWER_WORD.search(line, words.end()):
         raise CalcError("It is unclear how far the words reach: use parentheses.")
-    for pattern, meaning in _PHRASES:
-        line = pattern.sub(meaning, line)
+    for word, pattern, meaning in _PHRASES:
+        if word in lower:
+            line = pattern.sub(meaning, line)
     line = _BLANKS.sub(" ", _D_BY_DX.sub(_derivative, line))
     calculus = _CALCULUS.fullmatch(line)
     if calculus:
@@ -251,7 +256,8 @@ def _without_phrases(line: str) -> str:
         line = f"{name}({calculus[2]}, {calculus[3]})" if calculus[3] else f"{name}({calculus[2]})"
     _checked(line)
     line = _AFTER_NUMBER.sub(lambda words: words.group().replace("-", "_"), line)
-    line = _UNIT_PER_LETTER.sub(_unit_per_letter, line)
+    if "/" in line:
+        line = _UNIT_PER_LETTER.sub(_unit_per_letter, line)
     if "=" in line:
         return line
     line = _INCHES.sub(" inches", _UNIT_POWER.sub(r" \1^\2", line))
@@ -273,15 +279,20 @@ def _unit_per_letter(match: re.Match[str]) -> str:
 
 def _checked(line: str) -> str:
     """Refuses numbers that cannot be told from something else, before blanks are forgotten."""
-    if _PERCENT_THEN.search(line):
+    if "%" in line and _PERCENT_THEN.search(line):
         raise CalcError("A number stands right after a percentage: put an operator between them.")
-    if _FACTORIAL_OR_NOT.search(line):
+    if "!=" in line and _FACTORIAL_OR_NOT.search(line):
         raise CalcError("It is unclear whether the sign means a factorial or 'not equal': put a blank before the equals sign.")
-    dates = _ISO_DATE.findall(line)
-    if len(dates) > 1 or any(part[:1] == "0" for date in dates for part in date) or _DATE.search(line):
+    if ("-" in line or "/" in line) and _has_date(line):
         raise CalcError("Dates are not part of an expression: write the numbers of days, months or years.")
     if _OTHER_BASE.search(line):
         raise CalcError("A number is not written in base ten: write it with decimal digits.")
     if _GLUED.search(line) or _REMAINDER.search(line):
         raise CalcError("Numbers and letters are written together: put operators between them.")
     return line
+
+
+def _has_date(line: str) -> bool:
+    """Returns whether a line holds what is a date and hardly a calculation."""
+    dates = _ISO_DATE.findall(line)
+    return len(dates) > 1 or any(part[:1] == "0" for date in dates for part in date) or bool(_DATE.search(line))
