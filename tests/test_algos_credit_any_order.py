@@ -58,7 +58,7 @@ def batches(draw):
 
 
 @pytest.mark.parametrize("name", RULES)
-@settings(max_examples=50)  # of every rule, each with a batch of its own
+@settings(max_examples=25)  # of every rule, each with a batch of its own
 @given(batches(), st.randoms(use_true_random=False))
 def test_rows_and_numbers_may_come_in_any_order(name, batch, random):
     rule, n = RULES[name], len(batch["reward"])
@@ -71,7 +71,7 @@ def test_rows_and_numbers_may_come_in_any_order(name, batch, random):
 
 
 @pytest.mark.parametrize("name", sorted(RULES.keys() - {"prime", "accumulated", "accumulated-separate"}))
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(batches())
 def test_questions_do_not_weigh_on_one_another(name, batch):
     """Those of one question alone get what they get among others; rules without questions compare states or episodes."""

@@ -73,16 +73,21 @@ def sources():
     return modules
 
 
+@functools.cache
 def imports(path):
-    """Yields every import of a file, wherever it stands, those for type checkers included."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)]
-    late = {id(inner) for function in functions for inner in ast.walk(function)}
-    for node in ast.walk(tree):
+    """Returns every import of a file, wherever it stands, those for type checkers included."""
+    collected = []
+    todo = [(ast.parse(path.read_text(encoding="utf-8")), False)]
+    while todo:
+        node, late = todo.pop()
         if isinstance(node, ast.Import):
-            yield from (Import(alias.name, id(node) in late) for alias in node.names)
+            collected += [Import(alias.name, late) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-            yield from (Import(f"{node.module}.{alias.name}", id(node) in late) for alias in node.names)
+            collected += [Import(f"{node.module}.{alias.name}", late) for alias in node.names]
+        elif not isinstance(node, ast.expr):  # no expression holds a statement
+            late = late or isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            todo += [(inner, late) for inner in ast.iter_child_nodes(node)]
+    return collected
 
 
 @functools.cache
