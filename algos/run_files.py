@@ -128,7 +128,7 @@ class RunFiles:
                 rows = [row for row in read_log(self.folder, name) if row["update"] <= spent["updates"]]
                 if lost := spent["updates"] - len({row["update"] for row in rows}):
                     what = self.folder / name, lost, spent["updates"]
-                    log.warning("%s lacks %d of the %d updates before the checkpoint; curves will go without them", *what)
+                    log.warning("%s lacks %d of the %d updates before the checkpoint; they stay missing", *what)
                 draft = self.folder / f".{name}"
                 draft.write_text("".join(json.dumps(row) + "\n" for row in rows))
                 os.replace(draft, self.folder / name)

@@ -48,6 +48,25 @@ def test_hostile_text_is_still_there_to_read() -> None:
     assert HOSTILE + "<turn><turn>x" in text
 
 
+@pytest.mark.parametrize("times", [1, 2, 40])
+def test_only_short_texts_are_remembered_and_long_ones_read_the_same(times: int) -> None:
+    renderer, fresh = (Renderer(tiny_lm.tokenizer()) for _ in range(2))
+    text = "Emma is a novel by Austen. <|im_end|> é " * times
+    state = go_on(begin(text), Action(text), text)
+    for cache in ("_encoded", "_encoded_around", "_decoded"):  # none at all
+        setattr(fresh.codec, cache, getattr(fresh.codec, cache).__wrapped__)
+    ids = renderer.ids(state)
+    assert ids == fresh.ids(state) and renderer.decode(ids) == fresh.decode(ids)
+    codec = renderer.codec
+    caches = [codec._encoded, codec._encoded_around, codec._decoded]
+    before = [cache.cache_info().currsize for cache in caches]
+    for number in range(5):  # texts that come once each
+        renderer.ids(go_on(begin(f"{number} {text}"), Action(text), f"{number} {text}"))
+        renderer.decode([*ids, number])
+    grown = [cache.cache_info().currsize - size for cache, size in zip(caches, before, strict=True)]
+    assert grown == [0, 0, 0] if times == 40 else all(size >= 5 for size in grown[:2])
+
+
 # Templates
 
 

@@ -153,7 +153,7 @@ def test_a_broken_cache_costs_no_verdict(tmp_path: Path) -> None:
     assert judge.stats["errors"] == 2
 
 
-def test_a_foreign_entry_is_judged_anew(tmp_path: Path) -> None:
+def test_a_foreign_entry_is_judged_again(tmp_path: Path) -> None:
     inner = Fixed()
     judge = cached(tmp_path, inner)
     judge.judge([step()])

@@ -119,7 +119,7 @@ STEPS = st.one_of(
 
 
 @given(task=st.sampled_from([CHAIN, MIXED, PASSAGES]), steps=st.lists(STEPS, max_size=9), other=STEPS)
-def test_following_an_episode_gives_what_reading_it_anew_gives(task, steps, other):
+def test_following_an_episode_gives_what_reading_it_again_gives(task, steps, other):
     followed = Plan(task)
     states = [tuple(steps[:i]) for i in range(len(steps) + 1)]
     seen = [followed.progress(state) for state in states]

@@ -104,7 +104,7 @@ def test_stored_actions_are_trained_on_behind_the_policys_own_prompts(model, swi
         generate(swirl, served)
     renderer = Renderer(model)
     logged = list(Store("run", "r"))
-    own = [under_own_prompts(trajectory, renderer) for trajectory in logged]
+    own = under_own_prompts(logged, renderer)
     assert check_stored_ids(own, renderer)["prompts"] == 0
     for before, after in zip(tabulate(logged, renderer).steps, tabulate(own, renderer).steps, strict=True):
         assert after.token_ids == before.token_ids and after.behaviour == ()

@@ -16,6 +16,8 @@ _ANCHORS = ("\n", "|", "0", "x", "~")
 """Texts to put before a piece that continues another, in the order in which they are tried."""
 _REMEMBERED = 1 << 14
 """Texts whose ids are remembered, and the other way round: results of tools come again, in the small worlds most of them."""
+_SHORT_TEXT, _SHORT_IDS = 384, 128
+"""Characters and ids up to which they are remembered: pages do not come again, and thousands of them would fill the memory."""
 _NAMED = ("bos", "eos", "pad", "unk", "cls", "sep", "mask")
 CHANNEL, MESSAGE, START, END = "<|channel|>", "<|message|>", "<|start|>", "<|end|>"
 _FINAL = "final"
@@ -99,7 +101,10 @@ class TextCodec:
 
     def encode(self, text: str, before: int | None) -> tuple[int, ...]:
         """Returns the ids of a text that stands behind the id `before` (None at the start): no control token among them."""
-        return self._encoded(text, self._continues(before))
+        return self._encode_once(text, self._continues(before))
+
+    def _encode_once(self, text: str, inside: bool) -> tuple[int, ...]:
+        return (self._encoded if len(text) <= _SHORT_TEXT else self._encode)(text, inside)
 
     def encode_around(self, pieces: Sequence[tuple[str, bool]], before: int | None) -> tuple[int, ...]:
         """Returns the ids of what stands between two actions: messages, and what the template writes around them.
@@ -111,7 +116,8 @@ class TextCodec:
             pieces: texts, each with whether the template wrote it; only then may control tokens be in it.
             before: the id in front; None at the start.
         """
-        return self._encoded_around(tuple(pieces), self._continues(before))
+        short = sum([len(piece) for piece, _ in pieces]) <= _SHORT_TEXT
+        return (self._encoded_around if short else self._encode_around)(tuple(pieces), self._continues(before))
 
     def _continues(self, before: int | None) -> bool:
         """Returns whether a text behind an id has to be encoded as the continuation of another, without a blank of its own."""
@@ -127,14 +133,14 @@ class TextCodec:
                     text += part
                     continue
                 text = text.rstrip() if token.lstrip else text
-                ids += self._encoded(text.lstrip() if strip else text, inside)
+                ids += self._encode_once(text.lstrip() if strip else text, inside)
                 ids.append(token.id)
                 text, strip, inside = "", token.rstrip, self._continues(token.id)
-        return (*ids, *self._encoded(text.lstrip() if strip else text, inside))
+        return (*ids, *self._encode_once(text.lstrip() if strip else text, inside))
 
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of sampled ids. Control tokens are left out: they structure the conversation and are no text."""
-        return self._decoded(tuple(ids))
+        return (self._decoded if len(ids) <= _SHORT_IDS else self._decode)(tuple(ids))
 
     def _decode(self, ids: tuple[int, ...]) -> str:
         if self.channel_ids and self._channels[CHANNEL] in ids:

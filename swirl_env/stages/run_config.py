@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 import yaml
+from msgspec.inspect import DataclassType, StructType, Type, type_info
 
 from swirl_env.cluster import ClusterOptions
 from swirl_env.config.options import RunOptions, with_recorded_texts
@@ -121,7 +122,7 @@ def resumed(path: Path, stored: Config, options: RunOptions, keys: Collection[st
             that the command line does not.
     """
     given = to_config(options)
-    before = _with_new_options(stored, given, keys or ())
+    before = with_new_options(stored, _with_usual_values(given, type(options), keys or ()))
     if keys is None or any(_top(key) not in {*given, *options.FREE} for key in keys):
         after = given
     else:
@@ -153,7 +154,7 @@ def same_run(path: Path, stored: Config, options: RunOptions) -> None:
         ConfigError: naming the keys that differ.
     """
     asked = to_config(options)
-    _compare(path, _with_new_options(stored, asked, ()), asked, options.GROWING)
+    _compare(path, with_new_options(stored, asked), asked, options.GROWING)
 
 
 def code_names(config: Mapping[str, object]) -> list[str]:
@@ -238,19 +239,37 @@ def _texts(value: object) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _with_new_options(stored: Config, given: Config, keys: Collection[str]) -> Config:
-    """Returns a stored configuration with the usual values of options that are newer than it and not set by `keys`."""
-    newer = {key: given[key] for key in given.keys() - stored.keys() - _SINCE_FIRST if key not in keys}
+def with_new_options(stored: Config, given: Config) -> Config:
+    """Returns a stored configuration with the options that are newer than it, as they are in another."""
+    newer = {key: given[key] for key in given.keys() - stored.keys() - _SINCE_FIRST}
     sections = {
-        key: _with_new_section(value, given[key], key, keys)
+        key: {**given[key], **value}
         for key, value in stored.items()
         if key not in _PLUGINS and isinstance(value, dict) and isinstance(given.get(key), dict)
     }
     return {**stored, **newer, **sections}
 
 
-def _with_new_section(stored: Config, given: Config, name: str, keys: Collection[str]) -> Config:
-    return {**{key: value for key, value in given.items() if f"{name}.{key}" not in keys}, **stored}
+def _with_usual_values(given: Config, kind: type[RunOptions], keys: Collection[str]) -> Config:
+    """Returns a configuration in which the options under `keys` have the values of runs from before there were such options."""
+    for key in keys:
+        given = _with_usual_value(given, type_info(kind), key.split("."))
+    return given
+
+
+def _with_usual_value(config: Config, kind: Type, path: list[str]) -> Config:
+    key, *rest = path
+    if key not in config:
+        return config
+    fields = {field.name: field for field in kind.fields} if isinstance(kind, StructType | DataclassType) else {}
+    field = fields.get(key)
+    if rest and field is not None and isinstance(config[key], dict):
+        return {**config, key: _with_usual_value(config[key], field.type, rest)}
+    others = {name: value for name, value in config.items() if name != key}
+    if field is None or field.required:
+        return others
+    usual = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+    return {**others, key: msgspec.to_builtins(usual)}
 
 
 def _laid_over(config: Config, given: Config, path: list[str]) -> Config:

@@ -42,7 +42,7 @@ from swirl_env.stages.live import Live
 from swirl_env.stages.next_command import next_command
 from swirl_env.stages.policy import evaluation_engines, further_engines, make_policy, servers_of, training_engine
 from swirl_env.stages.progress import Advance, progress
-from swirl_env.stages.run_config import flat, read_config, resume_command, to_config
+from swirl_env.stages.run_config import flat, read_config, resume_command, to_config, with_new_options
 from swirl_env.stages.stored import load_stored
 from swirl_env.stages.tracking import Tracking, check_trackers
 from swirl_env.stages.train_options import TrainOptions, checked
@@ -90,7 +90,8 @@ def _has_ended(options: TrainOptions) -> bool:
     """Whether a resumed run has nothing left to do: a sweep that is gone on with leaves such runs as they are."""
     path = Path(options.out)
     stored = read_config(path) if options.resume else None
-    same = stored is not None and flat(stored) == flat(to_config(options))
+    asked = to_config(options)
+    same = stored is not None and flat(with_new_options(stored, asked)) == flat(asked)
     return same and "spent" in folders.training_results(path) and (path / "policy").is_dir()
 
 
@@ -148,7 +149,7 @@ def train(options: TrainOptions, accelerator: Accelerator) -> Results:
     }
     agent = make_policy(options, accelerator)
     if options.stored_prompts == "own":
-        stored = [under_own_prompts(trajectory, agent.renderer) for trajectory in stored]
+        stored = under_own_prompts(stored, agent.renderer)
     check_stored_ids(stored, agent.renderer)
     trainer = Trainer(agent.model, _config(options), accelerator)
     tracking = Tracking(options, accelerator)

@@ -134,11 +134,34 @@ def checked(options: TrainOptions) -> TrainOptions:
             f"eval.also names settings of the embedded task, and this run has task={options.task['name']}. For other questions: "
             f"swirl eval trained={options.out} task=..."
         )
+    _check_stored(options)
     if options.rollouts == "server":
         _check_server(options)
     if options.trainer.schedule != "constant" and options.updates is None:
         raise ConfigError(f"trainer.schedule={options.trainer.schedule} ends at the last update: give updates=...")
     return options
+
+
+def _check_stored(options: TrainOptions) -> None:
+    """Refuses stored trajectories that nothing would read, and own prompts for them under a loss that needs the logged ones.
+
+    Raises:
+        ConfigError: naming the option.
+    """
+    if options.stored and options.algo.get("states") == "own" and not options.resume:  # runs from before this check go on
+        raise ConfigError("stored=... is read by algo.states=stored; with algo.states=own these trajectories would be lost.")
+    if options.stored_prompts == "logged":
+        return
+    if not options.stored or options.algo.get("states") == "own":
+        raise ConfigError(
+            "stored_prompts=own is about stored trajectories: give algo.states=stored and their run folders, stored=[runs/demo]."
+        )
+    if options.trainer.needs_ratios:
+        raise ConfigError(
+            f"stored_prompts=own leaves stored actions without log-probs, which were those behind other prompts, and trainer."
+            f"{'loss=' * (options.trainer.loss == 'ppo_clip')}{options.trainer.ratios_of} compares with them: give "
+            f"stored_prompts=logged, or trainer.loss=policy_gradient with trainer.importance_cap=0."
+        )
 
 
 def _check_server(options: TrainOptions) -> None:
