@@ -243,7 +243,9 @@ def collate(rows: Sequence[Sequence[Segment]], pad_id: int = 0) -> TokenBatch:
     """
     length = max(row_tokens(row) for row in rows)
     ids = torch.full((len(rows), length), pad_id, dtype=torch.long)
-    positions = torch.zeros(len(rows), length, dtype=torch.long)
+    # Positions go on over the padding: transformers takes one that does not for the start of another row packed into this one,
+    # and computes attention with a mask of [B, 1, L, L] in place of the causal kernel.
+    positions = torch.arange(length).repeat(len(rows), 1)
     plain = all(len(row) == 1 for row in rows)
     mask = None if plain else torch.zeros(len(rows), 1, length, length, dtype=torch.bool)
     targets: list[tuple[int, int, int, int, int]] = []

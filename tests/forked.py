@@ -1,7 +1,7 @@
 """Python processes that begin as forks of one that has imported the heavy packages already, and are real processes otherwise.
 
 A new interpreter takes seconds of processor time until torch, transformers and hydra are loaded, which was most of what the tests
-of commands took. Here a server per process of tests loads them once, in one thread, and forks a child for every command; the
+of commands took. Here one server for all processes of tests loads them, in one thread, and forks a child for every command; the
 child gets its own arguments, folder, environment, pipes and signals, runs as ``__main__``, and ends as an interpreter does.
 
 What begins with a new interpreter all the same: a command whose environment has other variables that packages read while they are
@@ -126,14 +126,26 @@ class Process:
 
 
 class Server:
-    """The process that forks, and the way to ask it."""
+    """The process that forks, and the way to ask it: whichever process of tests needs it first starts it."""
 
     def __init__(self):
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import forked; forked.serve({theirs.fileno()})()"
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-        self._process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], env=_ENVIRON, **pipes)
-        theirs.close()
+        # A name that no file has: the first to take it is the one that starts the server, and it is free when the server ends.
+        name = f"\0forked-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+        self._socket, self._process = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), None
+        while not self._connected(name):  # the server does not listen yet, or has just ended
+            time.sleep(0.02)
+
+    def _connected(self, name):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+            with contextlib.suppress(OSError):  # another process of tests has the name
+                listener.bind(name)
+            if listener.getsockname():
+                listener.listen()
+                self._process = _launch(listener.fileno())
+        with contextlib.suppress(ConnectionRefusedError):
+            self._socket.connect(name)
+            return True
+        return False
 
     def fork(self, words, cwd, env):
         """Returns a process that runs ``python *words``."""
@@ -146,12 +158,19 @@ class Server:
         os.close(out_end)
         os.close(err_end)
         pid = status.recv(64)
-        assert pid, f"the server of forked commands has ended with exit code {self._process.wait()}"
+        assert pid, f"the server of forked commands has ended, {self._process and self._process.wait()}"
         return Process(words, int(pid), status, open(out, "rb", 0), open(err, "rb", 0))
 
     def close(self):
         self._socket.close()
-        self._process.wait()
+        if self._process is not None:
+            self._process.wait()
+
+
+def _launch(descriptor):
+    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import forked; forked.serve({descriptor})()"
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    return subprocess.Popen([sys.executable, "-c", code], pass_fds=[descriptor], env=_ENVIRON, **pipes)
 
 
 _servers = []
@@ -164,7 +183,7 @@ def _server():
 
 
 def stop():
-    """Ends the server, if there is one; what it has forked goes on."""
+    """Lets go of the server, which ends with the last process of tests; what it has forked goes on."""
     while _servers:
         _servers.pop().close()
 
@@ -177,23 +196,30 @@ def serve(descriptor):
     sys.path[:2] = []
     gc.collect()
     gc.freeze()  # what is shared is never looked through again, at the end of a child least of all
-    requests = socket.socket(fileno=descriptor)
-    working = {}
+    listener = socket.socket(fileno=descriptor)
+    clients, working = [], {}
     while True:
-        for ready in select.select([requests, *working], [], [])[0]:
-            if ready is not requests:
+        for ready in select.select([listener, *clients, *working], [], [])[0]:
+            if ready is listener:
+                clients.append(listener.accept()[0])
+                continue
+            if ready in working:
                 pid, status = working.pop(ready)
                 with status, contextlib.suppress(OSError):  # the test may have lost interest
                     status.send(str(os.waitpid(pid, 0)[1]).encode())
                 os.close(ready)
                 continue
-            message, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 3)
+            message, descriptors, _, _ = socket.recv_fds(ready, 1 << 20, 3)
             if not message:
-                os._exit(0)
+                clients.remove(ready)
+                ready.close()
+                if not clients and not select.select([listener], [], [], 0)[0]:
+                    os._exit(0)
+                continue
             status = socket.socket(fileno=descriptors.pop())
             pid = os.fork()
             if pid == 0:
-                for connection in (requests, status, *(held for _, held in working.values())):
+                for connection in (listener, *clients, status, *(held for _, held in working.values())):
                     connection.close()
                 for pidfd in working:
                     os.close(pidfd)

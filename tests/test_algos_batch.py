@@ -231,3 +231,8 @@ def test_heads_that_are_no_bare_projection_fall_back_to_full_logits(model):
         vocab_size=VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2, logit_scale=0.25
     )
     assert not ActionScorer(transformers.CohereForCausalLM(scaled)).plain_head
+
+
+def test_positions_go_on_over_padding_so_that_no_mask_is_made():
+    batch = tokens.collate([[tokens.Segment([1, 2, 3, 4])], [tokens.Segment([5, 6])]])
+    assert batch.mask is None and batch.position_ids.tolist() == [[0, 1, 2, 3]] * 2

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import finish, started
+from swirl_env.stages.generate import Tally
 from swirl_env.store import Store
 
 RUN = ["generate", "task=ledger", "agent.noise=0.3", "n=1500", "samples=2", "slots=32", "seed=5"]
@@ -99,6 +100,26 @@ def test_a_run_may_grow_and_run_in_other_slots(swirl):
     assert code == 0 and "9 episodes" in out and len(Store("run", "r").keys()) == 9
     code, out, _ = swirl("generate", "out=run", "resume=true")
     assert code == 0 and "9 episodes" in out
+
+
+def test_an_evaluation_that_was_interrupted_goes_on_as_one(swirl, monkeypatch):
+    add = Tally.add
+
+    def interrupted(tally, trajectory):
+        if tally.episodes == 2:
+            raise KeyboardInterrupt
+        add(tally, trajectory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Tally, "add", interrupted)
+        code, _, err = swirl("eval", "agent=scripted", "task=ledger", "n=5", "out=run")
+    assert code == 130 and "3 of 5 episodes are in run. To go on: swirl eval out=run resume=true" in err
+    code, out, err = swirl("eval", "out=run", "resume=true")
+    assert code == 0 and "written to run/evaluation.json" in out and len(Store("run", "r")) == 5, err
+    code, out, _ = swirl("eval", "out=run")
+    assert code == 0 and len(Store("run", "r")) == 5
+    code, _, err = swirl("eval", "out=nothing", "resume=true")
+    assert code == 2 and "nothing" in err and not Path("nothing").exists()
 
 
 def test_resuming_what_is_not_there_begins_it(swirl):

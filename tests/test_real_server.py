@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
@@ -14,12 +12,23 @@ pytest.importorskip("openai")
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi (pip install 'transformers[serving]')")
 load = pytest.importorskip("swirl_env.agents.transformers.load")
 
+import forked  # noqa: E402
 from commands import page_commands  # noqa: E402
 from swirl_env.errors import SwirlError  # noqa: E402
 from swirl_env.store import Store  # noqa: E402
 
 pytestmark = [pytest.mark.slow, pytest.mark.data]
 KEY = "sk-key-of-the-real-server-test"
+SERVE = """
+import os
+for stream in (1, 2):
+    os.dup2(os.open({log!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+from huggingface_hub import constants
+constants.HF_HUB_OFFLINE = True
+from transformers.cli.transformers import main
+main()
+"""
+"""The command `transformers` without a network, its messages in a file."""
 SHORT = ("agent.max_new_tokens=6", "max_steps=1", "prompt=question")
 
 
@@ -33,25 +42,23 @@ def server(tmp_path_factory):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-c", "from transformers.cli.transformers import main; main()", "serve", model]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--device", "cpu", "--dtype", "bfloat16"]
     # Threads that spin while they wait would starve the commands under test on two cores.
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     log = tmp_path_factory.mktemp("server") / "log.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-        try:
-            for _ in range(600):
-                assert process.poll() is None, log.read_text()
-                try:
-                    urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=1).close()
-                    break
-                except OSError:
-                    time.sleep(0.2)
-            yield f"http://127.0.0.1:{port}/v1", model
-        finally:
-            process.terminate()
-            process.wait(timeout=30)
+    command = ["-c", SERVE.format(log=str(log)), "serve", model, "--host", "127.0.0.1", "--port", str(port)]
+    process = forked.start([*command, "--device", "cpu", "--dtype", "bfloat16"], env=environment)
+    try:
+        for _ in range(600):
+            assert process.poll() is None, log.read_text()
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models", timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/v1", model
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def test_the_pages_commands_against_a_real_server(server, swirl, data_dir, monkeypatch):

@@ -305,7 +305,7 @@ class Study:
         head = f"algo={algo.pop('name')}"
         config: dict[str, Any] = {"setting": setting, "seed": seed, "budget": self.budgets[-1], "model.batch_size": 64}
         config |= {"warm_start": seed} if self.policy == Policy() else {"policy": self.policy.folder(setting, seed)}
-        config |= {"eval.episodes": self.episodes, **of_algo(algo), **self.policy.common, **options}
+        config |= {"eval.episodes": self.episodes, "keep_rollouts": "last", **of_algo(algo), **self.policy.common, **options}
         config |= _sizes(one.algo["name"], config, self.policy.batch)
         judge = dict(one.judge)
         if "name" in judge:

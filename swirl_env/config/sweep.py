@@ -29,9 +29,10 @@ def reads_run(stage: str, keys: Collection[str]) -> bool:
 
     Args:
         stage: the stage.
-        keys: the keys that the command line sets; ``eval`` generates episodes only if they name an agent or a task.
+        keys: the keys that the command line sets; ``eval`` generates episodes only if they name an agent or a task, or if a run
+            is to go on.
     """
-    generates = any(key.partition(".")[0] in ("agent", "task") for key in keys)
+    generates = any(key.partition(".")[0] in ("agent", "task", "resume") for key in keys)
     return stage in _READERS or (stage == "eval" and not generates)
 
 

@@ -33,6 +33,8 @@ def main(config: DictConfig) -> float | None:
     evaluations.check_objective(options.objective, "greedy")
     path = Path(options.out or "")
     if not reads_run("eval", keys):
+        if not any(key.partition(".")[0] in ("agent", "task") for key in keys) and folders.kind_of(path) is None:
+            raise folders.no_run(path)  # resume=true alone goes on with a run and never makes one
         _generate(options)
         return evaluations.objective_value(options.objective, {"episodes": _evaluate(path, options.verdicts)})
     if "out" not in keys:
@@ -67,7 +69,7 @@ def _generate(options: EvalOptions) -> None:
     """Runs the episodes that are to be evaluated."""
     options = runs.settle(options, keys_to_resume())
     with open_player(options) as player, runs.open_run(options) as store:
-        generate(options, store, player)
+        generate(options, store, player, stage="eval")
 
 
 def _evaluate(path: Path, verdicts: str | None, grader: Grader | None = None) -> Evaluation:

@@ -72,7 +72,7 @@ class Tally:
         return f"{self.episodes} episode{'' if self.episodes == 1 else 's'}{accuracy}{errors}"
 
 
-def generate(options: EpisodeOptions, store: Store, player: Player, what: str = "generate") -> Tally:
+def generate(options: EpisodeOptions, store: Store, player: Player, what: str = "generate", stage: str = "generate") -> Tally:
     """Runs the episodes that the store does not hold yet; returns the count over all that it holds.
 
     Args:
@@ -80,6 +80,7 @@ def generate(options: EpisodeOptions, store: Store, player: Player, what: str = 
         store: the run folder, open for writing.
         player: `open_player` for the options.
         what: label of the progress bar.
+        stage: the stage that goes on with the run.
 
     Raises:
         Interrupted: at Ctrl-C; every episode that had ended is stored.
@@ -98,22 +99,22 @@ def generate(options: EpisodeOptions, store: Store, player: Player, what: str = 
                 advance(note=str(live))
     except KeyboardInterrupt:
         raise Interrupted(
-            f"{len(store.keys())} of {episodes} episodes are in {store.path}. To go on: {resume_command('generate', options)}"
+            f"{len(store.keys())} of {episodes} episodes are in {store.path}. To go on: {resume_command(stage, options)}"
         ) from None
     if table is not None:
         verdicts = store.verdicts(table)
         for key in verdicts.keys() - verdicts.judged():
             tally.unjudged += sum(verdict.status == "failed" for verdict in verdicts[key])
-    _refuse_failure_everywhere(tally, store, table, options)
+    _refuse_failure_everywhere(tally, store, table, options, stage)
     return tally
 
 
-def _refuse_failure_everywhere(tally: Tally, store: Store, table: str | None, options: EpisodeOptions) -> None:
+def _refuse_failure_everywhere(tally: Tally, store: Store, table: str | None, options: EpisodeOptions, stage: str) -> None:
     """Raises an error for a run in which nothing went well: it must not look like a result."""
     if tally.episodes and tally.errors == tally.episodes:
         raise PluginError(
             f"All {tally.episodes:,} episodes failed: the agent could not act (the log above says why). Once that is fixed, "
-            f"{resume_command('generate', options)}   runs them again."
+            f"{resume_command(stage, options)}   runs them again."
         )
     for tool, calls in tally.calls.items():
         if tally.unavailable[tool] == calls:
