@@ -42,7 +42,7 @@ def test_logits_and_cache_are_those_of_transformers_bit_for_bit(call):
     for row, count in enumerate(padding):
         mask[row, :count] = 0
     position = mask.cumsum(-1).sub(1).clamp(min=0)
-    passes = small_llama(MODEL, length)
+    passes = small_llama(MODEL).up_to(length)
     mine, theirs, start = None, DynamicCache(config=MODEL.config), 0
     for size in pieces:
         part, until = slice(start, start + size), start + size
@@ -52,21 +52,21 @@ def test_logits_and_cache_are_those_of_transformers_bit_for_bit(call):
         assert torch.equal(logits, out.logits[:, -1]) and cache_of(out) is theirs
         start = until
     for layer, other in zip(mine.layers, theirs.layers, strict=True):
-        assert all(torch.equal(x, y) for x, y in zip((layer.keys, layer.values), (other.keys, other.values), strict=True))
+        assert all(torch.equal(x, y) for x, y in zip(layer, (other.keys, other.values), strict=True))
 
 
 @pytest.mark.parametrize("sampling_", [Sampling(), Sampling(temperature=0), Sampling(temperature=0.7, top_p=0.9)])
 def test_generations_are_those_of_transformers(monkeypatch, sampling_):
     used = []
 
-    def passes(model, length):
+    def passes(model):
         used.append(model)
-        return small_llama(model, length)
+        return small_llama(model)
 
     shared = list(range(20))
     first = [Request([*shared, *range(n)], 8 + n, lambda ids: ids[-1] == 3, seed=n) for n in range(6)]
     made = []
-    for make in (passes, lambda model, length: None):
+    for make in (passes, lambda model: None):
         monkeypatch.setattr(sampling, "small_llama", make)
         prefixes = PrefixCache(1 << 12)
         prefixes.start_call(MODEL)
@@ -157,10 +157,10 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_other_models_are_left_to_transformers(kind):
-    assert small_llama(OTHERS[kind](), 8) is None
+    assert small_llama(OTHERS[kind]()) is None
 
 
 def test_mixed_precision_is_left_to_transformers():
     with torch.autocast("cpu", torch.bfloat16):
-        assert small_llama(MODEL, 8) is None
-    assert small_llama(MODEL, 8) is not None
+        assert small_llama(MODEL) is None
+    assert small_llama(MODEL) is not None

@@ -11,6 +11,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from swirl_env.agents.transformers.interfaces import CausalLM
+from swirl_env.agents.transformers.small_cache import SmallCache
 from swirl_env.sequences import common_prefix
 
 
@@ -21,6 +22,8 @@ class CachedRow(NamedTuple):
     """[S]"""
     layers: list[tuple[Tensor, Tensor]]
     """Keys and values of each layer, each [H, S, D]."""
+    whole: Tensor | None = None
+    """The same in one tensor, [layers, 2, H, S, D]; None if a small cache did not hold them."""
 
 
 class PrefixCache:
@@ -63,10 +66,17 @@ class PrefixCache:
         self._next, self._used, self._weights, self._versions = [], set(), weights, versions
         self._room = self.tokens - sum(len(row.ids) for row in self._last)
 
-    def lookup(self, rows: Sequence[tuple[int, ...]], least: int) -> tuple[DynamicCache, list[int]] | None:
+    def lookup(
+        self, rows: Sequence[tuple[int, ...]], least: int, small: int | None = None
+    ) -> tuple[DynamicCache | SmallCache, list[int]] | None:
         """Returns a cache over all rows, each on the right of its padding, and how many ids of each it holds.
 
         None if no row would be spared as many as `least` ids. One id of a row is always left to read.
+
+        Args:
+            rows: the rows.
+            least: ids.
+            small: None for a cache of transformers; else a small one may come, with room for so many ids after the rows.
         """
         if not self._last:
             return None
@@ -75,11 +85,16 @@ class PrefixCache:
         if longest < least:
             return None
         self._used.update(cached.ids for cached, _ in matches)
+        counts = [count for _, count in matches]
+        wholes = [cached.whole[..., :count, :] for cached, count in matches if cached.whole is not None]
+        if small is not None and len(wholes) == len(rows):
+            left = max(len(row) - count for row, count in zip(rows, counts, strict=True))
+            return SmallCache.of_rows(wholes, longest + left + small), counts
         past = DynamicCache()
         for layer, (keys, values) in enumerate(self._last[0].layers):
             parts = [(cached.layers[layer][0][:, :count], cached.layers[layer][1][:, :count]) for cached, count in matches]
             past.update(_stack([k for k, _ in parts], longest, keys), _stack([v for _, v in parts], longest, values), layer)
-        return past, [count for _, count in matches]
+        return past, counts
 
     def keep(self, ids: tuple[int, ...], past: object, row: int, mask: Tensor) -> None:
         """Keeps a row for the next call.
@@ -90,10 +105,14 @@ class PrefixCache:
             row: its index in the batch.
             mask: nonzero at the row's ids, zero at padding, [P].
         """
-        if not holds_every_position(past) or not self._make_room(len(ids)):
+        if not (isinstance(past, SmallCache) or holds_every_position(past)) or not self._make_room(len(ids)):
             return
         self._room -= len(ids)
         places = mask.nonzero()[:, 0]  # [S]
+        if isinstance(past, SmallCache):
+            whole = past.row(row, places)
+            self._next.append(CachedRow(ids, [(keys, values) for keys, values in whole], whole))
+            return
         layers: list[Any] = past.layers  # those of `holds_every_position`, which have keys and values
         self._next.append(CachedRow(ids, [(layer.keys[row][:, places], layer.values[row][:, places]) for layer in layers]))
 

@@ -95,13 +95,14 @@ def generate(
     rows = list(dict.fromkeys(tuple(requests[i].ids) for i in alive))
     number = {row: i for i, row in enumerate(rows)}
     spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
-    cache, read = _begin(model, rows, prefixes)
+    small = small_llama(model)
+    cache, read = _begin(model, rows, prefixes, None if small is None else steps)
     ids, mask = _pad_left(rows, read, steps, model.device)  # [U, S], [U, R + S + T]
     draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
     length = mask.shape[1] - steps
     # Positions count the ids of a row alone: padding shifts where a row lies in the batch, not what the model sees of it.
     position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, -ids.shape[1] :]  # [U, S]
-    forward = _forward(model, mask.shape[1])
+    forward = _forward(model) if small is None else cast(Forward, small.up_to(mask.shape[1]))
     for t in range(steps):
         # The mask covers what the cache holds and the new ids; its columns for tokens to come are ones already, as padding is
         # on the left alone. After the first pass each row adds one id: what it drew in the step before.
@@ -215,8 +216,12 @@ def _draws(seed: int, n: int) -> Tensor:
     return torch.rand(n, generator=torch.Generator().manual_seed(seed))
 
 
-def _begin(model: CausalLM, rows: Sequence[tuple[int, ...]], prefixes: PrefixCache | None) -> tuple[LMCache | None, list[int]]:
+def _begin(
+    model: CausalLM, rows: Sequence[tuple[int, ...]], prefixes: PrefixCache | None, small: int | None
+) -> tuple[LMCache | None, list[int]]:
     """Returns a cache of what need not be read for each row, and how many ids of each it holds.
+
+    For the passes of a small model it may be a small one, with room for `small` ids more than are to be read.
 
     None and zeros if that would not pay, or if the model looks back over a window or keeps a running state: the padding that
     would come to lie between the cached ids and the new ones would count as part of it.
@@ -224,7 +229,7 @@ def _begin(model: CausalLM, rows: Sequence[tuple[int, ...]], prefixes: PrefixCac
     nothing = None, [0] * len(rows)
     if not attends_to_all(model.config):
         return nothing
-    if prefixes is not None and (cached := prefixes.lookup(rows, _WORTH_SHARING)) is not None:
+    if prefixes is not None and (cached := prefixes.lookup(rows, _WORTH_SHARING, small)) is not None:
         return cast(LMCache, cached[0]), cached[1]
     return _read_shared(model, rows) or nothing
 
@@ -249,15 +254,8 @@ def _read_shared(model: CausalLM, rows: Sequence[tuple[int, ...]]) -> tuple[LMCa
 Forward = Callable[[Tensor, Tensor, Tensor, "LMCache | None"], tuple[Tensor, LMCache]]
 
 
-def _forward(model: CausalLM, length: int) -> Forward:
-    """Returns the model as a function of ids, mask, positions and cache that gives the last logits, [B, V], and the cache.
-
-    Args:
-        model: the model.
-        length: most columns of a mask.
-    """
-    if (small := small_llama(model, length)) is not None:
-        return cast(Forward, small)
+def _forward(model: CausalLM) -> Forward:
+    """Returns the model as a function of ids, mask, positions and cache that gives the last logits, [B, V], and the cache."""
     base = unwrapped(model)
     accepted = inspect.signature(type(base).forward).parameters
     cache_option = "cache" if "cache" in accepted else "past_key_values"  # newer transformers renamed it

@@ -6,7 +6,9 @@ and sampled tokens are the same bit for bit. A model of another kind, or a large
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch.nn.functional import embedding, linear, scaled_dot_product_attention,
 from transformers import DynamicCache, LlamaForCausalLM
 from transformers.activations import ACT2FN
 from transformers.models.llama import modeling_llama
+
+from swirl_env.agents.transformers.small_cache import SmallCache
 
 _WIDEST = 256
 """Hidden size above which the operations themselves are most of the time."""
@@ -28,8 +32,8 @@ _PARTS = frozenset(
 """Classes of the modules of such a model."""
 
 
-def small_llama(model: Any, length: int) -> SmallLlama | None:
-    """Returns the passes of a model that is one of these, for sequences of up to `length` tokens; None for any other.
+def small_llama(model: Any) -> SmallLlama | None:
+    """Returns the passes of a model that is one of these; None for any other.
 
     The weights are those of the model itself, as it holds them now.
     """
@@ -45,7 +49,7 @@ def small_llama(model: Any, length: int) -> SmallLlama | None:
         return None
     parts = list(model.modules())
     whole = sum(type(part) is nn.Linear for part in parts) == 7 * len(model.model.layers) + 1
-    return SmallLlama(model, length) if whole and all(map(_is_plain, parts)) else None
+    return SmallLlama(model) if whole and all(map(_is_plain, parts)) else None
 
 
 def _is_plain(part: nn.Module) -> bool:
@@ -77,52 +81,68 @@ class SmallLlama:
 
     Args:
         model: the model.
-        length: most tokens of a sequence.
     """
 
-    def __init__(self, model: LlamaForCausalLM, length: int) -> None:
+    def __init__(self, model: LlamaForCausalLM) -> None:
         decoder: Any = model.model
         first = decoder.layers[0].self_attn
         self._words, self._head = decoder.embed_tokens.weight, model.lm_head.weight
         self._norm, self._eps = decoder.norm.weight, decoder.norm.variance_epsilon
         self._heads, self._size, self._scale = model.config.num_attention_heads, first.head_dim, first.scaling
         self._layers = [_layer(layer) for layer in decoder.layers]
-        angles = torch.arange(length)[:, None].float() * decoder.rotary_emb.inv_freq  # [length, size / 2]
-        angles = torch.cat((angles, angles), dim=-1)
-        self._cos, self._sin = angles.cos(), angles.sin()
+        self._frequencies = decoder.rotary_emb.inv_freq  # [size / 2]
 
-    def __call__(self, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache | None) -> tuple[Tensor, DynamicCache]:
+    def up_to(self, length: int) -> SmallLlama:
+        """Makes room for rows of so many columns, padding included; returns these passes."""
+        angles = torch.arange(length)[:, None].float() * self._frequencies  # [length, size / 2]
+        angles = torch.cat((angles, angles), dim=-1)
+        self._cos, self._sin, self._room = angles.cos(), angles.sin(), length
+        return self
+
+    def __call__(
+        self, ids: Tensor, mask: Tensor, position: Tensor, cache: DynamicCache | SmallCache | None
+    ) -> tuple[Tensor, SmallCache]:
         """Returns the logits at the last of the ids, [B, V], and the cache.
 
         Args:
             ids: what is new in each row, [B, S].
             mask: zero at padding, over what the cache holds and `ids`, [B, P + S].
             position: places of the ids in their rows, [B, S].
-            cache: keys and values of what was read; None for nothing. Grows in place.
+            cache: keys and values of what was read; None for nothing. A small one grows in place.
         """
-        cache = DynamicCache() if cache is None else cache
+        held = cache if isinstance(cache, SmallCache) else self._small(cache, len(ids))
+        start, held.size = held.size, held.size + ids.shape[1]
         seen = _seen(mask, ids.shape[1])
         turn = self._cos[position][:, None], self._sin[position][:, None]  # [B, 1, S, D] each
         hidden = embedding(ids, self._words)
         for number, layer in enumerate(self._layers):
-            hidden = hidden + self._attention(_normed(hidden, layer.before, self._eps), layer, number, turn, seen, cache)
+            add = partial(held.add, number, start)
+            hidden = hidden + self._attention(_normed(hidden, layer.before, self._eps), layer, turn, seen, add)
             mixed = _normed(hidden, layer.between, self._eps)
             hidden = hidden + linear(silu(linear(mixed, layer.gate)) * linear(mixed, layer.up), layer.down)
-        return linear(_normed(hidden[:, -1:], self._norm, self._eps), self._head)[:, -1], cache
+        return linear(_normed(hidden[:, -1:], self._norm, self._eps), self._head)[:, -1], held
+
+    def _small(self, cache: DynamicCache | None, rows: int) -> SmallCache:
+        """Returns a cache with room, of what one of the library's holds."""
+        held: list[Any] = [] if cache is None else cache.layers
+        size = held[0].keys.shape[2] if held else 0
+        whole = self._words.new_empty(len(self._layers), 2, rows, self._heads, self._room, self._size)
+        for number, layer in enumerate(held):
+            whole[number, 0, :, :, :size], whole[number, 1, :, :, :size] = layer.keys, layer.values
+        return SmallCache(whole, size)
 
     def _attention(
         self,
         hidden: Tensor,
         layer: _Layer,
-        number: int,
         turn: tuple[Tensor, Tensor],
         seen: Tensor | None,
-        cache: DynamicCache,
+        add: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
     ) -> Tensor:
         rows, new = hidden.shape[:2]
         split = rows, new, self._heads, self._size
         query, key, value = (linear(hidden, w).view(split).transpose(1, 2) for w in (layer.query, layer.key, layer.value))
-        key, value = cache.update(_rotated(key, *turn), value, number)
+        key, value = add(_rotated(key, *turn), value)
         whole = seen is None and new > 1  # nothing is cached and nothing padded
         mixed = scaled_dot_product_attention(
             _rotated(query, *turn), key, value, attn_mask=seen, scale=self._scale, is_causal=whole

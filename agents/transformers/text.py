@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from transformers import PreTrainedTokenizerFast
 
 from swirl_env.agents.transformers.interfaces import Tokenizer
 from swirl_env.episodes.reasoning import CLOSE, OPEN, THINK_MARK
@@ -54,6 +56,7 @@ class TextCodec:
 
     def __init__(self, tokenizer: Tokenizer, written: str) -> None:
         self.tokenizer = tokenizer
+        self._backend = _backend(tokenizer)
         self.special_ids = special_ids(tokenizer)
         """Ids that the tokenizer marks as special."""
         added = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items()}
@@ -237,10 +240,29 @@ class TextCodec:
         return name is None or self._raw(f"{name}x", False)[1:] == self._raw("x")
 
     def _raw(self, text: str, split_special_tokens: bool = True) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=split_special_tokens))
+        if (backend := self._backend) is None:
+            return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=split_special_tokens))
+        # What transformers does for one text, in a quarter of the time: others may have set these for theirs.
+        if backend.truncation is not None:
+            backend.no_truncation()
+        if backend.padding is not None:
+            backend.no_padding()
+        backend.encode_special_tokens = split_special_tokens
+        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        return ids
 
     def _plain_decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def _backend(tokenizer: Any) -> Any:
+    """Returns the tokenizer inside that of transformers; None if encoding is more than to ask it."""
+    kind = type(tokenizer)
+    plain = isinstance(tokenizer, PreTrainedTokenizerFast) and all(
+        getattr(kind, name, None) is getattr(PreTrainedTokenizerFast, name, None)
+        for name in ("encode", "_encode_plus", "_batch_encode_plus")
+    )
+    return tokenizer.backend_tokenizer if plain else None
 
 
 def special_ids(tokenizer: Tokenizer) -> frozenset[int]:
