@@ -148,7 +148,7 @@ def test_a_mistake_leaves_no_folder(swirl):
     assert code == 2 and not Path("run").exists(), err
 
 
-def test_a_run_that_stored_nothing_may_be_begun_anew(swirl):
+def test_a_run_that_stored_nothing_may_be_begun_again(swirl):
     code, _, err = swirl("generate", "task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=scripted", "n=2", "out=run")
     assert code == 2 and "gold plan" in err
     code, out, err = swirl("generate", "task=fakes:SumTasks", "tool=fakes:EchoTool", "agent=fakes:EchoAgent", "n=2", "out=run")
