@@ -77,6 +77,18 @@ def test_generations_are_those_of_transformers(monkeypatch, sampling_):
     assert made[0] == made[1] and len(used) == 2
 
 
+def test_what_small_passes_have_read_transformers_goes_on_with(monkeypatch):
+    first, prefixes = [Request([*range(25), n], 4, lambda ids: False, seed=n) for n in range(3)], PrefixCache(1 << 12)
+    prefixes.start_call(MODEL)
+    turn = generate(MODEL, first, Sampling(), prefixes)
+    prefixes.start_call(MODEL)
+    more = [Request([*r.ids, *g.ids, 1], 4, lambda ids: False, seed=9) for r, g in zip(first, turn, strict=True)]
+    monkeypatch.setattr(sampling, "small_llama", lambda model: None)
+    continued, whole = generate(MODEL, more, Sampling(), prefixes), generate(MODEL, more)
+    assert [one.ids for one in continued] == [one.ids for one in whole]
+    assert [one.logprobs for one in continued] == [pytest.approx(one.logprobs, abs=1e-5) for one in whole]
+
+
 def test_weights_are_read_again_for_every_generation():
     model = copy.deepcopy(MODEL)
     request = [Request([5, 6, 7], 6, lambda ids: False)]
