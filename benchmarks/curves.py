@@ -54,5 +54,6 @@ def draw(runs: Sequence[Arm], title: str, file: Path) -> None:
     axes.set(xlabel="sampled tokens", ylabel="success at temperature 1, %", title=title, xlim=(0, None), ylim=(0, None))
     axes.grid(alpha=0.3)
     # Next to the curves, in the order in which they end.
-    figure.legend(handles=sorted(lines, key=lambda line: -float(np.asarray(line.get_ydata())[-1])), loc="outside right upper")
+    lines.sort(key=lambda line: -float(np.asarray(line.get_ydata())[-1]))
+    figure.legend(handles=lines, loc="outside right upper")
     figure.savefig(file)

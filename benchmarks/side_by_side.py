@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from swirl_env.cli import INTERRUPTED
 from swirl_env.errors import SwirlError, describe_os_error, printable
@@ -104,7 +104,8 @@ def side_by_side(
 
 
 def _start(call: Callable[[T], None], one: T) -> _Process[T]:
-    reasons, report = context().Pipe(duplex=False)
+    pipe: Any = context().Pipe(duplex=False)  # its type is that of the system on which types are checked
+    reasons, report = pipe
     process = context().Process(target=_work, args=(call, one, dict(os.environ), report))
     _start_server()
     process.start()
