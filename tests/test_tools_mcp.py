@@ -125,7 +125,7 @@ def test_closing_a_session_ends_its_server() -> None:
 
 
 def test_errors_of_the_tool_timeouts_and_long_results_have_their_kinds() -> None:
-    tool = tool_of("fail", "wait", "long", "add", timeout=8.0, max_chars=100)
+    tool = tool_of("fail", "wait", "long", "add", timeout=4.0, max_chars=100)
     session = tool.open(TASK, 0)
 
     def call(name: str, **arguments: Any) -> Any:

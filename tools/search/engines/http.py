@@ -88,7 +88,7 @@ class HttpSearch(Engine):
             except urllib.error.HTTPError as error:
                 failure = EngineError(f"{self._url} answered HTTP {error.code}")
                 if error.code not in _BUSY:
-                    raise failure from None
+                    attempt = self._retries  # raised below, or it would hold on to the answer and its socket
             except TimeoutError:
                 raise EngineError(f"{self._url} did not answer within {self._timeout_s:g} s", timeout=True) from None
             except (OSError, http.client.HTTPException) as error:
