@@ -52,12 +52,12 @@ def test_warm_starts_trained_side_by_side_are_those_trained_one_by_one(cache, tm
 
 def test_the_whole_family_trains_in_one_table(swirl):
     assert set(FAMILY) - {"evidence"} <= set(names("algo"))
-    few = ["setting=easy", "budget=500", "episodes=3", "out=b", "arms.pivot.algo.questions=16"]
+    few = ["setting=easy", "budget=1200", "episodes=3", "out=b", "arms.pivot.algo.questions=16"]
     code, out, err = swirl("bench", "part=training", f"algos=[reinforce,{','.join(FAMILY)}]", *few)
     assert code == 0, err
     rows = json.loads(Path("b/bench.json").read_text())["training"]
     assert [row["name"] for row in rows] == ["warm start", "reinforce", *FAMILY]
-    assert all(row["sampled"][0] >= 500 and row["trained"][0] > 0 for row in rows[1:])
+    assert all(row["sampled"][0] >= 1200 and row["trained"][0] > 0 for row in rows[1:])
     table = Path("b/bench.md").read_text()
     assert all(f"| {name} |" in table for name in FAMILY) and "evidence" in out
 
