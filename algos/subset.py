@@ -19,7 +19,7 @@ class Subset:
     def __init__(self, tasks: TaskSource, order: Sequence[int]) -> None:
         self._tasks, self._order = tasks, order
         self._drawn: dict[int, Task] = {}
-        """Questions that were asked for, as a source may make them anew each time."""
+        """Questions that were asked for, as a source may make them again each time."""
         self.corpus, self.split = tasks.corpus, tasks.split
         self.tools, self.max_steps = tasks.tools, tasks.max_steps
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swirl_env import cli
-from swirl_env.benchmarks.side_by_side import Failure, side_by_side
+from swirl_env.benchmarks.side_by_side import Failure, showing, side_by_side
 from swirl_env.config.options import BenchOptions
 from swirl_env.config.overrides import choice, overrides, tool_choices
 from swirl_env.errors import ConfigError, SwirlError, unknown_name
@@ -111,17 +111,8 @@ def train(runs: Sequence[Arm], workers: int) -> None:
     for run in left:
         run.log.parent.mkdir(parents=True, exist_ok=True)
     whole = sum(run.budget for run in runs)
-    before = whole - sum(run.budget for run in left)
-    shown = 0
-    with progress(f"train {len(runs)} runs", whole) as advance:
-
-        def watch(ended: Sequence[Arm], working: Sequence[Arm]) -> None:
-            nonlocal shown
-            share = before + sum(arm.budget for arm in ended) + sum(_sampled(arm) for arm in working)
-            advance(share - shown, ", ".join(f"{arm.name} {arm.seed}" for arm in working))
-            shown = share
-
-        failed = side_by_side(left, _run, workers, watch)
+    with progress(f"train {len(runs)} runs", whole, whole - sum(run.budget for run in left)) as advance:
+        failed = side_by_side(left, _run, workers, showing(advance, _tokens, _name))
     if failed:
         raise SwirlError(f"{len(failed)} of {len(runs)} training runs failed. {'; '.join(map(_why, failed))}")
 
@@ -134,6 +125,14 @@ def _run(arm: Arm) -> None:
     # Hydra is told to leave errors to us in the process that began all this; here they get words of their own.
     os.environ.pop("HYDRA_FULL_ERROR", None)
     sys.exit(cli.main(["train", *arm.overrides, f"out={arm.folder}", "resume=true"]))
+
+
+def _name(run: Arm) -> str:
+    return f"{run.name} {run.seed}"
+
+
+def _tokens(run: Arm, ended: bool) -> int:
+    return run.budget if ended else _sampled(run)
 
 
 def _sampled(run: Arm) -> int:

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from swirl_env.cli import INTERRUPTED
 from swirl_env.errors import SwirlError, describe_os_error, printable
+from swirl_env.stages.progress import Advance
 
 T = TypeVar("T")
 PRELOADED = "swirl_env.benchmarks.training_preload"
@@ -101,6 +102,27 @@ def side_by_side(
     finally:
         _stop([one.process for one in working])
     return failed
+
+
+def showing(
+    advance: Advance, done: Callable[[T, bool], int], name: Callable[[T], str]
+) -> Callable[[Sequence[T], Sequence[T]], None]:
+    """Returns what watches over `side_by_side` for a progress bar.
+
+    Args:
+        advance: the bar's.
+        done: how much of an item is done, and whether it has ended.
+        name: of an item that is being worked on.
+    """
+    shown = 0
+
+    def watch(ended: Sequence[T], working: Sequence[T]) -> None:
+        nonlocal shown
+        share = sum(done(one, True) for one in ended) + sum(done(one, False) for one in working)
+        advance(share - shown, ", ".join(map(name, working)))
+        shown = share
+
+    return watch
 
 
 def _start(call: Callable[[T], None], one: T) -> _Process[T]:

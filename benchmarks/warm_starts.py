@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from swirl_env.algos.warm_start import WarmStart, is_cached, warm_start
-from swirl_env.benchmarks.side_by_side import context, side_by_side
+from swirl_env.benchmarks.side_by_side import context, showing, side_by_side
 from swirl_env.errors import SwirlError
 from swirl_env.stages.policy import warm_policy
 from swirl_env.stages.progress import progress
@@ -40,19 +40,19 @@ def train_warm_starts(starts: Sequence[tuple[str, int]], workers: int, config: W
             warm_policy(setting, seed, config)
         return
     work = [_Start(setting, seed, config, context().Value("L", 0, lock=False)) for setting, seed in missing]
-    shown = 0
     with progress(f"train {len(work)} warm starts", len(work) * config.updates) as advance:
-
-        def watch(ended: Sequence[_Start], working: Sequence[_Start]) -> None:
-            nonlocal shown
-            done = sum(one.updates_done.value for one in (*ended, *working))
-            advance(done - shown, ", ".join(f"{one.setting} {one.seed}" for one in working))
-            shown = done
-
-        failed = side_by_side(work, _train, workers, watch)
+        failed = side_by_side(work, _train, workers, showing(advance, _updates, _name))
     if failed:
         reasons = "; ".join(f"{one.work.setting}, seed {one.work.seed}: {one.why().rstrip('.')}" for one in failed)
         raise SwirlError(f"{len(failed)} of {len(work)} warm starts failed. {reasons}.")
+
+
+def _name(start: _Start) -> str:
+    return f"{start.setting} {start.seed}"
+
+
+def _updates(start: _Start, ended: bool) -> int:
+    return int(start.updates_done.value)
 
 
 def _train(start: _Start) -> None:

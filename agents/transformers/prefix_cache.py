@@ -20,10 +20,8 @@ class CachedRow(NamedTuple):
 
     ids: tuple[int, ...]
     """[S]"""
-    layers: list[tuple[Tensor, Tensor]]
-    """Keys and values of each layer, each [H, S, D]."""
-    whole: Tensor | None = None
-    """The same in one tensor, [layers, 2, H, S, D]; None if a small cache did not hold them."""
+    layers: list[tuple[Tensor, Tensor]] | Tensor
+    """Keys and values of each layer, each [H, S, D]; if a small cache held them, in one tensor, [layers, 2, H, S, D]."""
 
 
 class PrefixCache:
@@ -86,7 +84,7 @@ class PrefixCache:
             return None
         self._used.update(cached.ids for cached, _ in matches)
         counts = [count for _, count in matches]
-        wholes = [cached.whole[..., :count, :] for cached, count in matches if cached.whole is not None]
+        wholes = [cached.layers[..., :count, :] for cached, count in matches if isinstance(cached.layers, Tensor)]
         if small is not None and len(wholes) == len(rows):
             left = max(len(row) - count for row, count in zip(rows, counts, strict=True))
             return SmallCache.of_rows(wholes, longest + left + small), counts
@@ -110,8 +108,7 @@ class PrefixCache:
         self._room -= len(ids)
         places = mask.nonzero()[:, 0]  # [S]
         if isinstance(past, SmallCache):
-            whole = past.row(row, places)
-            self._next.append(CachedRow(ids, [(keys, values) for keys, values in whole], whole))
+            self._next.append(CachedRow(ids, past.row(row, places)))
             return
         layers: list[Any] = past.layers  # those of `holds_every_position`, which have keys and values
         self._next.append(CachedRow(ids, [(layer.keys[row][:, places], layer.values[row][:, places]) for layer in layers]))

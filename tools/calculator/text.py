@@ -197,31 +197,32 @@ _DATE = re.compile(rf"(?<![\d.])(?:{_DAY}-{_DAY}-|{_DAY}/{_DAY}/)(?:19|20)\d\d(?
 _FACTORIAL_OR_NOT = re.compile(r"[\d)]!=(?!=)")
 _REMAINDER = re.compile(r"\d ?[rR] ?\d")
 
+_POWER = r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\b{}\b(?! (?!mod|x\b)[A-Za-z])"
 _TABLE: list[tuple[str, str, str]] = [
-    ("square root of", r"\bsquare root of\b", " sqrt of "),
-    ("cube root of", r"\bcube root of\b", " cbrt of "),
-    ("absolute value of", r"\babsolute value of\b", " abs of "),
-    ("divided by", r"\bdivided by\b", " ÷ "),
-    ("multiplied by", r"\bmultiplied by\b", " * "),
-    ("to the power", r"\b(?:raised )?to the power (?:of )?", " ^ "),
-    ("equals", r"\bequals\b", " = "),
-    ("plus", r"\bplus\b", " + "),
-    ("minus", r"\bminus\b", " - "),
-    ("times", r"(?<!\\)\btimes\b", r" \\times "),
-    ("over", r"(?<=[\d) ])over(?=[ (\d])", " ÷ "),
-    ("squared", r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bsquared\b(?! (?!mod|x\b)[A-Za-z])", "^2 "),
-    ("cubed", r"(?:(?<![A-Za-z]{2} )|(?<=\bpi ))\bcubed\b(?! (?!mod|x\b)[A-Za-z])", "^3 "),
-    ("percent", r" ?\bpercent\b", "% "),
-    ("per cent", r" ?\bper cent\b", "% "),
-    ("pct", r" ?\bpct\b", "% "),
-    (" per ", r"(?<=[\w)]) per (?=[A-Za-z])", " / "),
+    ("square root of", r"\b{}\b", " sqrt of "),
+    ("cube root of", r"\b{}\b", " cbrt of "),
+    ("absolute value of", r"\b{}\b", " abs of "),
+    ("divided by", r"\b{}\b", " ÷ "),
+    ("multiplied by", r"\b{}\b", " * "),
+    ("to the power", r"\b(?:raised )?{} (?:of )?", " ^ "),
+    ("equals", r"\b{}\b", " = "),
+    ("plus", r"\b{}\b", " + "),
+    ("minus", r"\b{}\b", " - "),
+    ("times", r"(?<!\\)\b{}\b", r" \\times "),
+    ("over", r"(?<=[\d) ]){}(?=[ (\d])", " ÷ "),
+    ("squared", _POWER, "^2 "),
+    ("cubed", _POWER, "^3 "),
+    ("percent", r" ?\b{}\b", "% "),
+    ("per cent", r" ?\b{}\b", "% "),
+    ("pct", r" ?\b{}\b", "% "),
+    (" per ", r"(?<=[\w)]){}(?=[A-Za-z])", " / "),
 ]
-"""Words that models write for operators: letters that stand there in any case, the pattern, and what it is replaced by. A phrase
-that is not here stays as it is and is refused, never guessed.
+"""Words that models write for operators, the pattern around them, and what is written in their place. A phrase that is not here
+stays as it is and is refused, never guessed.
 
 All of these patterns are matched on text whose runs of blanks are one blank, and none has a repeat that could run over the same
 text from many starts: reading stays linear in the length of the input."""
-_PHRASES = [(word, re.compile(pattern, re.I), meaning) for word, pattern, meaning in _TABLE]
+_PHRASES = [(word, re.compile(pattern.replace("{}", word), re.I), meaning) for word, pattern, meaning in _TABLE]
 
 
 def _spell_operators(line: str) -> str:
