@@ -131,7 +131,7 @@ class Server:
     def __init__(self):
         # A name that no file has: the first to take it is the one that starts the server, and it is free when the server ends.
         name = f"\0forked-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
-        self._socket, self._process = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET), None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         while not self._connected(name):  # the server does not listen yet, or has just ended
             time.sleep(0.02)
 
@@ -141,7 +141,7 @@ class Server:
                 listener.bind(name)
             if listener.getsockname():
                 listener.listen()
-                self._process = _launch(listener.fileno())
+                _launch(listener.fileno())
         with contextlib.suppress(ConnectionRefusedError):
             self._socket.connect(name)
             return True
@@ -158,19 +158,19 @@ class Server:
         os.close(out_end)
         os.close(err_end)
         pid = status.recv(64)
-        assert pid, f"the server of forked commands has ended, {self._process and self._process.wait()}"
+        assert pid, "the server of forked commands has ended"
         return Process(words, int(pid), status, open(out, "rb", 0), open(err, "rb", 0))
 
     def close(self):
         self._socket.close()
-        if self._process is not None:
-            self._process.wait()
 
 
 def _launch(descriptor):
-    code = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import forked; forked.serve({descriptor})()"
+    """Starts the server as nobody's child: what it forks for other processes of tests is none of those of this one."""
+    code = f"import os, sys; os.fork() and os._exit(0); sys.path.insert(0, {str(Path(__file__).parent)!r})"
+    code += f"; import forked; forked.serve({descriptor})()"
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
-    return subprocess.Popen([sys.executable, "-c", code], pass_fds=[descriptor], env=_ENVIRON, **pipes)
+    subprocess.run([sys.executable, "-c", code], pass_fds=[descriptor], env=_ENVIRON, check=True, **pipes)
 
 
 _servers = []

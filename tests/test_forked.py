@@ -84,3 +84,10 @@ def test_forks_draw_different_random_numbers():
     code = "import random, numpy; print(random.random(), numpy.random.random())"
     draws = {number for _ in range(2) for number in forked.run(["-c", code], timeout=60).stdout.split()}
     assert len(draws) == 4
+
+
+def test_no_fork_is_a_descendant_of_the_process_that_asked_for_it():
+    """Tests that look for what a process has left running would find the commands of the tests next to it."""
+    code = "import os; print(*[line for line in open(f'/proc/{os.getppid()}/status') if line.startswith('PPid')])"
+    parent = forked.run(["-c", code], timeout=60).stdout
+    assert parent.startswith("PPid") and int(parent.split()[1]) != os.getpid()
