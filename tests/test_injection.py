@@ -137,8 +137,8 @@ def test_no_passage_appears_as_a_control_token_in_a_state(tools, load, escaped):
     mine = [t for t in CONTROLS if ids(t) is not None and ids(t) in renderer.control_ids]
     assert len(mine) >= 5, "the attacks name control tokens of this tokenizer"
     *_, (_, trajectory) = episode(tools, "xml", QUERIES)
-    for s in subtrajectories(trajectory):
-        state = s.state
+    states = [s.state for s in subtrajectories(trajectory)]
+    for state in (*states[:-1:8], states[-1]):  # the last one holds all passages
         if not escaped:  # the renderer holds by itself, were the passages to reach it raw
             raw = [t.text.replace("&lt;", "<").replace("&#91;", "[") for t in state.turns]
             turns = tuple(msgspec.structs.replace(t, text=text) for t, text in zip(state.turns, raw, strict=True))
