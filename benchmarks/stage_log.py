@@ -29,6 +29,11 @@ class Log:
         """Returns whether these very words have ended well."""
         return any(row["stage"] == name and row["words"] == list(words) and row["code"] == 0 for row in self._rows)
 
+    def ended(self, name: str) -> bool:
+        """Returns whether the last attempt at a stage came to its end: well, or with an error of its own that is a result."""
+        codes = [row["code"] for row in self._rows if row["stage"] == name]
+        return bool(codes) and codes[-1] in (0, 2)
+
     def run(self, name: str, words: Sequence[str], data_dir: str | None) -> int:
         """Runs ``swirl`` with these words and notes what it took, whether it ends well or not; returns its exit code.
 

@@ -12,8 +12,19 @@ from swirl_env.benchmarks.places import place
 from swirl_env.benchmarks.qwen.__main__ import main, parse
 from swirl_env.benchmarks.qwen.mistakes import KINDS, kind_of
 from swirl_env.benchmarks.qwen.page import write_figures
-from swirl_env.benchmarks.qwen.plan import ARMS, SETS, plan, rows_of, write_prompts
+from swirl_env.benchmarks.qwen.plan import (
+    ARMS,
+    JUDGES,
+    SETS,
+    evaluation_name,
+    judging_name,
+    plan,
+    rows_of,
+    unfinished,
+    write_prompts,
+)
 from swirl_env.benchmarks.qwen.prompts import PROMPTS
+from swirl_env.benchmarks.qwen.record import Measurements, file_of, gathered, load, measured, save, settings_of
 from swirl_env.episodes.formats import NativeFormat
 from swirl_env.episodes.shots import read_shots
 from swirl_env.evaluate import evaluate
@@ -99,25 +110,116 @@ def test_only_the_base_model_is_shown_worked_conversations():
     assert shown == rows
 
 
+def run_of(out, policy, right):
+    """Puts the runs of a test of a policy in place: four questions, the ones in `right` answered; returns its row."""
+    rows = rows_of(parse(["--model", "m", "--out", str(out)]))
+    row = next(row for row in rows if row.policy == policy)
+    with Store(out / row.folder) as store:
+        for n in range(4):
+            store.append(episode(f"q{n}", correct=n in right, labels=("GOOD", "BAD")))
+            if policy == "base":
+                store.append_verdicts("llm-1", (f"q{n}", 0), [Verdict.good(), Verdict.failed("?") if n else Verdict.good()])
+    (out / row.folder / "evaluation.json").write_text(json.dumps(evaluate(Store(out / row.folder, "r")).to_dict()))
+    return row
+
+
+def adapter(out, content):
+    (out / "warm/policy").mkdir(parents=True, exist_ok=True)
+    (out / "warm/policy/adapter_model.safetensors").write_bytes(content)
+
+
+def spent(*names):
+    return [{"stage": name, "command": "judge", "folder": "none", "seconds": 60, "cpu_seconds": 90} for name in names]
+
+
+SMALL = settings_of(parse([]))
+ALL = [stage.name for stage in stages()]
+
+
 def test_the_page_keeps_its_text_and_says_what_was_not_run(tmp_path):
     page, out = tmp_path / "page.md", tmp_path / "runs"
     page.write_text(f"# Title\n{place('figures', 'old')}After.\n")
+    run_of(out, "base", {1, 2, 3})
     rows = rows_of(parse(["--model", "m", "--out", str(out)]))
-    base = next(row for row in rows if row.policy == "base")
-    with Store(out / base.folder) as store:
-        for n in range(4):
-            store.append(episode(f"q{n}", correct=n > 0, labels=("GOOD", "BAD")))
-            store.append_verdicts("llm-1", (f"q{n}", 0), [Verdict.good(), Verdict.failed("?") if n else Verdict.good()])
-    (out / base.folder / "evaluation.json").write_text(json.dumps(evaluate(Store(out / base.folder, "r")).to_dict()))
-    write_figures(page, out, rows, [], 40)
+    held = gathered(Measurements(SMALL), out, rows, spent(judging_name("llm")))
+    write_figures(page, held, rows, ALL)
     text = page.read_text()
     assert text.startswith("# Title\n") and text.endswith("\nAfter.\n") and "old" not in text
     lines = [line for line in text.splitlines() if line.startswith("| base | gsm8k ")]
     assert "| 75.0 |" in lines[0] and text.count("not run yet") == len(rows) - 1
     (judge,) = [line for line in text.splitlines() if line.startswith("| llm |")]
     assert judge.split(" | ")[1:3] == ["8", "37.5"] and "80.0" in judge  # 8 steps, 3 failed; 4 of 5 agree
-    write_figures(page, out, rows, [], 40)
-    assert page.read_text() == text
+    write_figures(page, held, rows, ALL)
+    assert page.read_text() == text and f"1 of {len(ALL)} stages" in text
+
+
+def test_a_judge_that_was_interrupted_is_not_on_the_page(tmp_path):
+    run_of(tmp_path, "base", {1})
+    rows = rows_of(parse(["--model", "m", "--out", str(tmp_path)]))
+    assert gathered(Measurements(SMALL), tmp_path, rows, []).judges == []
+
+
+def test_what_one_machine_measured_is_not_run_again_on_the_next(tmp_path):
+    page, rows = tmp_path / "page.md", rows_of(parse(["--model", "m", "--out", str(tmp_path / "first")]))
+    first, second = tmp_path / "first", tmp_path / "second"
+    run_of(first, "base", {0})
+    adapter(first, b"1")
+    run_of(first, "warm start", {0, 1})
+    run_of(first, "grpo on gsm8k", {0, 1, 2})
+    save(page, gathered(Measurements(SMALL), first, rows, spent(*map(judging_name, JUDGES))))
+    held = load(page, SMALL)
+    assert all(len(line) < 3000 for line in file_of(page).read_text().splitlines())
+    wanted = unfinished(stages(), measured(held, second))
+    done = {evaluation_name(policy, "gsm8k") for policy in ("warm start", "grpo on gsm8k")}
+    # Also wanted: grpo again, for its test on the other set, and the test of the base model, for the judge that is missing.
+    assert wanted == set(ALL) - done - {judging_name("llm")}
+
+
+def test_nothing_is_wanted_when_all_was_measured():
+    everything = {stage.name for stage in stages()}
+    assert unfinished(stages(), everything) == set()
+    wanted = unfinished(stages(), everything - {"rft on hotpotqa, tested on gsm8k"})
+    before = {f"{what} on {name}" for what in ("own rollouts", "warm start") for name in SETS}
+    assert wanted == before | {"rft on hotpotqa", "rft on hotpotqa, tested on gsm8k"}
+    assert unfinished(stages(), everything - {judging_name("llm")}) == {judging_name("llm"), "base, tested on gsm8k"}
+
+
+def test_an_arm_is_compared_with_the_warm_start_that_it_began_with(tmp_path):
+    page, rows = tmp_path / "page.md", rows_of(parse(["--model", "m", "--out", str(tmp_path / "first")]))
+    first, second = tmp_path / "first", tmp_path / "second"
+    adapter(first, b"1")
+    run_of(first, "warm start", {0, 1})
+    run_of(first, "grpo on gsm8k", {0, 1, 2})
+    held = gathered(Measurements(SMALL), first, rows, [])
+    adapter(second, b"2")
+    run_of(second, "rft on gsm8k", {0})
+    held = gathered(held, second, rows, [])
+    assert evaluation_name("warm start", "gsm8k") in unfinished(stages(), measured(held, second))
+    write_figures(page, held, rows, ALL)
+    lines = {line.split(" | ")[0][2:].strip(): line for line in page.read_text().splitlines() if " | gsm8k | 4 |" in line}
+    starts = {name.partition(" (")[2][:-1] for name in lines}
+    assert len(lines) == 3 and len(starts) == 2 and "" not in starts
+    assert "+25.0 ±" in next(line for name, line in lines.items() if name.startswith("grpo"))
+    assert next(line for name, line in lines.items() if name.startswith("rft")).split(" | ")[5] == ""
+    run_of(second, "warm start", {0, 2, 3})
+    write_figures(page, gathered(held, second, rows, []), rows, ALL)
+    assert "| -50.0 ±" in next(line for line in page.read_text().splitlines() if line.startswith("| rft on gsm8k ("))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"settings": {"held_out": "x"}}', "\x00"])
+def test_measurements_that_cannot_be_read_are_named_and_left_alone(tmp_path, capsys, content):
+    page = tmp_path / "page.md"
+    file_of(page).write_text(content)
+    assert main(["--model", "m", "--page", str(page), "--out", str(tmp_path / "run")]) == 2
+    assert str(file_of(page)) in capsys.readouterr().err
+    assert file_of(page).read_text() == content and not (tmp_path / "run").exists()
+
+
+def test_measurements_of_other_settings_are_refused(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    save(page, Measurements(SMALL))
+    assert main(["--model", "m", "--page", str(page), "--budget", "7", "--out", str(tmp_path / "run")]) == 2
+    assert "--budget 10000" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
 CALL, UNREAD = ToolCall("math_exp", "1 + 1", 0, 9), Malformed("What?", 0, 4)
@@ -148,12 +250,12 @@ def test_each_episode_is_counted_as_one_kind_of_mistake(calls, result, answer, k
     assert kind in made and made in KINDS
 
 
-def test_a_page_without_a_place_for_figures_is_left_alone(tmp_path):
+def test_a_page_without_a_place_for_figures_is_left_alone(tmp_path, capsys):
     page = tmp_path / "page.md"
     page.write_text("mine")
-    with pytest.raises(ValueError, match="no place for the figures"):
-        write_figures(page, tmp_path, rows_of(parse(["--model", "m"])), [], 1)
-    assert page.read_text() == "mine"
+    assert main(["--model", "m", "--page", str(page), "--out", str(tmp_path / "run")]) == 2
+    assert "no place for the figures" in capsys.readouterr().err
+    assert page.read_text() == "mine" and not (tmp_path / "run").exists()
 
 
 def test_a_dry_run_writes_nothing(tmp_path, capsys):

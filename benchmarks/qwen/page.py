@@ -1,18 +1,16 @@
-"""The figures of the page about the 0.5B model, read from stored runs and written into their place of the page."""
+"""The figures of the page about the 0.5B model, written from its measurements into their place of the page."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from swirl_env.benchmarks.places import FIGURES, comments, has_place, place, replaced
-from swirl_env.benchmarks.qwen.mistakes import KINDS, kind_of
-from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, outcomes, paired, work_cells
+from swirl_env.benchmarks.qwen.mistakes import KINDS
+from swirl_env.benchmarks.qwen.record import Measured, Measurements
+from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, paired
+from swirl_env.errors import ConfigError
 from swirl_env.stages import tables
-from swirl_env.store import Store
 from swirl_env.store.lines import replace_file
 
 PAPER = """\
@@ -25,48 +23,62 @@ The paper's figures (Gemma 2 27B, answers judged by a model):
 | SWiRL trained on HotpotQA | 76 | 73 |
 """
 _NOT_RUN = "not run yet"
+_FIGURES = ("success %", "95 % interval", "difference", "GOOD steps %", "valid actions %", "steps", "tokens")
+_JUDGES = "Judges by the 0.5B model itself, step by step against the rules, on the base model's episodes:"
 
 
-def write_figures(page: Path, out: Path, rows: Sequence[Row], spent: Sequence[Mapping[str, Any]], stages: int) -> None:
+def read_page(page: Path) -> str:
+    """Returns a page, one with nothing but a place for the figures if there is none.
+
+    Raises:
+        ConfigError: if it has no place for the figures.
+    """
+    text = page.read_text(encoding="utf-8") if page.is_file() else f"# Qwen2.5-Coder-0.5B\n\n{place(FIGURES, '')}"
+    if not has_place(text, FIGURES):
+        raise ConfigError(f"{page} has no place for the figures, between the lines {comments(FIGURES)}.")
+    return text
+
+
+def write_figures(page: Path, held: Measurements, rows: Sequence[Row], stages: Sequence[str]) -> None:
     """Writes the figures into a page; the text before and after them stays.
 
     Args:
         page: a Markdown file; made if it is absent.
-        out: folder of all runs.
-        rows: evaluations, done or not.
-        spent: what the stages took (`Log.spent`).
-        stages: how many stages there are in all.
+        held: what was measured.
+        rows: evaluations in the order of the table, measured or not.
+        stages: names of all stages.
     """
-    text = page.read_text(encoding="utf-8") if page.is_file() else f"# Qwen2.5-Coder-0.5B\n\n{place(FIGURES, '')}"
-    if not has_place(text, FIGURES):
-        raise ValueError(f"{page} has no place for the figures, between the lines {comments(FIGURES)}.")
+    costs = [{"stage": stage, **held.stages[stage]} for stage in stages if stage in held.stages]
     parts = [
-        f"{len(spent)} of {stages} stages have been run, the rest not yet.",
-        tables.markdown([_cells(out, row, rows) for row in rows]),
+        f"{len(costs)} of {len(stages)} stages have been run, the rest not yet." if len(costs) < len(stages) else "",
+        tables.markdown([line for row in rows for line in _lines(held, row)]),
         PAPER,
-        *(_mistakes(out, row) for row in rows if row.policy == BASE),
-        _judges(out / next(row.folder for row in rows if row.policy == BASE)),
-        tables.markdown([_cost(stage) for stage in spent]),
+        *(_mistakes(row) for test in held.questions for row in held.of(BASE, test)),
+        f"{_JUDGES}\n\n{tables.markdown(held.judges)}" if held.judges else "",
+        tables.markdown(costs),
     ]
     figures = "\n\n".join(part.strip() for part in parts if part.strip())
-    replace_file(page, replaced(text, FIGURES, figures).encode())
+    replace_file(page, replaced(read_page(page), FIGURES, figures).encode())
 
 
-def _cells(out: Path, row: Row, rows: Sequence[Row]) -> dict[str, str]:
-    """Returns a line of the table; the difference is the paired one to the warm start, of the warm start to the base model."""
-    evaluation = evaluation_of(out, row)
-    cells = {"policy": row.policy, "tested on": row.test}
-    if evaluation is None:
-        empty = ("success %", "95 % interval", "difference", "GOOD steps %", "valid actions %", "steps", "tokens")
-        return {**cells, "questions": _NOT_RUN, **dict.fromkeys(empty, "")}
-    other = BASE if row.policy == WARM else WARM
-    reference = next((r for r in rows if (r.policy, r.test) == (other, row.test)), None) if row.policy != BASE else None
+def _lines(held: Measurements, row: Row) -> list[dict[str, str]]:
+    """Returns what the table says of an evaluation: a line for each warm start, mostly one."""
+    measured = held.of(row.policy, row.test)
+    if not measured:
+        return [{"policy": row.policy, "tested on": row.test, "questions": _NOT_RUN, **dict.fromkeys(_FIGURES, "")}]
+    return [_cells(held, one) for one in measured]
+
+
+def _cells(held: Measurements, row: Measured) -> dict[str, str]:
+    several = len({one.start for one in held.rows if one.start}) > 1 and row.policy != BASE
+    evaluation = row.evaluation
     return {
-        **cells,
+        "policy": row.policy + (f" ({row.start})" if several else ""),
+        "tested on": row.test,
         "questions": f"{evaluation.episodes}" + (f" ({evaluation.failed} failed)" if evaluation.failed else ""),
         "success %": tables.percent(evaluation.accuracy),
         "95 % interval": tables.interval(evaluation.accuracy),
-        "difference": _difference(outcomes(out, row), outcomes(out, reference)),
+        "difference": _difference(held, row),
         "GOOD steps %": tables.percent(evaluation.process),
         "valid actions %": tables.percent(evaluation.valid_actions),
         "steps": tables.mean(evaluation.steps),
@@ -74,58 +86,23 @@ def _cells(out: Path, row: Row, rows: Sequence[Row]) -> dict[str, str]:
     }
 
 
-def _mistakes(out: Path, row: Row) -> str:
-    """Returns how the episodes of an evaluation went wrong, each counted once; empty if it was not run."""
-    if evaluation_of(out, row) is None:
+def _difference(held: Measurements, row: Measured) -> str:
+    """Returns the paired difference to the warm start that an arm began with; of a warm start, to the base model."""
+    if row.policy == BASE:
         return ""
-    counts = Counter(kind_of(trajectory) for trajectory in Store(out / row.folder, "r"))
-    lines = [{"episodes": kind, "number": f"{counts[kind]}"} for kind in KINDS]
-    return f"How the {counts.total()} episodes of {row.policy} on {row.test} went:\n\n{tables.markdown(lines)}"
-
-
-def _difference(mine: Mapping[str, float], reference: Mapping[str, float]) -> str:
-    if len(mine.keys() & reference.keys()) < 2:
+    others = held.of(BASE if row.policy == WARM else WARM, row.test)
+    other = next((one for one in others if one.start in ("", row.start)), None)
+    if other is None:
         return ""
-    mean, half = paired(mine, reference)
+    mine, before = held.results(row), held.results(other)
+    if len(mine.keys() & before.keys()) < 2:
+        return ""
+    mean, half = paired(mine, before)
     return f"{100 * mean:+.1f} ± {100 * half:.1f}"
 
 
-def _judges(folder: Path) -> str:
-    """Returns how far the judges of a run agree with the rules, step by step; empty if there are none."""
-    if not (folder / "verdicts").is_dir():
-        return ""
-    store = Store(folder, "r")
-    lines = []
-    for name in store.judges():
-        pairs = [
-            (step.verdict, verdict)
-            for trajectory in store
-            for step, verdict in zip(trajectory.steps, store.verdicts(name).get(trajectory.key, ()), strict=False)
-            if step.verdict.label is not None
-        ]
-        if not pairs:
-            continue
-        both = [(rule.label == "GOOD", verdict.label == "GOOD") for rule, verdict in pairs if verdict.label is not None]
-        lines.append(
-            {
-                "judge": name.partition("-")[0],
-                "steps": f"{len(pairs)}",
-                "failed %": f"{100 * sum(v.status == 'failed' for _, v in pairs) / len(pairs):.1f}",
-                "GOOD %, rules": _share([rule for rule, _ in both]),
-                "GOOD %, judge": _share([judge for _, judge in both]),
-                "agreement %": _share([rule == judge for rule, judge in both]),
-                "GOOD recognised %": _share([judge for rule, judge in both if rule]),
-                "BAD recognised %": _share([not judge for rule, judge in both if not rule]),
-            }
-        )
-    title = "Judges by the 0.5B model itself, step by step against the rules, on the base model's episodes:"
-    return f"{title}\n\n{tables.markdown(lines)}" if lines else ""
-
-
-def _share(values: Sequence[bool]) -> str:
-    return f"{100 * math.fsum(values) / len(values):.1f}" if values else "-"
-
-
-def _cost(stage: Mapping[str, Any]) -> dict[str, str]:
-    seconds = {"minutes": f"{stage['seconds'] / 60:,.0f}", "processor minutes": f"{stage['cpu_seconds'] / 60:,.0f}"}
-    return {"stage": str(stage["stage"]), **seconds, **work_cells(stage)}
+def _mistakes(row: Measured) -> str:
+    """Returns how the episodes of an evaluation went wrong, each counted once."""
+    lines = [{"episodes": kind, "number": f"{row.mistakes.get(kind, 0)}"} for kind in KINDS]
+    episodes = sum(row.mistakes.values())
+    return f"How the {episodes} episodes of {row.policy} on {row.test} went:\n\n{tables.markdown(lines)}"

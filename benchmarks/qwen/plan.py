@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,6 +22,8 @@ class Stage:
     """What follows ``swirl``."""
     row: Row | None = None
     """The evaluation that it makes; None for other stages."""
+    needs: tuple[str, ...] = ()
+    """Names of the stages whose folders it reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,8 @@ def plan(options: argparse.Namespace) -> Iterator[Stage]:
         yield _evaluation(options, BASE, name)
     for judge, words in JUDGES.items():
         folder = Path(options.out, "eval", _folder(BASE, "gsm8k"))
-        yield Stage(f"{judge} judges the base model", ("judge", *_filled(options, words), f"out={folder}", "batch=16"))
+        judging = ("judge", *_filled(options, words), f"out={folder}", "batch=16")
+        yield Stage(judging_name(judge), judging, needs=(evaluation_name(BASE, "gsm8k"),))
     for name in SETS:
         yield _own_rollouts(options, name)
     yield from (_warm_start(options, name) for name in SETS)
@@ -81,6 +84,16 @@ def plan(options: argparse.Namespace) -> Iterator[Stage]:
             yield _arm(options, arm, name)
             for test in SETS:
                 yield _evaluation(options, f"{arm} on {name}", test)
+
+
+def unfinished(stages: Sequence[Stage], measured: Container[str]) -> set[str]:
+    """Returns the names of the stages that are still wanted: those that measure and are not `measured`, and what those need."""
+    wanted: set[str] = set()
+    for stage in reversed(stages):
+        measures = stage.words[0] in ("eval", "judge") and stage.name not in measured
+        if measures or stage.name in wanted:
+            wanted.update((stage.name, *stage.needs))
+    return wanted
 
 
 def rows_of(options: argparse.Namespace) -> list[Row]:
@@ -127,17 +140,19 @@ def _agent(options: argparse.Namespace, name: str, temperature: float, adapter: 
 
 def _evaluation(options: argparse.Namespace, policy: str, name: str) -> Stage:
     folder = _folder(policy, name)
-    adapter = None if policy == BASE else _policy_folder(options, policy) / "policy"
+    adapter = None if policy == BASE else _policy_folder(Path(options.out), policy) / "policy"
     words = ("eval", *_setting(options, name, "test"), *_agent(options, name, 0.0, adapter), f"n={options.held_out}")
     row = Row(policy, name, 0.0, f"eval/{folder}")
-    return Stage(f"{policy}, tested on {name}", (*words, f"slots={options.batch_size}", *_out(options, "eval", folder)), row)
+    needs = () if policy == BASE else (_warm_name(SETS[-1]),) if policy == WARM else (policy,)
+    out = (f"slots={options.batch_size}", *_out(options, "eval", folder))
+    return Stage(evaluation_name(policy, name), (*words, *out), row, needs)
 
 
 def _own_rollouts(options: argparse.Namespace, name: str) -> Stage:
     words = ("generate", *_setting(options, name, "own"), *_agent(options, name, 1.0, None), "judge=rules")
     n = min(options.own, OWN_AT_MOST[name]) * options.samples
     many = (f"n={n}", f"samples={options.samples}", f"slots={options.batch_size}")
-    return Stage(f"own rollouts on {name}", (*words, *many, *_out(options, "own", name)))
+    return Stage(_own_name(name), (*words, *many, *_out(options, "own", name)))
 
 
 def _warm_start(options: argparse.Namespace, name: str) -> Stage:
@@ -152,19 +167,20 @@ def _warm_start(options: argparse.Namespace, name: str) -> Stage:
     start = (f"model.adapter={_warm_folder(options, before[-1]) / 'policy'}",) if before else ()
     words = ("train", *_setting(options, name, "own"), *algo, *stored, *until, *_training(options, name), *start)
     out = (f"out={_warm_folder(options, name)}", "resume=true")
-    return Stage(f"{WARM} on {name}", (*words, *out))
+    return Stage(_warm_name(name), (*words, *out), needs=(_own_name(name), *map(_warm_name, before[-1:])))
 
 
 def _warm_folder(options: argparse.Namespace, name: str) -> Path:
     """Returns the folder of the warm start on a set; the one on the last set is what arms begin with."""
-    return _policy_folder(options, WARM) if name == SETS[-1] else Path(options.out, f"warm-{name}")
+    return _policy_folder(Path(options.out), WARM) if name == SETS[-1] else Path(options.out, f"warm-{name}")
 
 
 def _arm(options: argparse.Namespace, arm: str, name: str) -> Stage:
-    folder = _policy_folder(options, f"{arm} on {name}")
-    start = f"model.adapter={Path(options.out, 'warm', 'policy')}"
+    folder = _policy_folder(Path(options.out), f"{arm} on {name}")
+    start = f"model.adapter={warm_policy(Path(options.out))}"
     words = ("train", *_setting(options, name, "train"), *_filled(options, ARMS[arm]), *_training(options, name), start)
-    return Stage(f"{arm} on {name}", (*words, f"budget={options.budget}", f"out={folder}", "resume=true"))
+    until = (f"budget={options.budget}", f"out={folder}", "resume=true")
+    return Stage(f"{arm} on {name}", (*words, *until), needs=(_warm_name(SETS[-1]),))
 
 
 def _training(options: argparse.Namespace, name: str) -> tuple[str, ...]:
@@ -188,8 +204,31 @@ def _filled(options: argparse.Namespace, words: tuple[str, ...]) -> tuple[str, .
     return tuple(word.replace("{llm}", llm).replace("{model}", options.model) for word in words)
 
 
-def _policy_folder(options: argparse.Namespace, policy: str) -> Path:
-    return Path(options.out, "warm" if policy == WARM else policy.replace(", ", "-").replace(" on ", "-"))
+def warm_policy(out: Path) -> Path:
+    """Returns the folder of the adapter that all arms begin with."""
+    return _policy_folder(out, WARM) / "policy"
+
+
+def _policy_folder(out: Path, policy: str) -> Path:
+    return out / ("warm" if policy == WARM else policy.replace(", ", "-").replace(" on ", "-"))
+
+
+def evaluation_name(policy: str, name: str) -> str:
+    """Returns the name of the stage that tests a policy on a set."""
+    return f"{policy}, tested on {name}"
+
+
+def judging_name(judge: str) -> str:
+    """Returns the name of a judge's stage."""
+    return f"{judge} judges the base model"
+
+
+def _own_name(name: str) -> str:
+    return f"own rollouts on {name}"
+
+
+def _warm_name(name: str) -> str:
+    return f"{WARM} on {name}"
 
 
 def _folder(policy: str, name: str) -> str:
