@@ -6,8 +6,7 @@ warm starts are made of, parsed.
 
 import gc
 
-import transformers.models.llama.modeling_llama  # noqa: F401
-
+import swirl_env.agents.transformers.small_llama
 import swirl_env.config.app
 import swirl_env.stages.train  # noqa: F401
 from swirl_env.algos.embedded import get_setting
