@@ -1,4 +1,4 @@
-"""Sweeps of training runs with hydra's launchers and the optuna sweeper, killed and gone on with by the same command."""
+"""Sweeps with hydra's launchers and the optuna sweeper, killed and gone on with by the same command."""
 
 import importlib.util
 import json
@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch")
 
 from commands import finish, started  # noqa: E402
+from swirl_env.store import Store  # noqa: E402
 from weak import put_warm_starts  # noqa: E402
 
 pytestmark = [
@@ -26,8 +27,8 @@ FEW = ["train", "-m", "setting=easy", "judge=fakes:Evens", "eval.episodes=2", "e
 FEW += ["algo=return_to_go", "algo.episodes_per_update=4", "save_every=1", "out=sweep"]
 GRID = ["updates=1,6", "seed=0,1"]
 """Two short runs and two long ones: when the first has ended, others have not, whatever runs at the same time."""
-PAIR = ["updates=1,6", "seed=0"]
-"""A short run and a long one, for the launchers that start interpreters."""
+PAIR = ["generate", "-m", "task=ledger", "agent.noise=0.3", "seed=5", "n=4,4000", "out=sweep"]
+"""A short run and a long one, for the launchers that start interpreters: those need no torch."""
 SEARCH = ["hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=0", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1"]
 SEARCH += ["hydra.sweeper.direction=maximize", "trainer.lr=interval(0.0001,0.01)", "seed=0", "updates=1"]
 
@@ -61,27 +62,29 @@ def ended(folder):
     return sorted(path.parent for path in folder.glob("sweep/*/policy"))
 
 
-@pytest.mark.parametrize(
-    ("words", "cells"),
-    [
-        pytest.param(GRID, 4, id="basic"),
-        pytest.param([*PAIR, "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], 2, id="joblib"),
-        pytest.param([*PAIR, "hydra/launcher=submitit_local"], 2, id="submitit"),
-        pytest.param(SEARCH, 3, id="optuna"),
-    ],
-)
-def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(tmp_path, words, cells):
-    sweep = started(tmp_path, *FEW, *words)
-    while not ended(tmp_path):
+def complete(folder):
+    runs = sorted(path.parent for path in folder.glob("sweep/*/trajectories"))
+    return [run for run in runs if len(Store(run, "r")) == int(run.name.partition("n=")[2])]
+
+
+def killed(folder, words, done):
+    """Starts a sweep and kills it when the first of its runs is done; nothing that it has started may be left."""
+    sweep = started(folder, *words)
+    while not done(folder):
         assert sweep.poll() is None, sweep.communicate()
         time.sleep(0.05)
     sweep.send_signal(signal.SIGKILL)
     sweep.communicate()
     for _ in range(200):
-        if not processes_in(tmp_path):
+        if not processes_in(folder):
             break
         time.sleep(0.05)
-    assert not processes_in(tmp_path)
+    assert not processes_in(folder)
+
+
+@pytest.mark.parametrize(("words", "cells"), [pytest.param(GRID, 4, id="basic"), pytest.param(SEARCH, 3, id="optuna")])
+def test_a_sweep_of_training_killed_in_the_middle_is_finished_by_the_same_command(tmp_path, words, cells):
+    killed(tmp_path, [*FEW, *words], ended)
     before = {run: (run / "policy/model.safetensors").stat().st_mtime_ns for run in ended(tmp_path)}
     assert 1 <= len(before) < cells
     code, out, err = finish(started(tmp_path, *FEW, *words), seconds=540)
@@ -95,3 +98,23 @@ def test_a_sweep_killed_in_the_middle_is_finished_by_the_same_command(tmp_path, 
         best = (tmp_path / "sweep/optimization_results.yaml").read_text()
         evaluations = [json.loads((run / "evaluation.json").read_text())["after"] for run in ended(tmp_path)]
         assert f"best_value: {max(one['sampled']['accuracy']['value'] for one in evaluations)}" in best
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], id="joblib"),
+        pytest.param(["hydra/launcher=submitit_local"], id="submitit"),
+    ],
+)
+def test_a_sweep_in_new_interpreters_killed_in_the_middle_is_finished_by_the_same_command(tmp_path, launcher):
+    killed(tmp_path, [*PAIR, *launcher], complete)
+    (before,) = complete(tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in before.glob("trajectories/*")}
+    code, out, err = finish(started(tmp_path, *PAIR, *launcher), seconds=540)
+    assert code == 0 and "2 runs in sweep" in out, out + err
+    assert len(complete(tmp_path)) == 2 and not processes_in(tmp_path)
+    for run in complete(tmp_path):
+        store = Store(run, "r")
+        assert len(store) == len(store.keys())
+    assert written == {path: path.stat().st_mtime_ns for path in before.glob("trajectories/*")}
