@@ -172,6 +172,13 @@ def test_there_are_no_import_cycles(capsys):
     assert not components, "\n".join(" <-> ".join(component) for component in components)
 
 
+@pytest.mark.parametrize("prefix", ["calc", "grpo", "hf", "search", "perf", "step", "study", "atlas", "ledger"])
+def test_no_file_name_has_a_prefix_that_a_folder_could_carry(prefix):
+    own = {"atlas_ledger.py", "search_sets.py", "step_dpo.py"}  # a name of its own each, not a folder and what is in it
+    files = {path.name for folder in ("swirl_env", *FOLDERS) for path in (ROOT / folder).rglob(f"{prefix}_*.py")}
+    assert files <= own
+
+
 def test_no_room_is_imported_by_its_bare_name():
     bare = {"agents", "tools", "algos", "benchmarks"}
     every = [*sources().values(), *(ROOT / "tests").glob("*.py")]

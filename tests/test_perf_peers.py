@@ -11,7 +11,8 @@ from rich.console import Console
 from swirl_env.benchmarks.perf import __main__ as perf
 from swirl_env.benchmarks.perf.peers import compare, venvs
 from swirl_env.benchmarks.perf.peers.compare import Measurement, Side
-from swirl_env.benchmarks.perf.peers.drivers import search_swirl, step_swirl
+from swirl_env.benchmarks.perf.peers.drivers.search import swirl as search_swirl
+from swirl_env.benchmarks.perf.peers.drivers.step import swirl as step_swirl
 from swirl_env.benchmarks.perf.peers.process import DriverError, running
 from swirl_env.benchmarks.perf.peers.venvs import Peer
 from swirl_env.benchmarks.perf.timing import Report, row, show
@@ -75,8 +76,8 @@ def test_a_peer_that_cannot_be_driven_has_a_row_that_says_why_and_ours_is_measur
 
 def test_a_driver_that_does_not_exist_is_an_error_in_one_line():
     with (
-        pytest.raises(DriverError, match="ModuleNotFoundError: No module named 'step_nobody'"),
-        running(sys.executable, "step_nobody", {}),
+        pytest.raises(DriverError, match=r"ModuleNotFoundError: No module named 'step\.nobody'"),
+        running(sys.executable, "step.nobody", {}),
     ):
         pass
 
@@ -135,7 +136,7 @@ def test_our_own_sides_measure_what_they_are_asked_for(tmp_path):
 @pytest.mark.slow
 def test_our_own_update_is_measured_too(tmp_path):
     import tiny_lm
-    from swirl_env.benchmarks.perf.peers.drivers import grpo_swirl
+    from swirl_env.benchmarks.perf.peers.drivers.grpo import swirl as grpo_swirl
 
     tiny_lm.llama(len(tiny_lm.tokenizer())).save_pretrained(tmp_path)
     tiny_lm.tokenizer().save_pretrained(tmp_path)

@@ -50,15 +50,15 @@ class Side(NamedTuple):
 
 
 STEPS = (
-    Side("gem", "step_gem", "records nothing, judges no step"),
-    Side("skyrl", "step_skyrl", "its search environment, the request replaced"),
-    Side("verifiers", "step_verifiers", "a call of its tool server in the process, without HTTP"),
-    Side("aviary", "step_aviary", "async, messages checked"),
+    Side("gem", "step.gem", "records nothing, judges no step"),
+    Side("skyrl", "step.skyrl", "its search environment, the request replaced"),
+    Side("verifiers", "step.verifiers", "a call of its tool server in the process, without HTTP"),
+    Side("aviary", "step.aviary", "async, messages checked"),
 )
 SEARCHES = (
-    Side("tantivy", "search_tantivy", "from disk"),
-    Side("bm25s", "search_bm25s", "numba", {"backend": "numba"}),
-    Side("bm25s", "search_bm25s", "NumPy", {"backend": "numpy"}),
+    Side("tantivy", "search.tantivy", "from disk"),
+    Side("bm25s", "search.bm25s", "numba", {"backend": "numba"}),
+    Side("bm25s", "search.bm25s", "NumPy", {"backend": "numpy"}),
 )
 _PROBLEM = (
     "A shop sells pencils for {0} cents and pens for twice as much. Ann buys three pencils and two pens, pays with a note of "
@@ -93,7 +93,7 @@ def _steps(quick: bool) -> tuple[list[Comparison], list[Row]]:
         Measurement("step", "step", 20 if quick else 400),
         Measurement("vector", f"step of {SLOTS} at once", 2 if quick else 20),
     )
-    comparisons, ours = _compare(STEPS, "step_swirl", options, measurements)
+    comparisons, ours = _compare(STEPS, "step.swirl", options, measurements)
     rows = [
         _barred("step, rules judge, full record", _times(ours["step"]), STEP_BAR_US),
         _barred(f"the same of {SLOTS} at once, per episode", _times(ours["vector"]), VECTOR_BAR_US),
@@ -121,7 +121,7 @@ def _searches(size: int, quick: bool) -> tuple[list[Comparison], list[Row]]:
             Measurement("query", "query", 5 if quick else 300, by_cpu=True),
             Measurement("batch", f"query of a batch of {SLOTS}", 1 if quick else 5, by_cpu=True),
         )
-        comparisons, ours = _compare(SEARCHES, "search_swirl", options, measurements)
+        comparisons, ours = _compare(SEARCHES, "search.swirl", options, measurements)
     # A batch takes longer than a busy machine lets a process run at a time, so that only processor time compares the two.
     each = {name: statistics.median([block.cpu / len(block.times) for block in ours[name]]) for name in ("query", "batch")}
     ratio = each["query"] * SLOTS / each["batch"]
@@ -145,8 +145,8 @@ def _updates(quick: bool) -> list[Comparison]:
     for turns, what in ((1, "one turn"), (3, "three turns")):
         options["rows"] = min(ROWS, questions * samples)
         measurement = Measurement("update", f"GRPO update, {what}", 1, rounds=1, unit="s", by_cpu=True)
-        sides = (Side("trl", "grpo_trl", f"{questions} questions x {samples} episodes, {tokens} tokens per turn"),)
-        found, _ = _compare(sides, "grpo_swirl", options | {"turns": turns}, (measurement,), threads=0)
+        sides = (Side("trl", "grpo.trl", f"{questions} questions x {samples} episodes, {tokens} tokens per turn"),)
+        found, _ = _compare(sides, "grpo.swirl", options | {"turns": turns}, (measurement,), threads=0)
         comparisons += found
     return comparisons
 

@@ -73,7 +73,7 @@ def running(python: str, module: str, options: Mapping[str, Any], threads: int =
 
     Args:
         python: the Python that runs it.
-        module: a module of `drivers`.
+        module: a module below `drivers`, ``step.gem``.
         options: for its `build`.
         threads: threads of numerical libraries; a single one is pinned to one core.
 

@@ -1,0 +1,1 @@
+"""Updates of GRPO, one module per side."""

@@ -1,0 +1,1 @@
+"""Retrieval, one module per side."""

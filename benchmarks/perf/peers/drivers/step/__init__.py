@@ -1,0 +1,1 @@
+"""Steps of environments, one module per side."""
