@@ -130,15 +130,14 @@ def gathered(held: Measurements, out: Path, rows: Sequence[Row], spent: Iterable
     """
     stages = {**held.stages, **{str(stage["stage"]): _cost(stage) for stage in spent}}
     questions, evaluations = dict(held.questions), {(row.policy, row.test, row.start): row for row in held.rows}
-    for row in rows:
-        evaluation = evaluation_of(out, row)
-        if evaluation is None:
-            continue
+    done = [(row, evaluation) for row in rows if (evaluation := evaluation_of(out, row)) is not None]
+    warm = _digits(warm_policy(out)) if any(row.policy != BASE for row, _ in done) else ""
+    for row, evaluation in done:
         results = outcomes(out, row)
         episodes = list(Store(out / row.folder, "r"))
         questions.setdefault(row.test, sorted(episode.task.id for episode in episodes))
         digits = "".join(f"{results[one]:.0f}" if one in results else "-" for one in questions[row.test])
-        start = "" if row.policy == BASE else _digits(warm_policy(out))
+        start = "" if row.policy == BASE else warm
         kinds = dict(Counter(map(kind_of, episodes)))
         evaluations[row.policy, row.test, start] = Measured(row.policy, row.test, start, evaluation, digits, kinds)
     base = next(row.folder for row in rows if row.policy == BASE)
