@@ -121,7 +121,7 @@ def test_a_filter_and_a_judges_verdicts_select(swirl, tmp_path):
     [
         (["export", "run"], "Expected one run folder and a format"),
         (["export", "run", "to=csv"], "No export format named 'csv'.*Known"),
-        (["export", "rum", "to=sft"], "rum holds no episodes"),
+        (["export", "rum", "to=sft"], r"rum is no run folder: it does not exist\. Did you mean run\?"),
         (["export", "run", "to=sft", "filter=proces"], "Did you mean 'process'"),
         (["export", "run", "to=sft", "verdicts=llm"], "No table of verdicts named 'llm'"),
         (["export", "run", "to=hf", "out=full"], "full is a folder that is not empty"),

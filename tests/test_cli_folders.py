@@ -172,6 +172,25 @@ def test_a_mistyped_folder_to_go_on_with_begins_no_run(swirl, stage, more):
     assert swirl("generate", *FAKES, "n=2", "out=runs/new", "resume=true")[0] == 0  # says what to run: goes on or begins
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("benhc-1", "bench-1"),
+        ("benhc-1/rules", "bench-1/rules"),
+        ("benhc-1/nothing", "bench-1"),
+        ("bench-1/ruls", "bench-1/rules"),
+    ],
+)
+def test_a_mistyped_folder_of_runs_is_answered_with_the_nearest(swirl, typed, meant):
+    for name in ("bench-1/rules", "bench-1/random", "other"):  # a folder per row, as `swirl bench` makes them
+        assert swirl("generate", *FAKES, "n=2", f"out={name}")[0] == 0
+    Path("benhc-2/notes").mkdir(parents=True)  # holds no run
+    Path("a file").touch()
+    said = error_of(swirl("eval", f"out={typed}"))
+    assert f"{typed} is no run folder: it does not exist. Did you mean out={meant}?" in said
+    assert not Path(typed).exists()
+
+
 def test_a_run_in_which_everything_failed_is_an_error(swirl):
     code, _, err = swirl("generate", *FAKES[:3], "agent=test_cli_folders:Absent", "n=3", "out=a")
     assert code == 2 and "All 3 episodes failed" in err and "swirl generate out=a resume=true" in err

@@ -106,7 +106,7 @@ def test_several_runs_and_sweeps_are_shown_by_their_folders(swirl, tmp_path):
         (["show", "run", "sum-1", "x"], "sample number"),
         (["show", "run", "sum-01"], "Did you mean 'sum-"),
         (["show", "run", "sum-1", "7"], "no sample 7 of 'sum-1'; it holds 0"),
-        (["show", "nowhere", "sum-1"], "nowhere holds no episodes"),
+        (["show", "rum", "sum-1"], r"rum is no run folder: it does not exist\. Did you mean run\?"),
     ],
 )
 def test_mistakes_are_one_sentence_and_write_nothing(swirl, tmp_path, argv, sentence):

@@ -151,9 +151,10 @@ def one_with_episodes(path: Path) -> Path:
     """
     if (path / "trajectories").is_dir():
         return path
-    if kind_of(path) == "training":
+    kind = kind_of(path)
+    if kind == "training":
         return with_episodes(path, "training")
-    raise StoreError(f"{path} holds no episodes. Give a folder that `swirl generate` or `swirl train` wrote.")
+    raise no_run(path, "{}") if kind is None else StoreError(f"{path} holds no episodes yet.")
 
 
 def no_run(path: Path, form: str = "out={}") -> StoreError:
@@ -195,7 +196,7 @@ def check_resumable(options: RunOptions, keys: Set[str]) -> None:
 
 
 def nearest_run(path: Path) -> Path | None:
-    """Returns the run that a path lies in, or else the run folder or sweep next to it whose name is nearest to its name."""
+    """Returns the run that a path lies in, or else what is next to it with the nearest name: a run, or a folder of runs."""
     if path.exists():
         around = next((folder for folder in path.parents if folder != Path() and kind_of(folder) is not None), None)
         if around is not None:
@@ -204,13 +205,18 @@ def nearest_run(path: Path) -> Path | None:
     while not parent.is_dir() and parent != parent.parent:
         parent = parent.parent
     try:
-        names = {child.name: child for child in parent.iterdir() if child.is_dir() and child != path and _is_run(child)}
-    except (OSError, StoreError):  # a folder next to it that cannot be read is no help, and no mistake of this command
+        names = {child.name: child for child in parent.iterdir() if child != path and _holds_runs(child)}
+    except OSError:
         return None
-    wanted = path.relative_to(parent).parts[0] if path != parent else path.name
-    near = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
-    return names[near[0]] if near else next(iter(names.values())) if len(names) == 1 else None
+    wanted, *rest = path.relative_to(parent).parts if path != parent else (path.name,)
+    close = difflib.get_close_matches(wanted, names, n=1, cutoff=0.4)
+    near = names[close[0]] if close else next(iter(names.values())) if len(names) == 1 else None
+    return near.joinpath(*rest) if near is not None and rest and _holds_runs(near.joinpath(*rest)) else near
 
 
-def _is_run(path: Path) -> bool:
-    return (path / sweep.FILE).is_file() or kind_of(path) is not None
+def _holds_runs(path: Path) -> bool:
+    """Returns whether a folder is a run, a sweep, or has runs in it (`swirl bench` makes such)."""
+    try:
+        return (path / sweep.FILE).is_file() or kind_of(path) is not None or any(map(kind_of, path.iterdir()))
+    except (OSError, StoreError):  # a folder next to it that cannot be read is no help, and no mistake of this command
+        return False
