@@ -139,6 +139,33 @@ def test_a_new_episode_reads_what_no_other_begins_with() -> None:
     assert sizes[0][1] < 40 < len(agent.renderer.ids(begin(opening)))
 
 
+def test_rows_with_alike_many_new_ids_are_read_together_and_drawn_as_if_alone() -> None:
+    model = tiny_lm.llama(300)
+    rng = np.random.default_rng(2)
+    opening = rng.integers(0, 300, 50).tolist()
+
+    def requests(news: Sequence[int], repeats: int = 1) -> list[Request]:
+        rows = [(*opening, *rng.integers(0, 300, n).tolist()) for n in news]
+        return [Request(row, 5 + seed % 3, lambda ids: False, seed) for seed, row in enumerate(rows * repeats)]
+
+    prefixes = PrefixCache(10_000)
+    prefixes.start_call(model)
+    generate(model, requests([3]), prefixes=prefixes)
+    prefixes.start_call(model)
+    later = requests([200, 10, 90, 400, 120, 20], repeats=2)
+    alone = [generate(model, [request])[0] for request in later]
+    sizes = forwards(model)
+    together = generate(model, later, prefixes=prefixes)
+    assert sizes[:4] == [(2, 20), (2, 120), (2, 400), (12, 1)], "no row is padded to over twice its new ids, or 64"
+    for mine, other in zip(together, alone, strict=True):
+        assert mine.ids == other.ids and mine.logprobs == pytest.approx(other.logprobs, abs=1e-4)
+    goes_on = [Request((*request.ids, *drawn.ids), 4, lambda ids: False) for request, drawn in zip(later, together, strict=True)]
+    prefixes.start_call(model)
+    sizes.clear()
+    generate(model, goes_on, prefixes=prefixes)
+    assert sizes[0] == (12, 1), "what groups have read is kept for the next call"
+
+
 @pytest.mark.parametrize("change", ["optimizer", "load"])
 def test_states_are_read_again_after_the_weights_have_changed(change: str) -> None:
     agent, state = policy(), begin("How far is it from here?")

@@ -64,6 +64,11 @@ class PrefixCache:
         self._next, self._used, self._weights, self._versions = [], set(), weights, versions
         self._room = self.tokens - sum(len(row.ids) for row in self._last)
 
+    def spared(self, rows: Sequence[tuple[int, ...]], least: int) -> list[int] | None:
+        """Returns how many ids of each row `lookup` would spare; None where it would return None."""
+        counts = [self._longest(row)[1] for row in rows] if self._last else []
+        return counts if max(counts, default=0) >= least else None
+
     def lookup(
         self, rows: Sequence[tuple[int, ...]], least: int, small: int | None = None
     ) -> tuple[DynamicCache | SmallCache, list[int]] | None:
@@ -138,13 +143,25 @@ def holds_every_position(past: Any) -> TypeGuard[DynamicCache]:
     return type(past) is DynamicCache and all(type(layer) is DynamicLayer and layer.is_initialized for layer in past.layers)
 
 
+def joined(caches: Sequence[DynamicCache]) -> DynamicCache:
+    """Returns one cache over the rows of several that hold every position; their padding comes to lie on the left."""
+    whole = DynamicCache()
+    length = max(int(cache.get_seq_length()) for cache in caches)
+    for number in range(len(caches[0].layers)):
+        layers: list[Any] = [cache.layers[number] for cache in caches]
+        keys = [row for layer in layers for row in layer.keys]
+        values = [row for layer in layers for row in layer.values]
+        whole.update(_stack(keys, length, layers[0].keys), _stack(values, length, layers[0].values), number)
+    return whole
+
+
 def _ids(cached: CachedRow) -> tuple[int, ...]:
     return cached.ids
 
 
 def _stack(parts: Sequence[Tensor], length: int, like: Tensor) -> Tensor:
     """Returns parts [H, S_i, D] as one tensor [B, H, length, D], padded on the left."""
-    whole = like.new_zeros(len(parts), like.shape[0], length, like.shape[2])
+    whole = like.new_zeros(len(parts), like.shape[-3], length, like.shape[-1])
     for i, part in enumerate(parts):
         whole[i, :, length - part.shape[1] :] = part
     return whole

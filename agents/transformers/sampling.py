@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.agents.transformers.prefix_cache import PrefixCache
-from swirl_env.agents.transformers.reading import Forward, LMCache, begin, forward_of, pad_left
+from swirl_env.agents.transformers.reading import Forward, LMCache, alike, forward_of, read_rows
 from swirl_env.agents.transformers.small_llama import small_llama
 
 
@@ -80,23 +80,19 @@ def generate(
     tempered = sampling.temperature != 1 or sampling.top_p < 1
     # Samples of one state have one prompt: it is read once, and its cache and logits are handed to all of them.
     rows = list(dict.fromkeys(tuple(requests[i].ids) for i in alive))
-    number = {row: i for i, row in enumerate(rows)}
-    spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
     small = small_llama(model)
-    cache, read = begin(model, rows, prefixes, None if small is None else steps)
-    ids, mask = pad_left(rows, read, steps, model.device)  # [U, S], [U, R + S + T]
-    draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
+    groups = [rows] if small is not None else alike(rows, prefixes)
+    number = {row: place for place, row in enumerate(row for group in groups for row in group)}
+    alive.sort(key=lambda i: number[tuple(requests[i].ids)])
+    logits, cache, mask, position = read_rows(model, small, groups, steps, prefixes)
     length = mask.shape[1] - steps
-    # Positions count the ids of a row alone: padding shifts where a row lies in the batch, not what the model sees of it.
-    position = mask[:, :length].cumsum(-1).sub_(1).clamp_(min=0)[:, -ids.shape[1] :]  # [U, S]
-    forward = forward_of(model) if small is None else cast(Forward, small.up_to(mask.shape[1]))
+    if len(rows) < len(alive):
+        spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
+        select_rows(cache, spread)
+        logits, mask, position = logits[spread], mask[spread], position[spread]
+    draws = torch.stack([_draws(requests[i].seed, steps) for i in alive]).to(model.device)  # [B, T]
+    forward = forward_of(model) if small is None else cast(Forward, small)
     for t in range(steps):
-        # The mask covers what the cache holds and the new ids; its columns for tokens to come are ones already, as padding is
-        # on the left alone. After the first pass each row adds one id: what it drew in the step before.
-        logits, cache = forward(ids, mask[:, : length + t], position, cache)  # [B, V]
-        if t == 0 and len(rows) < len(alive):
-            select_rows(cache, spread)
-            logits, mask, position = logits[spread], mask[spread], position[spread]
         tokens, logprobs, behaviour = choose(logits, draws[:, t], sampling)  # [B] each
         going = []
         columns = (alive, tokens.tolist(), logprobs.tolist(), behaviour.tolist())
@@ -115,7 +111,6 @@ def generate(
                 prefixes.keep((*requests[i].ids, *done[i].ids[:-1]), cache, row, mask[row, : length + t])
         if not going:
             break
-        position = position[:, -1:] + 1
         ids = tokens[:, None]
         if len(going) < len(alive):
             # Rows that ended leave the batch at once: what is left is work for rows that go on, and the draws stay each row's.
@@ -123,6 +118,8 @@ def generate(
             select_rows(cache, rest)
             ids, mask, position, draws = ids[rest], mask[rest], position[rest], draws[rest]
             alive = [alive[row] for row in going]
+        position = position + 1
+        logits, cache = forward(ids, mask[:, : length + t + 1], position, cache)  # [B, V]
     return done
 
 
