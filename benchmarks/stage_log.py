@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,8 @@ class Log:
     def run(self, name: str, words: Sequence[str], data_dir: str | None) -> int:
         """Runs ``swirl`` with these words and notes what it took, whether it ends well or not; returns its exit code.
 
+        An interrupt ends the stage, which says how to go on, and with it this.
+
         Args:
             name: of the stage.
             words: what follows ``swirl``.
@@ -44,13 +49,9 @@ class Log:
         """
         environment = os.environ if data_dir is None else {**os.environ, "SWIRL_DATA_DIR": data_dir}
         begun, before = time.monotonic(), _cpu_seconds()
-        code = 130
-        try:
-            code = subprocess.run([sys.executable, "-m", "swirl_env.cli", *words], env=environment).returncode
-        except KeyboardInterrupt:
-            pass  # the stage heard it too, and says how to go on
-        finally:
-            self.add(name, words, code, time.monotonic() - begun, _cpu_seconds() - before)
+        process = subprocess.Popen([sys.executable, "-m", "swirl_env.cli", *words], env=environment)
+        code = _ended(process)
+        self.add(name, words, code, time.monotonic() - begun, _cpu_seconds() - before)
         return code
 
     def add(self, name: str, words: Sequence[str], code: int, seconds: float, cpu_seconds: float) -> None:
@@ -71,6 +72,31 @@ class Log:
                 sums = {key: sum(row[key] for row in mine) for key in ("seconds", "cpu_seconds")}
                 collected.append({"stage": name, "command": mine[-1]["words"][0], "folder": folder, **sums})
         return collected
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a process; returns its exit code."""
+    with _handed_on_to(process):
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                pass  # Ctrl-C reaches the stage by itself
+
+
+@contextmanager
+def _handed_on_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Hands SIGTERM and the end of the terminal on to a process, which would live on alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda number, frame: process.send_signal(number)) for number in heard}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _cpu_seconds() -> float:
