@@ -186,7 +186,7 @@ def _arm(options: argparse.Namespace, arm: str, name: str) -> Stage:
 def _training(options: argparse.Namespace, name: str) -> tuple[str, ...]:
     model = (f"policy={options.model}", f"model.dtype={options.dtype}", f"model.device={options.device}")
     sampling = (f"model.max_new_tokens={options.max_new_tokens}", f"model.batch_size={options.batch_size}")
-    memory = ("trainer.micro_tokens=4096", f"model.prefix_cache={options.prefix_cache}")
+    memory = ("trainer.micro_tokens=4096", "trainer.tree=true", f"model.prefix_cache={options.prefix_cache}")
     return (
         *model,
         *_shown(options, name, "model"),
