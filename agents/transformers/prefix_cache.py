@@ -64,10 +64,9 @@ class PrefixCache:
         self._next, self._used, self._weights, self._versions = [], set(), weights, versions
         self._room = self.tokens - sum(len(row.ids) for row in self._last)
 
-    def spared(self, rows: Sequence[tuple[int, ...]], least: int) -> list[int] | None:
-        """Returns how many ids of each row `lookup` would spare; None where it would return None."""
-        counts = [self._longest(row)[1] for row in rows] if self._last else []
-        return counts if max(counts, default=0) >= least else None
+    def left(self, rows: Sequence[tuple[int, ...]]) -> list[int]:
+        """Returns how many ids of each row are left to read if what is kept is used."""
+        return [len(row) - (self._longest(row)[1] if self._last else 0) for row in rows]
 
     def lookup(
         self, rows: Sequence[tuple[int, ...]], least: int, small: int | None = None

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from swirl_env.agents.transformers.interfaces import CausalLM
 from swirl_env.agents.transformers.prefix_cache import PrefixCache
-from swirl_env.agents.transformers.reading import Forward, LMCache, alike, forward_of, read_rows
+from swirl_env.agents.transformers.reading import Forward, LMCache, forward_of, read_rows
 from swirl_env.agents.transformers.small_llama import small_llama
 
 
@@ -81,10 +81,9 @@ def generate(
     # Samples of one state have one prompt: it is read once, and its cache and logits are handed to all of them.
     rows = list(dict.fromkeys(tuple(requests[i].ids) for i in alive))
     small = small_llama(model)
-    groups = [rows] if small is not None else alike(rows, prefixes)
-    number = {row: place for place, row in enumerate(row for group in groups for row in group)}
+    rows, (logits, cache, mask, position) = read_rows(model, small, rows, steps, prefixes)
+    number = {row: place for place, row in enumerate(rows)}
     alive.sort(key=lambda i: number[tuple(requests[i].ids)])
-    logits, cache, mask, position = read_rows(model, small, groups, steps, prefixes)
     length = mask.shape[1] - steps
     if len(rows) < len(alive):
         spread = torch.tensor([number[tuple(requests[i].ids)] for i in alive], device=model.device)  # [B]
