@@ -94,10 +94,11 @@ def test_the_sums_of_the_worked_conversations_are_right():
 
 def test_the_two_warm_starts_follow_one_another():
     named = {stage.name: words(stage) for stage in stages("--out", "x")}
-    first, second = named["warm start on gsm8k"], named["warm start on hotpotqa"]
-    assert (first["stored"], second["stored"]) == ("[x/own/gsm8k]", "[x/own/hotpotqa]")
+    first, second = named["warm start on hotpotqa"], named["warm start on gsm8k"]
+    assert (first["stored"], second["stored"]) == ("[x/own/hotpotqa]", "[x/own/gsm8k]")
     assert second["model.adapter"] == f"{first['out']}/policy" and second["out"] == "x/warm"
-    for stage, name in ((first, "gsm8k"), (second, "hotpotqa")):
+    assert (first["updates"], second["updates"]) == ("4", "30"), "alike many passes over what is right"
+    for stage, name in ((first, "hotpotqa"), (second, "gsm8k")):
         own = named[f"own rollouts on {name}"]
         assert stage["model.system"] == own["agent.system"] == f"x/prompts/{name}.txt"
         assert own["agent.shots"] == f"x/prompts/{name}.json"
