@@ -122,7 +122,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--own", type=int, default=200, help="training questions of each set on which the base model's rollouts are drawn")
     add("--samples", type=int, default=2, help="rollouts per question for the warm start")
     add("--warm-updates", type=int, default=30, help="updates of the warm start on GSM8K, of 8 episodes each; fewer on HotpotQA")
-    add("--budget", type=int, default=10_000, help="sampled tokens of each arm")
+    add("--budget", type=int, default=20_000, help="sampled tokens of each arm")
     add("--batch-size", type=int, default=32, help="states generated together; 64 take over 6 GB")
     add("--max-new-tokens", type=int, default=140)
     add("--prefix-cache", type=int, default=65_536, help="tokens whose keys and values are kept between steps")

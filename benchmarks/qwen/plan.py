@@ -60,16 +60,31 @@ on HotpotQA as over the 38 on GSM8K. HotpotQA comes first, as four updates on it
 WARM_ORDER = tuple(WARM_SHARE)
 WITHOUT_SHOTS = 4
 """How many times more states are generated together once the worked conversations, most of a state, are not read any more."""
+_SWIRL = ("algo=swirl", "algo.rounds=1", "algo.questions=80", "algo.filter=process", "algo.states_per_update=8")
+"""A third of the budget is for the round of own rollouts, the rest for actions resampled at their states."""
 ARMS: dict[str, tuple[str, ...]] = {
-    "swirl, rules": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=rules"),
-    "swirl, llm": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=llm", "judge.agent={llm}"),
-    "swirl, likelihood": ("algo=swirl", "algo.rounds=1", "algo.filter=process", "judge=likelihood", "judge.model={model}"),
-    "rft": ("algo=rft", "algo.filter=outcome", "judge=rules"),
-    "grpo": ("algo=grpo", "judge=rules"),
-    "step_outcome": ("algo=return_to_go", "algo.gamma=0", "algo.outcome_weight=2", "judge=rules"),
+    "swirl, rules": (*_SWIRL, "judge=rules"),
+    "swirl, llm": (*_SWIRL, "judge=llm", "judge.agent={llm}"),
+    "swirl, likelihood": (*_SWIRL, "judge=likelihood", "judge.model={model}"),
+    "rft": (
+        "algo=rft",
+        "algo.filter=outcome",
+        "algo.questions=80",
+        "algo.episodes_per_update=8",
+        "algo.updates_per_round=6",
+        "judge=rules",
+    ),
+    "grpo": ("algo=grpo", "algo.questions_per_update=8", "algo.samples=4", "judge=rules"),
+    "step_outcome": (
+        "algo=return_to_go",
+        "algo.gamma=0",
+        "algo.outcome_weight=2",
+        "algo.episodes_per_update=32",
+        "judge=rules",
+    ),
 }
-"""Arm -> what makes it. All begin at the warm start, with the same budget of sampled tokens."""
-JUDGES = {"likelihood": ARMS["swirl, likelihood"][3:], "llm": ARMS["swirl, llm"][3:]}
+"""Arm -> what makes it. All begin at the warm start, with the same budget of sampled tokens, and make some eight updates."""
+JUDGES = {judge: ARMS[f"swirl, {judge}"][len(_SWIRL) :] for judge in ("likelihood", "llm")}
 """Judges by the 0.5B model itself that are compared with the rules, step by step."""
 
 
@@ -187,16 +202,10 @@ def _warm_folder(options: argparse.Namespace, name: str) -> Path:
 
 def _arm(options: argparse.Namespace, arm: str, name: str) -> Stage:
     folder = _policy_folder(Path(options.out), f"{arm} on {name}")
-    start = f"model.adapter={warm_policy(Path(options.out))}"
-    words = (
-        "train",
-        *_setting(options, name, "train"),
-        *_filled(options, ARMS[arm]),
-        *_training(options, name, WITHOUT_SHOTS),
-        start,
-    )
+    what = (*_setting(options, name, "train"), *_filled(options, ARMS[arm]), *_training(options, name, WITHOUT_SHOTS))
+    start = ("trainer.lr=2e-4", f"model.adapter={warm_policy(Path(options.out))}")
     until = (f"budget={options.budget}", f"out={folder}", "resume=true")
-    return Stage(f"{arm} on {name}", (*words, *until), needs=(_warm_name(WARM_ORDER[-1]),))
+    return Stage(f"{arm} on {name}", ("train", *what, *start, *until), needs=(_warm_name(WARM_ORDER[-1]),))
 
 
 def _training(options: argparse.Namespace, name: str, times: int = 1) -> tuple[str, ...]:
