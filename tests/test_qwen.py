@@ -216,6 +216,14 @@ def test_measurements_that_cannot_be_read_are_named_and_left_alone(tmp_path, cap
     assert file_of(page).read_text() == content and not (tmp_path / "run").exists()
 
 
+def test_the_figures_alone_make_no_folder(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures: begin -->\n<!-- figures: end -->\n")
+    save(page, Measurements(SMALL))
+    assert main(["--model", "m", "--page", str(page), "--out", str(tmp_path / "run"), "--figures"]) == 0
+    assert "0 of 46 stages" in page.read_text() and not (tmp_path / "run").exists()
+
+
 def test_measurements_of_other_settings_are_refused(tmp_path, capsys):
     page = tmp_path / "page.md"
     save(page, Measurements(SMALL))

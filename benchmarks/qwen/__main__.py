@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.dry_run:
         print("\n".join(_command(options, stage) for stage in plan(options)))
         return 0
-    write_prompts(options)
+    if not options.figures:
+        write_prompts(options)
     work = _Work(options, held)
     codes = [0] if options.figures else [work.step(number) for number in range(len(work.stages))]
     work.write()
