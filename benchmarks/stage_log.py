@@ -63,14 +63,15 @@ class Log:
             file.write(json.dumps(row) + "\n")
 
     def spent(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """Returns stage, command, folder and the seconds of all attempts together, for each of the stages that was run."""
+        """Returns stage, command, folder, last exit code, seconds of all attempts together, for each stage that was run."""
         collected = []
         for name in names:
             mine = [row for row in self._rows if row["stage"] == name]
             if mine:
                 folder = next(word.removeprefix("out=") for word in mine[-1]["words"] if word.startswith("out="))
                 sums = {key: sum(row[key] for row in mine) for key in ("seconds", "cpu_seconds")}
-                collected.append({"stage": name, "command": mine[-1]["words"][0], "folder": folder, **sums})
+                code = mine[-1]["code"]
+                collected.append({"stage": name, "command": mine[-1]["words"][0], "folder": folder, "code": code, **sums})
         return collected
 
 

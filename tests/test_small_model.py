@@ -85,7 +85,7 @@ def test_only_what_ended_well_with_the_same_words_is_done(tmp_path):
     again = Log(tmp_path / "stages.jsonl")
     assert again.done("warm start", ["train", "out=w"]) and not again.done("warm start", ["train", "out=v"])
     assert again.spent(["warm start", "never run"]) == [
-        {"stage": "warm start", "command": "train", "folder": "w", "seconds": 6.0, "cpu_seconds": 8.0}
+        {"stage": "warm start", "command": "train", "folder": "w", "code": 0, "seconds": 6.0, "cpu_seconds": 8.0}
     ]
 
 

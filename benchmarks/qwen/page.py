@@ -23,6 +23,7 @@ The paper's figures (Gemma 2 27B, answers judged by a model):
 | SWiRL trained on HotpotQA | 76 | 73 |
 """
 _NOT_RUN = "not run yet"
+_UNTRAINED = "no policy: nothing to train on"
 _FIGURES = ("success %", "95 % interval", "difference", "GOOD steps %", "valid actions %", "steps", "tokens")
 _JUDGES = "Judges by the 0.5B model itself, step by step against the rules, on the base model's episodes:"
 
@@ -65,7 +66,8 @@ def _lines(held: Measurements, row: Row) -> list[dict[str, str]]:
     """Returns what the table says of an evaluation: a line for each warm start, mostly one."""
     measured = held.of(row.policy, row.test)
     if not measured:
-        return [{"policy": row.policy, "tested on": row.test, "questions": _NOT_RUN, **dict.fromkeys(_FIGURES, "")}]
+        why = _UNTRAINED if row.policy in held.untrained else _NOT_RUN
+        return [{"policy": row.policy, "tested on": row.test, "questions": why, **dict.fromkeys(_FIGURES, "")}]
     return [_cells(held, one) for one in measured]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from swirl_env.benchmarks.qwen.mistakes import kind_of
-from swirl_env.benchmarks.qwen.plan import evaluation_name, judging_name, warm_policy
+from swirl_env.benchmarks.qwen.plan import SETS, evaluation_name, judging_name, warm_policy
 from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, outcomes, work_cells
 from swirl_env.errors import ConfigError
 from swirl_env.evaluate import Evaluation
@@ -55,6 +55,8 @@ class Measurements(Record, frozen=True):
     """Rows of the table of judges."""
     stages: dict[str, dict[str, str]] = {}
     """Stage -> its row of the table of costs."""
+    untrained: list[str] = []
+    """Arms that ended without a policy, as there was nothing to train on."""
 
     def of(self, policy: str, test: str) -> list[Measured]:
         """Returns the evaluations of a policy on a set, one for each warm start that there was."""
@@ -113,9 +115,10 @@ def measured(held: Measurements, out: Path) -> set[str]:
 
     Not those of a warm start that is another one than the arms of this folder begin with: they are compared with their own.
     """
-    policy = warm_policy(out)
-    start = _digits(policy) if policy.is_dir() else None
+    warm = warm_policy(out)
+    start = _digits(warm) if warm.is_dir() else None
     rows = {evaluation_name(row.policy, row.test) for row in held.rows if row.policy != WARM or start in (None, row.start)}
+    rows |= {evaluation_name(policy, test) for policy in held.untrained for test in SETS}
     return rows | {name for line in held.judges if (name := judging_name(line["judge"])) in held.stages}
 
 
@@ -128,7 +131,10 @@ def gathered(held: Measurements, out: Path, rows: Sequence[Row], spent: Iterable
         rows: evaluations, done or not.
         spent: what the stages that have ended took (`Log.spent`).
     """
+    spent = list(spent)
     stages = {**held.stages, **{str(stage["stage"]): _cost(stage) for stage in spent}}
+    trained = {str(stage["stage"]): stage["code"] == 0 for stage in spent if stage["command"] == "train"}
+    untrained = [name for name in {**dict.fromkeys(held.untrained, False), **trained} if not trained.get(name)]
     questions, evaluations = dict(held.questions), {(row.policy, row.test, row.start): row for row in held.rows}
     done = [(row, evaluation) for row in rows if (evaluation := evaluation_of(out, row)) is not None]
     warm = _digits(warm_policy(out)) if any(row.policy != BASE for row, _ in done) else ""
@@ -143,7 +149,7 @@ def gathered(held: Measurements, out: Path, rows: Sequence[Row], spent: Iterable
     base = next(row.folder for row in rows if row.policy == BASE)
     lines = [line for line in _judges(out / base) if line["judge"] == "rules" or judging_name(line["judge"]) in stages]
     judges = {line["judge"]: line for line in (*held.judges, *lines)}
-    return Measurements(held.settings, questions, list(evaluations.values()), list(judges.values()), stages)
+    return Measurements(held.settings, questions, list(evaluations.values()), list(judges.values()), stages, sorted(untrained))
 
 
 def _digits(policy: Path) -> str:

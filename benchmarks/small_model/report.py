@@ -143,8 +143,15 @@ def _work(command: str, folder: Path) -> tuple[int | None, int | None, int | Non
     collected = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if command == "eval" and collected:
         return _total(collected, "tokens"), 0, _total(collected, "steps")
-    spent = collected.get("spent", {})
+    spent = collected.get("spent") or _last_update(folder)
     return spent.get("sampled_tokens"), spent.get("trained_tokens"), spent.get("judge_calls")
+
+
+def _last_update(folder: Path) -> dict[str, Any]:
+    """Returns what a training run that did not end well wrote of its last update; empty if there was none."""
+    file = folder / "metrics.jsonl"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    return dict(json.loads(lines[-1])) if lines else {}
 
 
 def _total(collected: Mapping[str, Any], field: str) -> int:
