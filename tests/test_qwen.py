@@ -179,17 +179,19 @@ def test_what_one_machine_measured_is_not_run_again_on_the_next(tmp_path):
 def test_an_arm_with_nothing_to_train_on_is_a_result_and_not_run_again(tmp_path):
     page, rows = tmp_path / "page.md", rows_of(parse(["--model", "m", "--out", str(tmp_path)]))
     (tmp_path / "arm").mkdir()
-    (tmp_path / "arm/metrics.jsonl").write_text('{"sampled_tokens": 5}\n{"sampled_tokens": 2100, "trained_tokens": 0}\n')
+    (tmp_path / "arm/metrics.jsonl").write_text('{"sampled_tokens": 5}\n{"sampled_tokens": 21000, "trained_tokens": 0}\n')
     ended = {"stage": "grpo on gsm8k", "command": "train", "folder": tmp_path / "arm", "seconds": 60, "cpu_seconds": 90}
     save(page, gathered(Measurements(SMALL), tmp_path, rows, [{**ended, "code": 2}]))
     held = load(page, SMALL)
     write_figures(page, held, rows, ALL)
     assert "| grpo on gsm8k | gsm8k | no policy: nothing to train on |" in page.read_text()
-    assert "| grpo on gsm8k | 1 | 2 | 2,100 | 0 | - |" in page.read_text()
+    assert "| grpo on gsm8k | 1 | 2 | 21,000 | 0 | - |" in page.read_text()
     wanted = unfinished(stages(), measured(held, tmp_path / "next"))
     assert not any(name.startswith("grpo on gsm8k") for name in wanted) and "grpo on hotpotqa" in wanted
     assert gathered(held, tmp_path, rows, []).untrained == ["grpo on gsm8k"]
     assert gathered(held, tmp_path, rows, [{**ended, "code": 0}]).untrained == []
+    refused = {**ended, "code": 2, "folder": tmp_path / "not begun"}
+    assert gathered(Measurements(SMALL), tmp_path, rows, [refused]).untrained == [], "a refused option is no result"
 
 
 def test_nothing_is_wanted_when_all_was_measured():

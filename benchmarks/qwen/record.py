@@ -18,7 +18,7 @@ import msgspec
 
 from swirl_env.benchmarks.qwen.mistakes import kind_of
 from swirl_env.benchmarks.qwen.plan import SETS, evaluation_name, judging_name, warm_policy
-from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, outcomes, work_cells
+from swirl_env.benchmarks.small_model.report import BASE, WARM, Row, evaluation_of, last_update, outcomes, work_cells
 from swirl_env.errors import ConfigError
 from swirl_env.evaluate import Evaluation
 from swirl_env.store import Store
@@ -133,8 +133,8 @@ def gathered(held: Measurements, out: Path, rows: Sequence[Row], spent: Iterable
     """
     spent = list(spent)
     stages = {**held.stages, **{str(stage["stage"]): _cost(stage) for stage in spent}}
-    trained = {str(stage["stage"]): stage["code"] == 0 for stage in spent if stage["command"] == "train"}
-    untrained = [name for name in {**dict.fromkeys(held.untrained, False), **trained} if not trained.get(name)]
+    ran = {str(stage["stage"]) for stage in spent}
+    untrained = {*held.untrained} - ran | {str(stage["stage"]) for stage in spent if _was_in_vain(stage, held.settings["budget"])}
     questions, evaluations = dict(held.questions), {(row.policy, row.test, row.start): row for row in held.rows}
     done = [(row, evaluation) for row in rows if (evaluation := evaluation_of(out, row)) is not None]
     warm = _digits(warm_policy(out)) if any(row.policy != BASE for row, _ in done) else ""
@@ -150,6 +150,12 @@ def gathered(held: Measurements, out: Path, rows: Sequence[Row], spent: Iterable
     lines = [line for line in _judges(out / base) if line["judge"] == "rules" or judging_name(line["judge"]) in stages]
     judges = {line["judge"]: line for line in (*held.judges, *lines)}
     return Measurements(held.settings, questions, list(evaluations.values()), list(judges.values()), stages, sorted(untrained))
+
+
+def _was_in_vain(stage: Mapping[str, Any], budget: int) -> bool:
+    """Returns whether an arm ended in an error, its tokens sampled and none trained on; a refused option is another error."""
+    update = last_update(Path(stage["folder"])) if stage["command"] == "train" and stage["code"] else {}
+    return update.get("trained_tokens") == 0 and update["sampled_tokens"] >= budget
 
 
 def _digits(policy: Path) -> str:

@@ -143,11 +143,11 @@ def _work(command: str, folder: Path) -> tuple[int | None, int | None, int | Non
     collected = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     if command == "eval" and collected:
         return _total(collected, "tokens"), 0, _total(collected, "steps")
-    spent = collected.get("spent") or _last_update(folder)
+    spent = collected.get("spent") or last_update(folder)
     return spent.get("sampled_tokens"), spent.get("trained_tokens"), spent.get("judge_calls")
 
 
-def _last_update(folder: Path) -> dict[str, Any]:
+def last_update(folder: Path) -> dict[str, Any]:
     """Returns what a training run that did not end well wrote of its last update; empty if there was none."""
     file = folder / "metrics.jsonl"
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
