@@ -64,6 +64,10 @@ class PrefixCache:
         self._next, self._used, self._weights, self._versions = [], set(), weights, versions
         self._room = self.tokens - sum(len(row.ids) for row in self._last)
 
+    def spares(self, rows: Sequence[tuple[int, ...]], least: int) -> bool:
+        """Returns whether some row would be spared as many as `least` ids; looks no further than the first."""
+        return bool(self._last) and any(self._longest(row)[1] >= least for row in rows)
+
     def left(self, rows: Sequence[tuple[int, ...]]) -> list[int]:
         """Returns how many ids of each row are left to read if what is kept is used."""
         return [len(row) - (self._longest(row)[1] if self._last else 0) for row in rows]

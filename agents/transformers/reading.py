@@ -23,8 +23,6 @@ from swirl_env.sequences import common_prefix
 
 _WORTH_SHARING = 16
 """A common beginning of fewer ids than this is read by each row for itself."""
-
-
 _PASS = 256
 """Ids that could be read in the time that a forward pass takes however few it reads; on a CPU fewer, on a GPU more."""
 
@@ -70,8 +68,7 @@ def read_rows(
     """
     held = _held(model, rows, prefixes)
     # Caches with beginnings of rows can be joined; and nothing is gained where padding costs next to nothing.
-    together = held is None or small is not None
-    groups = [rows] if held is None or together else [[rows[i] for i in group] for group in alike(held.left(rows))]
+    groups = [rows] if held is None or small is not None else [[rows[i] for i in group] for group in alike(held.left(rows))]
     parts = [_read_group(model, small, group, room, held) for group in groups]
     order = [row for group in groups for row in group]
     if len(parts) == 1:
@@ -121,9 +118,7 @@ def _held(model: CausalLM, rows: Sequence[Row], prefixes: PrefixCache | None) ->
     """
     if not attends_to_all(model.config):
         return None
-    if prefixes is not None and any(
-        len(row) - left >= _WORTH_SHARING for row, left in zip(rows, prefixes.left(rows), strict=True)
-    ):
+    if prefixes is not None and prefixes.spares(rows, _WORTH_SHARING):
         return prefixes
     return _read_shared(model, rows)
 

@@ -157,9 +157,14 @@ def _agent(options: argparse.Namespace, name: str, temperature: float, adapter: 
         *_shown(options, name, "agent", shots=adapter is None),
     )
     how = (f"agent.temperature={temperature:g}", f"agent.max_new_tokens={options.max_new_tokens}")
-    times = 1 if adapter is None else WITHOUT_SHOTS
+    times = _times(adapter)
     room = (f"agent.batch_size={times * options.batch_size}", f"agent.prefix_cache={times * options.prefix_cache}")
     return (*base, *how, *room, *more)
+
+
+def _times(adapter: Path | None) -> int:
+    """Returns how many times more states are generated together than with worked conversations."""
+    return 1 if adapter is None else WITHOUT_SHOTS
 
 
 def _evaluation(options: argparse.Namespace, policy: str, name: str) -> Stage:
@@ -168,7 +173,7 @@ def _evaluation(options: argparse.Namespace, policy: str, name: str) -> Stage:
     words = ("eval", *_setting(options, name, "test"), *_agent(options, name, 0.0, adapter), f"n={options.held_out}")
     row = Row(policy, name, 0.0, f"eval/{folder}")
     needs = () if policy == BASE else (_warm_name(WARM_ORDER[-1]),) if policy == WARM else (policy,)
-    slots = options.batch_size * (1 if adapter is None else WITHOUT_SHOTS)
+    slots = _times(adapter) * options.batch_size
     out = (f"slots={slots}", *_out(options, "eval", folder))
     return Stage(evaluation_name(policy, name), (*words, *out), row, needs)
 
